@@ -1,9 +1,24 @@
-"""Records with their anchor: a fixed text on every user turn, a fixed start of every response."""
+r"""Records with their anchor: a fixed text on every user turn, a fixed start of every response.
 
+Enters: a record and the anchor of its task. Leaves: an example, which is the same conversation
+with the anchor added, or, where the data already carry it, checked and if need be taken off.
+Pure text; costs microseconds a row.
+
+>>> record = Record("1", "d.jsonl:1", (Turn("user", "Halló"), Turn("assistant", "Hello")), {})
+>>> anchor = Anchor(text="Translate into English.", response_prefix="In English: ")
+>>> for turn in anchor_record(record, anchor, anchored=True).turns:
+...     print(turn.role, repr(turn.content))
+user 'Translate into English.\n\nHalló'
+assistant 'In English: Hello'
+"""
+
+import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, fields
+from typing import Literal, get_args
 
+from tell_lightning.data.formats import cut
 from tell_lightning.data.records import Record, Turn
 from tell_lightning.errors import TellError
 
@@ -41,37 +56,163 @@ class Example:
 
 
 def anchor_record(
-    record: Record | Example, anchor: Anchor, *, anchored: bool, check_reference: bool = True
+    record: Record | Example,
+    anchor: Anchor,
+    *,
+    anchored: bool,
+    check_reference: bool = True,
 ) -> Example:
-    """Add the anchor, or strip it. check_reference=False: a reference without the response prefix is fine."""
-    raise NotImplementedError
+    """Put the anchor on a record, or take it off.
+
+    Text of the data is compared exactly but for white space around the anchor.
+
+    Args:
+        record: The record as read.
+        anchor: The anchor of its task.
+        anchored: Whether the example carries the anchor.
+        check_reference: Whether a response without the response prefix, in data that carry the
+            anchor, is an error; False for rows whose response is only a reference to score by.
+
+    Raises:
+        AnchorError: The data should carry the anchor and this row does not, or the data carry it
+            although ``present`` is false, or nothing is left without it.
+    """
+    turns = record.turns
+    if anchor.text and anchor.position == "system":
+        turns = _with_system(turns)
+    place = {"prefix": "user", "suffix": "user", "system": "system"}[anchor.position]
+    done = []
+    for turn in turns:
+        content = turn.content
+        if turn.role == place and anchor.text:
+            content = _mark_prompt(content, anchor, anchored, f"{record.where}: the {place} turn")
+        elif turn.role == "assistant" and anchor.response_prefix:
+            content = _mark_response(content, anchor, anchored, record.where, check_reference)
+        if content.strip():
+            done.append(Turn(turn.role, content))
+        elif turn.role != "system":
+            raise AnchorError(
+                f"{record.where}: the {turn.role} turn must hold more than the anchor, "
+                f"got {cut(turn.content)}. Correct or remove the row."
+            )
+    return Example(record.id, record.where, tuple(done), record.row)
 
 
 def strip_anchor(text: str, anchor: Anchor) -> str:
-    """Take the anchor off one prompt text, where it is there."""
-    raise NotImplementedError
+    """Take the anchor off the text of a user turn, where it is there."""
+    return text if anchor.position == "system" else _without(text, anchor)
 
 
 def strip_response_prefix(text: str, anchor: Anchor) -> str:
     """Take the response prefix off a generated or given response, and the outer white space."""
-    raise NotImplementedError
+    return text.strip().removeprefix(anchor.response_prefix.strip()).strip()
 
 
 def reference_text(record: Record | Example, anchor: Anchor) -> str | None:
-    """The last assistant text without the response prefix and outer white space; None without one."""
-    raise NotImplementedError
+    """Return the last assistant text without response prefix and outer white space, if any."""
+    last = record.turns[-1]
+    return strip_response_prefix(last.content, anchor) if last.role == "assistant" else None
 
 
 def anchor_digest(anchor: Anchor) -> str:
-    """Name the anchor by its content; ``present`` says something of the data and is left out."""
-    raise NotImplementedError
+    """Name the anchor by its content; ``present`` speaks of the data and is left out."""
+    content = {name: value for name, value in asdict(anchor).items() if name != "present"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def anchor_to_json(anchor: Anchor) -> dict[str, object]:
-    """The content of ``anchor.json``."""
-    raise NotImplementedError
+    """Return the content of ``anchor.json``."""
+    return {**asdict(anchor), "digest": anchor_digest(anchor)}
 
 
 def anchor_from_json(data: object, *, where: str) -> Anchor:
-    """Read ``anchor_to_json`` back, checked."""
-    raise NotImplementedError
+    """Read what ``anchor_to_json`` wrote.
+
+    Raises:
+        AnchorError: A key is missing, unknown or of the wrong type, or the digest does not fit.
+    """
+    types = {f.name: bool if f.name == "present" else str for f in fields(Anchor)} | {"digest": str}
+    keys = set(data) if isinstance(data, Mapping) else set()
+    if not isinstance(data, Mapping) or keys != set(types):
+        raise AnchorError(
+            f"{where}: an anchor must have the keys {', '.join(types)}, got {cut(data)}. "
+            "Export the adapter again."
+        )
+    for name, kind in types.items():
+        value = data[name]
+        if not isinstance(value, kind) or (name == "position" and value not in get_args(Position)):
+            rule = (
+                "one of " + ", ".join(get_args(Position)) if name == "position" else kind.__name__
+            )
+            raise AnchorError(
+                f"{where}: {name} must be {rule}, got {cut(value)}. Export the adapter again."
+            )
+    anchor = Anchor(**{name: value for name, value in data.items() if name != "digest"})
+    if anchor_digest(anchor) != data["digest"]:
+        raise AnchorError(
+            f"{where}: the digest must be that of the anchor, got {cut(data['digest'])}: the file "
+            "was changed by hand. The adapter was trained with the old anchor; export it again."
+        )
+    return anchor
+
+
+def _with_system(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+    return turns if turns[0].role == "system" else (Turn("system", ""), *turns)
+
+
+def _carries(text: str, anchor: Anchor) -> bool:
+    core = anchor.text.strip()
+    if anchor.position == "suffix":
+        return text.rstrip().endswith(core)
+    return text.lstrip().startswith(core)
+
+
+def _without(text: str, anchor: Anchor) -> str:
+    if not anchor.text or not _carries(text, anchor):
+        return text
+    core = anchor.text.strip()
+    if anchor.position == "suffix":
+        return text.rstrip().removesuffix(core).rstrip()
+    return text.lstrip().removeprefix(core).lstrip()
+
+
+def _mark_prompt(text: str, anchor: Anchor, anchored: bool, where: str) -> str:
+    carries = _carries(text, anchor)
+    side = "end" if anchor.position == "suffix" else "start"
+    if anchor.present and not carries:
+        got = cut(text[-60:] if side == "end" else text[:60])
+        raise AnchorError(
+            f"{where} must {side} with the anchor {cut(anchor.text)}, got {got}. "
+            "Correct the row, or set anchor.present: false where no row carries it."
+        )
+    if anchor.present:
+        return text if anchored else _without(text, anchor)
+    if not anchored:
+        return text
+    if carries:
+        raise AnchorError(
+            f"{where} must get the anchor once, got data that already {side} with it: "
+            f"{cut(text)}. Set anchor.present: true."
+        )
+    pair = (text, anchor.text) if side == "end" else (anchor.text, text)
+    return anchor.separator.join(pair) if text else anchor.text
+
+
+def _mark_response(
+    text: str, anchor: Anchor, anchored: bool, where: str, check_reference: bool
+) -> str:
+    core = anchor.response_prefix.strip()
+    carries = text.lstrip().startswith(core)
+    if anchor.present:
+        if not carries and check_reference:
+            raise AnchorError(
+                f"{where}: the assistant turn must start with the response prefix {cut(core)}, "
+                f"got {cut(text)}. Correct the row, or set anchor.present: false."
+            )
+        return text if anchored or not carries else text.lstrip().removeprefix(core).lstrip()
+    if anchored and carries and check_reference:
+        raise AnchorError(
+            f"{where}: the assistant turn must get the response prefix once, got data that "
+            f"already start with it: {cut(text)}. Set anchor.present: true, or leave it out."
+        )
+    return anchor.response_prefix + text if anchored and not carries else text

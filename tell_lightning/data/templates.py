@@ -1,12 +1,38 @@
-"""Examples as the model's text: the one renderer of training, evaluation, prediction and export."""
+r"""Examples as the model's text: the one renderer of training, evaluation, prediction and export.
 
-from collections.abc import Mapping
+Enters: an example, and a tokenizer with its chat template. Leaves: the conversation as segments of
+context and supervised text, or the prompt that generation starts from; the two agree to the letter.
+What a template makes of the day's date is fixed, and a template that can think is told not to, so
+that the same data give the same text. Costs two renderings an example, a fifth of a millisecond.
+
+With the plain template, ``user: Halló, assistant: Hello`` becomes::
+
+    ### User:\nHalló\n\n### Assistant:\n   context: what prompt_text returns
+    Hello</s>                              supervised: the response and the end-of-turn token
+"""
+
+import datetime
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tell_lightning.data.anchors import Example
-from tell_lightning.data.records import Record
+from tell_lightning.data.formats import cut
+from tell_lightning.data.records import Record, Turn
 from tell_lightning.errors import TellError
+
+PLAIN_TEMPLATE = """\
+{%- if bos_token %}{{ bos_token }}{% endif %}
+{%- for message in messages %}
+{%- if message['role'] == 'system' %}{{ message['content'] + '\\n\\n' }}
+{%- elif message['role'] == 'user' %}{{ '### User:\\n' + message['content'] + '\\n\\n' }}
+{%- else %}{{ '### Assistant:\\n' + message['content'] + eos_token + '\\n\\n' }}
+{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '### Assistant:\\n' }}{% endif %}"""
+_DATE = datetime.date(2024, 7, 26)  # what Llama 3 templates write where no date is given
+_WAY_OUT = "Give the tokenizer another chat_template, or none to use the plain one."
 
 
 class TemplateError(TellError):
@@ -20,11 +46,14 @@ class Tokenizer(Protocol):
     eos_token: Any
 
     @property
-    def added_tokens_decoder(self) -> Mapping[int, Any]: ...
+    def added_tokens_decoder(self) -> Mapping[int, Any]:
+        """Added tokens by id, each with its content and whether it is special."""
 
-    def apply_chat_template(self, conversation: Any, **options: Any) -> Any: ...
+    def apply_chat_template(self, conversation: Any, **options: Any) -> Any:  # noqa: ANN401
+        """Render a conversation."""
 
-    def convert_tokens_to_ids(self, tokens: Any) -> Any: ...
+    def convert_tokens_to_ids(self, tokens: Any) -> Any:  # noqa: ANN401
+        """Return the id of a token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +65,137 @@ class Segment:
 
 
 class Renderer:
-    """Renders examples with the tokenizer's chat template, or a plain one where it has none."""
+    """Renders examples with the tokenizer's chat template, or a plain one where it has none.
 
-    template: str
-    template_digest: str
-    stop_texts: tuple[str, ...]
-    stop_ids: tuple[int, ...]
+    Attributes:
+        template: The template in use.
+        template_digest: SHA-256 of the template.
+        stop_texts: Tokens that end a response: the template's end of turn, then end of sequence.
+        stop_ids: Their ids.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        raise NotImplementedError
+        """Choose the template and find the end of turn.
+
+        Raises:
+            TemplateError: There is no end-of-sequence token or no default template, or the
+                template cannot render one question and its answer.
+        """
+        if not tokenizer.eos_token:
+            raise TemplateError(
+                "tokenizer: it needs an eos_token, got none: no response would ever end. "
+                "Set eos_token in the model's tokenizer_config.json."
+            )
+        self._tokenizer = tokenizer
+        self._special = sorted(
+            {str(t.content) for t in tokenizer.added_tokens_decoder.values() if t.special}
+            | {str(tokenizer.eos_token)},
+            key=len,
+            reverse=True,
+        )
+        self.template = _template(tokenizer.chat_template)
+        self.template_digest = hashlib.sha256(self.template.encode()).hexdigest()
+        probe = (Turn("user", "Question"), Turn("assistant", "Answer"))
+        end = self._segments(probe, "chat template")[-1].text.removeprefix("Answer").strip()
+        self.stop_texts = tuple(dict.fromkeys((end, str(tokenizer.eos_token))))
+        self.stop_ids = tuple(int(tokenizer.convert_tokens_to_ids(t)) for t in self.stop_texts)
 
     def segments(self, example: Example | Record) -> tuple[Segment, ...]:
-        """Context and responses in turn; their concatenation is the rendered conversation."""
-        raise NotImplementedError
+        """Render an example as context and supervised responses in turn.
+
+        The segments joined are the rendered conversation, up to its last end-of-turn token, or up
+        to the generation prompt where the last turn is the user's.
+
+        Raises:
+            TemplateError: The template changes the text, or renders a prompt otherwise when the
+                response follows than when it does not.
+        """
+        return self._segments(example.turns, example.where)
 
     def prompt_text(self, example: Example | Record) -> str:
-        """Everything up to the response: what generation starts from."""
-        raise NotImplementedError
+        """Render everything up to the last response, given or not: where generation starts.
+
+        Raises:
+            TemplateError: As ``segments``.
+        """
+        turns = example.turns[:-1] if example.turns[-1].role == "assistant" else example.turns
+        return "".join(segment.text for segment in self._segments(turns, example.where))
+
+    def _segments(self, turns: tuple[Turn, ...], where: str) -> tuple[Segment, ...]:
+        open_end = turns[-1].role != "assistant"
+        whole = self._render(turns, where, open_end)
+        segments: list[Segment] = []
+        done = 0
+        for index, turn in enumerate(turns):
+            if turn.role != "assistant":
+                continue
+            prompt = self._render(turns[:index], where, generation=True)
+            if not whole.startswith(prompt) or len(prompt) < done:
+                raise TemplateError(
+                    f"{where}: the chat template must render a prompt alike with and without its "
+                    f"response, got {cut(prompt[-40:])} before response {index}. {_WAY_OUT}"
+                )
+            end, supervised = self._response(whole, len(prompt), turn.content.strip(), where)
+            segments += [Segment(prompt[done:], False), Segment(supervised, True)]
+            done = end
+        if open_end:
+            segments.append(Segment(whole[done:], False))
+        return tuple(segments)
+
+    def _response(self, whole: str, start: int, content: str, where: str) -> tuple[int, str]:
+        """Find where a response with its end of turn ends, and return its text."""
+        lead = len(whole) - len(whole[start:].lstrip())
+        if not whole.startswith(content, lead):
+            raise TemplateError(
+                f"{where}: the chat template must write the response unchanged behind the "
+                f"generation prompt, got {cut(whole[start : start + 60])} instead of "
+                f"{cut(content[:60])}. {_WAY_OUT}"
+            )
+        end = lead + len(content)
+        behind = len(whole) - len(whole[end:].lstrip())
+        for token in self._special:
+            if whole.startswith(token, behind):
+                return behind + len(token), whole[start : behind + len(token)]
+        return end, whole[start:end] + str(self._tokenizer.eos_token)
+
+    def _render(self, turns: Sequence[Turn], where: str, generation: bool) -> str:
+        import jinja2
+
+        try:
+            text = self._tokenizer.apply_chat_template(
+                [{"role": turn.role, "content": turn.content} for turn in turns],
+                chat_template=self.template,
+                tokenize=False,
+                add_generation_prompt=generation,
+                enable_thinking=False,
+                date_string=_DATE.strftime("%d %b %Y"),
+                strftime_now=_DATE.strftime,
+            )
+        except jinja2.TemplateError as error:
+            raise TemplateError(_refused(turns, where, str(error))) from error
+        for turn in turns:
+            if turn.content.strip() not in text:
+                raise TemplateError(_refused(turns, where, f"no {turn.role} text in the result"))
+        return str(text)
+
+
+def _template(given: object) -> str:
+    if given is None or given == "":
+        return PLAIN_TEMPLATE
+    chosen = given.get("default") if isinstance(given, Mapping) else given
+    if not isinstance(chosen, str):
+        names = ", ".join(given) if isinstance(given, Mapping) else type(given).__name__
+        raise TemplateError(
+            f"tokenizer: of several chat templates one must be called default, got {names}. "
+            f"{_WAY_OUT}"
+        )
+    return chosen
+
+
+def _refused(turns: Sequence[Turn], where: str, problem: str) -> str:
+    if turns[0].role == "system":
+        return (
+            f"{where}: the chat template must have a system role, got: {problem}. Set "
+            "anchor.position: prefix, and leave fields.system out."
+        )
+    return f"{where}: the chat template must render the conversation, got: {problem}. {_WAY_OUT}"

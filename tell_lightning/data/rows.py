@@ -1,0 +1,180 @@
+"""One row to one record: which field is what, and the checks that each row must pass.
+
+Enters: a row as an object with fields, or one line to predict. Leaves: a record, which is an
+optional system turn and then user and assistant turns in alternation. Nothing is stripped or
+changed in the text.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+from tell_lightning.data.formats import MEND, RecordError, cut
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A row as read: an optional system turn, then user and assistant turns in alternation."""
+
+    id: str
+    where: str
+    turns: tuple[Turn, ...]
+    row: Mapping[str, object]
+
+    @property
+    def response(self) -> str | None:
+        """The last assistant text, where the conversation ends in one."""
+        return self.turns[-1].content if self.turns[-1].role == "assistant" else None
+
+    @property
+    def prompt_turns(self) -> tuple[Turn, ...]:
+        """All turns before the response."""
+        return self.turns[:-1] if self.turns[-1].role == "assistant" else self.turns
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fields:
+    """Which field of a row is what."""
+
+    prompt: str = "prompt"
+    """Field with the prompt, such as query or instruction."""
+    input: str | None = None
+    """Field that follows the prompt after an empty line; an empty value adds nothing."""
+    response: str | None = "response"
+    """Field with the response, such as output; null: rows have none (prediction only)."""
+    system: str | None = None
+    """Field with the system text; an empty value adds nothing."""
+    messages: str | None = None
+    """Field with a list of {role, content}; it replaces prompt, input and response."""
+    id: str | None = None
+    """Field with a name that no other row has; null: file name and line."""
+
+
+def record_from_row(
+    row: object, *, fields: Fields, where: str, id: str, need_response: bool = True
+) -> Record:
+    """Check one row and give it the shape of a record; ``fields.id``, where set, replaces ``id``.
+
+    Raises:
+        RecordError: A field is missing, empty or no text, or the turns do not alternate.
+    """
+    if not isinstance(row, Mapping):
+        raise RecordError(f"{where}: a row must be an object with fields, got {cut(row)}. {MEND}")
+    if fields.messages is None:
+        turns = _pair(row, fields, where, need_response)
+    else:
+        turns = _conversation(row, fields.messages, where)
+    if fields.system is not None and not _is_blank(_value(row, fields.system, where)):
+        turns = (Turn("system", _text(row, fields.system, where)), *turns)
+    roles = [turn.role for turn in turns]
+    spoken = roles[1:] if roles[:1] == ["system"] else roles
+    if not spoken or any(role != ("user", "assistant")[i % 2] for i, role in enumerate(spoken)):
+        raise RecordError(
+            f"{where}: turns must alternate user, assistant after at most one system turn, "
+            f"got {cut(', '.join(roles))}. {MEND}"
+        )
+    if need_response and roles[-1] != "assistant":
+        raise RecordError(
+            f"{where}: a conversation must end in an assistant turn, got {roles[-1]!r}. {MEND}"
+        )
+    return Record(id if fields.id is None else _id(row, fields.id, where), where, turns, row)
+
+
+def record_from_line(line: str, *, fields: Fields, where: str, id: str) -> Record:
+    """Read one line to predict: a JSON object where it starts with ``{``, else the prompt itself.
+
+    Raises:
+        RecordError: The line is empty, or starts with ``{`` and holds no fitting object.
+    """
+    if not line.lstrip().startswith("{"):
+        plain = Fields(prompt="line", response=None)
+        return record_from_row(
+            {"line": line}, fields=plain, where=where, id=id, need_response=False
+        )
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(
+            f"{where}: a line that starts with {{ must be valid JSON, got {cut(line)}: {error}. "
+            "Correct the line."
+        ) from error
+    return record_from_row(row, fields=fields, where=where, id=id, need_response=False)
+
+
+def _pair(
+    row: Mapping[str, object], fields: Fields, where: str, need_response: bool
+) -> tuple[Turn, ...]:
+    prompt = _text(row, fields.prompt, where)
+    if fields.input is not None and not _is_blank(_value(row, fields.input, where)):
+        prompt = f"{prompt}\n\n{_text(row, fields.input, where)}"
+    user = Turn("user", prompt)
+    if fields.response is None or (not need_response and _is_blank(row.get(fields.response))):
+        return (user,)
+    return (user, Turn("assistant", _text(row, fields.response, where)))
+
+
+def _conversation(row: Mapping[str, object], name: str, where: str) -> tuple[Turn, ...]:
+    messages = _value(row, name, where)
+    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
+        raise RecordError(
+            f"{where}: field {name!r} must be a list of messages, got {cut(messages)}. {MEND}"
+        )
+    turns = []
+    for number, message in enumerate(messages):
+        place = f"{where}: {name}[{number}]"
+        if not isinstance(message, Mapping):
+            raise RecordError(f"{place} must be {{role, content}}, got {cut(message)}. {MEND}")
+        role = _text(message, "role", place)
+        if role not in get_args(Role):
+            raise RecordError(
+                f"{place}: role must be system, user or assistant, got {cut(role)}. {MEND}"
+            )
+        turns.append(Turn(cast(Role, role), _text(message, "content", place)))
+    return tuple(turns)
+
+
+def _value(row: Mapping[str, object], name: str, where: str) -> object:
+    if name not in row:
+        raise RecordError(
+            f"{where}: field {name!r} must be there, got the fields {cut(list(row))}. "
+            "Set fields to the names that the rows have, or correct the row."
+        )
+    return row[name]
+
+
+def _is_blank(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _text(row: Mapping[str, object], name: str, where: str) -> str:
+    value = _value(row, name, where)
+    if not isinstance(value, str) or not value.strip():
+        raise RecordError(
+            f"{where}: field {name!r} must be a non-empty string, got {cut(value)}. {MEND}"
+        )
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:  # JSON can escape half of a pair
+        got = cut(value[error.start])
+        raise RecordError(
+            f"{where}: field {name!r} must be Unicode text, got the lone surrogate {got}. {MEND}"
+        ) from error
+    return value
+
+
+def _id(row: Mapping[str, object], name: str, where: str) -> str:
+    value = _value(row, name, where)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return _text(row, name, where)
