@@ -1,0 +1,1 @@
+"""Prompts in, answers out: greedy, batched, the same as one by one."""

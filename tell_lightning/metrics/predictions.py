@@ -1,0 +1,61 @@
+"""What the metrics are computed from: one scored row, its answer and its reference.
+
+Generated text, the raw row and how generation ended enter; a `Prediction` leaves. It holds text
+and counts only, so it can be gathered over ranks, written to JSONL and scored again later. Free.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tell_lightning.errors import TellError
+
+
+class MetricError(TellError):
+    """Predictions that cannot be scored as configured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """One answer beside what it should have been."""
+
+    id: str
+    """Id of the row; every row of an evaluation set comes once."""
+    prediction: str
+    """The answer, without the response prefix and without outer white space."""
+    reference: str | None
+    """The right answer in the same form; None where the row has none."""
+    row: Mapping[str, object]
+    """The fields of the row as they were read."""
+    stopped: bool
+    """Whether a stop token ended the answer; else it reached the length cap."""
+    prefix_found: bool | None
+    """Whether the answer began with the response prefix; None: the task has no response prefix."""
+    new_tokens: int
+    """Tokens generated, the stop token not counted."""
+
+
+def strip_prefix(text: str, response_prefix: str | None) -> tuple[str, bool | None]:
+    r"""Take the response prefix off an answer, and then its outer white space.
+
+    Runs of white space count as equal, whatever they consist of; the prefix is looked for at the
+    start of the text alone, once.
+
+    Args:
+        text: An answer as generated, or a reference as read.
+        response_prefix: The anchor's response prefix; None or blank where the task has none.
+
+    Returns:
+        The stripped text, and whether the prefix was there (None: there is no prefix to look for).
+
+    >>> strip_prefix("Sure: \n\n Halló.\n", "Sure:\n")
+    ('Halló.', True)
+    >>> strip_prefix(" Halló. Sure: ", "Sure:\n")
+    ('Halló. Sure:', False)
+    """
+    words = (response_prefix or "").split()
+    if response_prefix is None or not words:
+        return text.strip(), None
+    end = r"(?:\s+|\Z)" if response_prefix[-1].isspace() else ""
+    found = re.match(r"\s*" + r"\s+".join(map(re.escape, words)) + end, text)
+    return text[found.end() if found else 0 :].strip(), found is not None

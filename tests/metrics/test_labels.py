@@ -1,0 +1,113 @@
+import json
+import warnings
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sklearn
+from torchmetrics.functional.classification import multiclass_accuracy
+
+from tell_lightning.metrics.labels import Confusion, read_gold, read_label, read_object
+
+LABELS = ("no", "yes")
+NUMBER = {"no": 0, "yes": 1, None: 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ('{"thought": "It fits.", "hallucination": "no"}', "no"),
+        ('\n {"hallucination": "yes"} \n', "yes"),
+        ('{"thought": "\\"yes\\"", "hallucination": "no", "more": [1]}', "no"),
+        ("yes", None),
+        ('"yes"', None),
+        ('{"hallucination": "Yes"}', None),
+        ('{"hallucination": true}', None),
+        ('{"hallucination": ["yes"]}', None),
+        ('{"hallucination": null}', None),
+        ('{"thought": "no"}', None),
+        ('[{"hallucination": "no"}]', None),
+        ('```json\n{"hallucination": "no"}\n```', None),
+        ('{"hallucination": "no"} I hope this helps.', None),
+        ('{"hallucination": "no"', None),
+        ("{'hallucination': 'no'}", None),
+        ('{"hallucination": "no", "p": NaN}', None),
+        ("[" * 100_000, None),
+        ("", None),
+    ],
+)
+def test_only_a_whole_json_object_with_a_known_label_counts(text, label):
+    assert read_label(text, "hallucination", LABELS) == label
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("yes", "yes"),
+        (" No.\n", "no"),
+        ('"YES"', "yes"),
+        ('{"thought": "x", "hallucination": "yes"}', "yes"),
+        ("yes or no", None),
+        ("maybe", None),
+        ("", None),
+    ],
+)
+def test_a_reference_may_be_the_bare_word(text, label):
+    assert read_gold(text, "hallucination", LABELS) == label
+
+
+def test_valid_json_without_a_label_is_still_valid_json():
+    assert read_object('{"a": 1}') == {"a": 1}
+    assert read_object("{}") == {}
+    assert read_object("1") is None
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.text(), st.text()))
+def test_any_object_is_read_back(value):
+    assert read_object(f"  {json.dumps(value)}\n") == value
+
+
+rows = st.tuples(st.sampled_from(LABELS), st.sampled_from([*LABELS, None]))
+
+
+@settings(deadline=None)
+@given(st.lists(rows, min_size=1, max_size=40))
+@example([("no", None)])
+@example([("yes", "yes")])
+@example([("no", "no"), ("yes", "no"), ("yes", None)])
+def test_rates_are_those_of_scikit_learn_and_torchmetrics(pairs):
+    gold, predicted = zip(*pairs, strict=True)
+    ours = Confusion.of(LABELS, gold, predicted)
+    y, z = [NUMBER[label] for label in gold], [NUMBER[label] for label in predicted]
+    for label in LABELS:
+        options = {"labels": [NUMBER[label]], "average": "macro", "zero_division": 0}
+        assert ours.precision(label) == pytest.approx(sklearn.precision_score(y, z, **options))
+        assert ours.recall(label) == pytest.approx(sklearn.recall_score(y, z, **options))
+        assert ours.f1(label) == pytest.approx(sklearn.f1_score(y, z, **options))
+    with warnings.catch_warnings():  # of one class alone, and of unparseable among answers only
+        warnings.simplefilter("ignore", UserWarning)
+        balanced = sklearn.balanced_accuracy_score(y, z)
+        mcc = sklearn.matthews_corrcoef(y, z)
+    assert ours.balanced_accuracy() == pytest.approx(balanced)
+    assert ours.mcc() == pytest.approx(mcc, abs=1e-12)
+    assert ours.accuracy() == pytest.approx(sklearn.accuracy_score(y, z))
+    theirs = multiclass_accuracy(torch.tensor(z), torch.tensor(y), num_classes=3, average="micro")
+    assert ours.accuracy() == pytest.approx(float(theirs), abs=1e-6)
+
+
+def test_more_than_two_labels_work():
+    labels = ("a", "b", "c")
+    gold = ["a", "a", "b", "c", "c", "c"]
+    predicted = ["a", "b", "b", None, "c", "a"]
+    ours = Confusion.of(labels, gold, predicted)
+    theirs = [label or "unparseable" for label in predicted]
+    assert ours.mcc() == pytest.approx(sklearn.matthews_corrcoef(gold, theirs))
+    assert ours.balanced_accuracy() == pytest.approx((1 / 2 + 1 + 1 / 3) / 3)
+    assert (ours.rows(), ours.rows(gold="c"), ours.answers(None)) == (6, 3, 1)
+
+
+def test_unparseable_is_wrong_and_never_the_negative():
+    ours = Confusion.of(LABELS, ["no"] * 4, [None] * 4)
+    assert ours.accuracy() == ours.balanced_accuracy() == ours.recall("no") == ours.mcc() == 0
