@@ -96,7 +96,8 @@ class Renderer:
         self.template = _template(tokenizer.chat_template)
         self.template_digest = hashlib.sha256(self.template.encode()).hexdigest()
         probe = (Turn("user", "Question"), Turn("assistant", "Answer"))
-        end = self._segments(probe, "chat template")[-1].text.removeprefix("Answer").strip()
+        answer = self._segments(probe, "chat template")[-1].text
+        end = answer.strip().removeprefix("Answer").strip()
         self.stop_texts = tuple(dict.fromkeys((end, str(tokenizer.eos_token))))
         self.stop_ids = tuple(int(tokenizer.convert_tokens_to_ids(t)) for t in self.stop_texts)
 

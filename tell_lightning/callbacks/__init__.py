@@ -1,0 +1,1 @@
+"""What happens around the training loop: scores, checkpoints, logs and the run record."""

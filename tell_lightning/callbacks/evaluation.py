@@ -1,0 +1,185 @@
+"""Score the tasks on dev while training, and on test before and after.
+
+Enters: the model at the end of a Lightning validation or test epoch. Leaves: logged scores, one
+predictions file a task, samples on the screen, and `history`, which the run record saves. Every
+rank takes its share of the rows; each task is scored once, on the gathered predictions.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+
+from tell_lightning.callbacks.folder import RunFolder, write_jsonl
+from tell_lightning.callbacks.settings import EvalSettings
+from tell_lightning.data.evaluation_rows import EvaluationRows
+from tell_lightning.generation.answer import answer_rows
+from tell_lightning.metrics.predictions import Prediction
+from tell_lightning.metrics.score import Scores, floors, score
+
+
+@dataclass
+class Scored:
+    """The scores of every task on one split at one moment."""
+
+    split: str
+    step: int
+    adapter: bool
+    tasks: dict[str, Scores] = field(default_factory=dict)
+    losses: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def selection(self) -> float:
+        """The mean of the tasks' primary scores, 0 to 1."""
+        return sum(scores.selection for scores in self.tasks.values()) / len(self.tasks)
+
+
+class Evaluation(pl.Callback):
+    """Generates and scores at the end of every validation and test epoch."""
+
+    def __init__(self, settings: EvalSettings, folder: RunFolder) -> None:
+        """Write below `folder`.
+
+        Attributes:
+            history: Everything scored so far.
+            floors: Scores of the model-free predictions, by split and task.
+            adapter: Whether the model has an adapter that differs from nothing yet.
+        """
+        self.settings = settings
+        self.folder = folder
+        self.history: list[Scored] = []
+        self.floors: dict[str, dict[str, dict[str, Scores]]] = {}
+        self.adapter = False
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Set the validation interval, in micro-batches as Lightning counts it."""
+        every = self.settings.every_steps or max(1, trainer.max_steps // 5)
+        if stage == "fit":
+            trainer.val_check_interval = (
+                min(every, trainer.max_steps) * trainer.accumulate_grad_batches
+            )
+
+    def on_validation_epoch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> None:
+        """Score dev."""
+        self._evaluate(trainer, pl_module, "dev", "val", self.settings.dev_rows)
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Score test."""
+        self._evaluate(trainer, pl_module, "test", "test", self.settings.test_rows)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the losses beside the scores."""
+        self._keep_losses(trainer, "val")
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the losses beside the scores."""
+        self._keep_losses(trainer, "test")
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Note that the adapter has learned something."""
+        self.adapter = True
+
+    def _evaluate(
+        self, trainer: pl.Trainer, module: Any, split: str, stage: str, most: int | None
+    ) -> None:
+        scored = Scored(split, trainer.global_step, self.adapter)
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        for name, rows in datamodule.evaluation[split].items():
+            predictions = answer_rows(
+                module.model,
+                datamodule.encoder.tokenizer,
+                rows,
+                batch_tokens=self.settings.batch_tokens,
+                most=most,
+                rank=trainer.global_rank,
+                world=trainer.world_size,
+            )
+            scored.tasks[name] = score(rows.scoring, predictions)
+            if name not in self.floors.setdefault(split, {}):
+                self.floors[split][name] = floors(rows.scoring, predictions)
+            values = scored.tasks[name].values
+            module.log_dict({f"{stage}/{name}/{key}": float(v) for key, v in values.items()})
+            self._write(scored, name, rows, predictions)
+            self._log_table(trainer, f"{stage}/{name}/samples", rows, predictions)
+        if scored.tasks:
+            module.log(f"{stage}/score", scored.selection, prog_bar=True)
+        self.history.append(scored)
+        self._print(scored)
+
+    def _keep_losses(self, trainer: pl.Trainer, stage: str) -> None:
+        start = f"{stage}/loss/"
+        self.history[-1].losses = {
+            name.removeprefix(start): float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith(start)
+        }
+
+    @rank_zero_only
+    def _write(
+        self,
+        scored: Scored,
+        name: str,
+        rows: EvaluationRows,
+        predictions: Sequence[Prediction],
+    ) -> None:
+        moment = f"step-{scored.step:06d}" if scored.adapter else "base"
+        path = self.folder.predictions / f"{scored.split}-{name}-{moment}.jsonl"
+        write_jsonl(path, (prediction_row(prediction) for prediction in predictions))
+
+    @rank_zero_only
+    def _log_table(
+        self,
+        trainer: pl.Trainer,
+        key: str,
+        rows: EvaluationRows,
+        predictions: Sequence[Prediction],
+    ) -> None:
+        shown = predictions[: self.settings.table_rows]
+        columns = ["id", "prompt", "prediction", "reference"]
+        data = [
+            [p.id, example.turns[-2].content[:2000], p.prediction[:2000], (p.reference or "")[:2000]]
+            for p, example in zip(shown, rows.examples, strict=False)
+        ]
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_table"):
+                logger.log_table(key, columns=columns, data=data, step=trainer.global_step)
+
+    def _print(self, scored: Scored) -> None:
+        for name, scores in scored.tasks.items():
+            rank_zero_info(f"  {scored.split} {name}: {summary(scores)}")
+
+
+def prediction_row(prediction: Prediction) -> dict[str, Any]:
+    """Return a prediction as it is saved, without the row it was made from."""
+    return {key: value for key, value in vars(prediction).items() if key != "row"}
+
+
+def summary(scores: Scores) -> str:
+    """Say the main scores in one line."""
+    shown: Mapping[str, str] = {
+        "bleu": ".1f",
+        "chrf": ".1f",
+        "balanced_accuracy": ".3f",
+        "accuracy": ".3f",
+        "f1": ".3f",
+        "json_valid": ".0%",
+        "exact_match": ".0%",
+        "words_recall": ".0%",
+        "stop_rate": ".0%",
+    }
+    return ", ".join(
+        f"{name} {scores.values[name]:{style}}"
+        for name, style in shown.items()
+        if name in scores.values
+    )

@@ -1,0 +1,98 @@
+"""Where logged numbers go: `metrics.csv` always, W&B where it is wanted and works.
+
+W&B: WANDB_MODE is obeyed; without it, an API key means online and no key means offline. Trouble
+with W&B never stops a run: it falls back to offline with one line that says so.
+"""
+
+import csv
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+
+from tell_lightning.callbacks.folder import RunFolder
+from tell_lightning.callbacks.settings import RunSettings
+
+
+class MetricsFile(CSVLogger):
+    """Lightning's CSV logger, which goes on in `metrics.csv` on resume instead of deleting it."""
+
+    @property
+    def experiment(self) -> Any:
+        """Return the writer; the rows of an earlier session are put back when it is made."""
+        if self._experiment is not None:
+            return super().experiment
+        path = Path(self.log_dir) / "metrics.csv"
+        before = path.read_text(encoding="utf-8") if path.is_file() else None
+        with warnings.catch_warnings():
+            # The run folder holds more than metrics.csv; Lightning warns of any file in it.
+            warnings.filterwarnings("ignore", message="Experiment logs directory .* exists")
+            writer = super().experiment
+        if before is not None and rank_zero_only.rank == 0:
+            path.write_text(before, encoding="utf-8")
+            writer.metrics_keys = next(csv.reader(before.splitlines()))
+        return writer
+
+
+def make_loggers(folder: RunFolder, run: RunSettings, config: dict[str, Any]) -> list[Logger]:
+    """Return the loggers of a run.
+
+    Args:
+        folder: The run's folder.
+        run: Names.
+        config: The complete configuration, for W&B.
+    """
+    # An empty name and version put the file into the run folder itself.
+    loggers: list[Logger] = [MetricsFile(str(folder.path), name="", version="")]
+    wandb_logger = _wandb_logger(folder, run, config)
+    return loggers + ([wandb_logger] if wandb_logger else [])
+
+
+def _wandb_logger(
+    folder: RunFolder, run: RunSettings, config: dict[str, Any]
+) -> WandbLogger | None:
+    mode = os.environ.get("WANDB_MODE")
+    if mode == "disabled" or rank_zero_only.rank != 0:
+        return None
+    import wandb
+
+    def logger(*, offline: bool) -> WandbLogger:
+        made = WandbLogger(
+            project=run.wandb_project,
+            name=folder.path.name,
+            save_dir=str(folder.path),
+            offline=offline,
+            config=config,
+            settings=wandb.Settings(init_timeout=60, console="off", quiet=True),
+        )
+        made.experiment  # noqa: B018  (starts W&B now, where trouble can be met)
+        return made
+
+    folder.path.mkdir(parents=True, exist_ok=True)
+    offline = mode in {"offline", "dryrun"} or (mode is None and not _has_key())
+    try:
+        made = logger(offline=offline)
+    except (wandb.Error, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        rank_zero_info(f"W&B: not reached ({reason}); this run is logged offline")
+        offline = True
+        try:
+            made = logger(offline=True)
+        except (wandb.Error, OSError):
+            rank_zero_info("W&B: offline logging failed too; metrics.csv holds everything")
+            return None
+    if offline:
+        rank_zero_info(f"W&B: offline; send it with `wandb sync {folder.path}/wandb/offline-run-*`")
+    return made
+
+
+def _has_key() -> bool:
+    import wandb
+
+    try:
+        return bool(wandb.login(verify=False))
+    except wandb.Error:
+        return False

@@ -1,0 +1,149 @@
+"""`run.json`: what ran, on what, with which result; written whole at every change of status."""
+
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+
+from tell_lightning.callbacks.evaluation import Evaluation, Scored
+from tell_lightning.callbacks.folder import RunFolder, write_json
+from tell_lightning.metrics.score import Scores
+
+PACKAGES = (
+    "tell_lightning",
+    "torch",
+    "lightning",
+    "transformers",
+    "peft",
+    "datasets",
+    "tokenizers",
+    "sacrebleu",
+    "torchmetrics",
+    "wandb",
+    "numpy",
+)
+
+
+class RunRecord:
+    """Collects facts and writes them to `run.json` on rank zero."""
+
+    def __init__(self, folder: RunFolder, facts: Mapping[str, Any] | None = None) -> None:
+        """Begin a record, or go on with the facts of an earlier session."""
+        self.folder = folder
+        self.facts: dict[str, Any] = {
+            "status": "running",
+            "name": folder.path.name,
+            "command": sys.argv[1:],
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "versions": versions(),
+            "git": git_state(),
+            "machine": machine(),
+            "seconds": {},
+            **(facts or {}),
+        }
+        self._started = time.perf_counter()
+        self._seconds_before = float(self.facts["seconds"].get("total", 0.0))
+
+    @rank_zero_only
+    def write(self, **facts: Any) -> None:
+        """Add facts and write the file."""
+        self.facts.update(facts)
+        total = self._seconds_before + time.perf_counter() - self._started
+        self.facts["seconds"]["total"] = round(total, 2)
+        write_json(self.folder.record, self.facts)
+
+
+def scores_json(evaluation: Evaluation) -> dict[str, Any]:
+    """Return everything that was scored: by split, before and after and at each step.
+
+    The floors are what needs no model; `before` is the base with the same prompts.
+    """
+    result: dict[str, Any] = {}
+    for split in ("dev", "test"):
+        scored = [entry for entry in evaluation.history if entry.split == split]
+        if not scored:
+            continue
+        result[split] = {
+            "before": next((_scored(entry) for entry in scored if not entry.adapter), None),
+            "after": next((_scored(entry) for entry in reversed(scored) if entry.adapter), None),
+            "floors": {
+                task: {name: _scores(scores) for name, scores in floors.items()}
+                for task, floors in evaluation.floors.get(split, {}).items()
+            },
+        }
+    result["dev_history"] = [
+        {"step": entry.step, "score": entry.selection if entry.tasks else None, **_scored(entry)}
+        for entry in evaluation.history
+        if entry.split == "dev"
+    ]
+    return result
+
+
+def _scored(entry: Scored) -> dict[str, Any]:
+    return {
+        "step": entry.step,
+        "tasks": {name: _scores(scores) for name, scores in entry.tasks.items()},
+        "loss_nats_per_token": entry.losses,
+    }
+
+
+def _scores(scores: Scores) -> dict[str, Any]:
+    return asdict(scores)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that a score may depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state() -> dict[str, Any] | None:
+    """Return the commit of this package's checkout; None where it is not one."""
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def machine() -> dict[str, Any]:
+    """Describe the machine."""
+    cuda = torch.cuda.is_available()
+    return {
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "torch_threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        if cuda
+        else [],
+    }
+
+
+def file_digest(folder: str) -> dict[str, str] | None:
+    """Digest the weights and the tokenizer of a local model folder; None for a hub id."""
+    path = Path(folder)
+    if not path.is_dir():
+        return None
+    names = sorted([*path.glob("*.safetensors"), *path.glob("tokenizer.json")])
+    return {name.name: sha256(name.read_bytes()).hexdigest() for name in names}

@@ -1,0 +1,67 @@
+"""Tokens per second and peak memory of training, evaluation left out.
+
+Tokens are those of the examples, padding not counted, summed over all ranks.
+"""
+
+import resource
+import sys
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from tell_lightning.data.batches import Batch
+
+
+def peak_memory_bytes() -> int:
+    """Return the most memory that was in use: of the GPU where there is one, else resident."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+class Throughput(pl.Callback):
+    """Times the training steps and counts their tokens."""
+
+    def __init__(self) -> None:
+        """Start at zero.
+
+        Attributes:
+            seconds: Time spent on training steps.
+            tokens: Tokens of this rank's examples, as a tensor on the training device.
+        """
+        self.seconds = 0.0
+        self.tokens: torch.Tensor | None = None
+        self._since = 0.0
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Start the clock."""
+        self._since = time.perf_counter()
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Stop the clock; validation, which comes after this, is not counted."""
+        tokens = batch.attention_mask.sum()
+        self.tokens = tokens if self.tokens is None else self.tokens + tokens
+        self.seconds += time.perf_counter() - self._since
+        if (trainer.fit_loop.total_batch_idx + 1) % self._log_every(trainer) == 0:
+            pl_module.log("train/tokens_per_second", self.tokens_per_second(trainer))
+
+    def tokens_per_second(self, trainer: pl.Trainer) -> float:
+        """Return tokens of all ranks over the seconds of this one."""
+        if self.tokens is None or not self.seconds:
+            return 0.0
+        return float(self.tokens) * trainer.world_size / self.seconds
+
+    def _log_every(self, trainer: pl.Trainer) -> int:
+        return trainer.log_every_n_steps * trainer.accumulate_grad_batches

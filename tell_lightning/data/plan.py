@@ -1,0 +1,280 @@
+"""The plan: which row of which source stands at which position of the training stream.
+
+Enters: the proportions (`Mixture`) and how many rows each source has. Leaves: a `Plan`, a pure
+function position -> (source, row). No generator, no state, constant memory: ranks, workers,
+accumulation and restarts are arithmetic on the position.
+
+    cycle 0                        cycle 1
+    g g T g g g g T g g | g T g g g g g g T g | ...      task share 0.2, K = 2 task examples
+
+A cycle holds E passes over the K task examples and M general slots. Its L = E*K + M slots are
+mixed by a permutation of its own; general rows run on without replacement from cycle to cycle.
+
+Source: TELL, arXiv 2404.00914 ("extensively shuffled"); the proportions are ours.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from tell_lightning.data.permutation import ALGORITHM, Indices, derive_key, permute
+from tell_lightning.data.settings import Mixture
+from tell_lightning.errors import TellError
+
+
+class PlanError(TellError):
+    """Proportions that cannot be met."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A pool of rows and its slots in each cycle."""
+
+    name: str
+    kind: Literal["task", "general"]
+    rows: int
+    slots: int
+
+
+@dataclass(frozen=True)
+class Slots:
+    """What stands at a block of positions; arrays of one length."""
+
+    positions: Indices
+    sources: Indices
+    rows: Indices
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        """Yield (position, source, row) as plain integers."""
+        return zip(
+            self.positions.tolist(), self.sources.tolist(), self.rows.tolist(), strict=True
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The resolved mixture.
+
+    Attributes:
+        seed: Seed of the order.
+        sources: The pools; a source is known by its index here.
+    """
+
+    seed: int
+    sources: tuple[Source, ...]
+
+    @property
+    def cycle(self) -> int:
+        """Slots of one cycle."""
+        return sum(source.slots for source in self.sources)
+
+    @property
+    def task_share(self) -> float:
+        """Task slots over all slots of a cycle, 0 to 1."""
+        task = sum(source.slots for source in self.sources if source.kind == "task")
+        return task / self.cycle
+
+    def at(self, positions: Indices | range) -> Slots:
+        """Look up positions.
+
+        Args:
+            positions: Non-negative positions, in any order.
+
+        Returns:
+            The source and the row at each of them.
+        """
+        where = np.asarray(positions, dtype=np.int64)
+        cycles, within = np.divmod(where, self.cycle)
+        mixed = np.empty_like(within)
+        for cycle in np.unique(cycles).tolist():
+            chosen = cycles == cycle
+            key = derive_key(self.seed, "mix", cycle)
+            mixed[chosen] = permute(within[chosen], self.cycle, key)
+        edges = np.cumsum([source.slots for source in self.sources])
+        sources = np.searchsorted(edges, mixed, side="right").astype(np.int64)
+        rows = np.empty_like(within)
+        for index, source in enumerate(self.sources):
+            chosen = sources == index
+            occurrence = mixed[chosen] - (edges[index] - source.slots)
+            rows[chosen] = self._rows(source, cycles[chosen] * source.slots + occurrence)
+        return Slots(where, sources, rows)
+
+    def _rows(self, source: Source, uses: Indices) -> Indices:
+        """Turn the n-th use of a source into a row: pass by pass, each pass in its own order."""
+        passes, within = np.divmod(uses, source.rows)
+        rows = np.empty_like(uses)
+        for number in np.unique(passes).tolist():
+            chosen = passes == number
+            key = derive_key(self.seed, "rows", source.name, number)
+            rows[chosen] = permute(within[chosen], source.rows, key)
+        return rows
+
+    def describe(self) -> dict[str, object]:
+        """Give the plan as plain values: all that the order depends on."""
+        return {
+            "algorithm": ALGORITHM,
+            "order_seed": self.seed,
+            "cycle": self.cycle,
+            "task_share": self.task_share,
+            "sources": [vars(source) for source in self.sources],
+        }
+
+
+def draw(pool: int, count: int | None, seed: int, name: str) -> Indices:
+    """Draw task examples: the first `count` of one keyed order, so that draws are nested.
+
+    Raises:
+        PlanError: The pool is smaller than the draw.
+    """
+    if count is None:
+        return np.arange(pool, dtype=np.int64)
+    if not 0 < count <= pool:
+        raise PlanError(
+            f"data.mixture.task_examples: must be 1 to {pool}, the training rows of task "
+            f"'{name}', got {count}. Lower it, or set null for all."
+        )
+    return permute(range(count), pool, derive_key(seed, "draw", name))
+
+
+def resolve_plan(
+    mixture: Mixture,
+    tasks: Mapping[str, int],
+    general: Mapping[str, tuple[int, float | None]],
+    *,
+    seed: int,
+) -> Plan:
+    """Turn proportions into exact counts.
+
+    Args:
+        mixture: The proportions.
+        tasks: Training examples of each task.
+        general: Rows and weight of each general source; weight None stands for its rows.
+        seed: Seed of the order.
+
+    Raises:
+        PlanError: The proportions cannot be met, with what to change.
+    """
+    with_tasks, with_general = mixture.arm != "general_only", mixture.arm != "sft"
+    if with_tasks and not tasks:
+        raise PlanError(
+            f"data.tasks: arm '{mixture.arm}' trains on tasks, got none with training rows. "
+            "Add a task with `train`, or set data.mixture.arm: general_only."
+        )
+    if with_general and not general:
+        raise PlanError(
+            f"data.general: arm '{mixture.arm}' mixes general rows in, got no source. "
+            "Add a general source, or set data.mixture.arm: sft."
+        )
+    task_passes, general_slots = _counts(mixture, tasks, general)
+    pools = [
+        Source(name, "task", rows, rows * task_passes)
+        for name, rows in tasks.items()
+        if with_tasks
+    ]
+    if with_general:
+        slots = _split(general_slots, general)
+        pools += [
+            Source(name, "general", rows, slots[name]) for name, (rows, _) in general.items()
+        ]
+    return Plan(seed, tuple(pools))
+
+
+def check_supply(plan: Plan, positions: int, *, general_repeat: bool) -> None:
+    """Refuse a run that would see general rows twice without being asked to.
+
+    Args:
+        plan: The resolved plan.
+        positions: Length of the run in examples.
+        general_repeat: Whether repeats are wanted.
+
+    Raises:
+        PlanError: A general source runs out.
+    """
+    if general_repeat:
+        return
+    for source in plan.sources:
+        # Any slot of a cycle may come first, so that a cycle begun counts as a whole.
+        cycles = -(-positions // plan.cycle)
+        if source.kind == "general" and cycles * source.slots > source.rows:
+            raise PlanError(
+                f"data.general.{source.name}: {positions} training examples, which is {cycles} "
+                f"cycle(s) of {source.slots} slots of this source, need "
+                f"{cycles * source.slots} distinct rows, got {source.rows}. Lower "
+                "trainer.max_steps, raise data.mixture.task_share, add rows, or set "
+                "data.mixture.general_repeat: true."
+            )
+
+
+def _counts(
+    mixture: Mixture, tasks: Mapping[str, int], general: Mapping[str, tuple[int, float | None]]
+) -> tuple[int, int]:
+    """Return the task passes and the general slots of a cycle."""
+    share, passes = mixture.task_share, mixture.task_passes
+    if mixture.arm == "sft":
+        return 1, 0
+    if mixture.arm == "general_only":
+        return 0, _one_pass(general)
+    if (share is None) == (passes is None):
+        raise PlanError(
+            "data.mixture: give task_share or task_passes, "
+            f"got task_share {share} and task_passes {passes}. Set the other one to null."
+        )
+    if passes is not None:
+        if passes < 1:
+            raise PlanError(
+                f"data.mixture.task_passes: must be at least 1, got {passes}. Raise it."
+            )
+        return passes, _one_pass(general)
+    assert share is not None
+    if not 0 < share < 1:
+        raise PlanError(
+            f"data.mixture.task_share: must lie between 0 and 1, got {share}. For task rows "
+            "alone set data.mixture.arm: sft, for none of them general_only."
+        )
+    return 1, max(1, round(sum(tasks.values()) * (1 - share) / share))
+
+
+def _weights(general: Mapping[str, tuple[int, float | None]]) -> dict[str, float]:
+    weights = {
+        name: float(rows if weight is None else weight) for name, (rows, weight) in general.items()
+    }
+    for name, weight in weights.items():
+        if weight <= 0:
+            raise PlanError(
+                f"data.general.{name}.weight: must be above 0, got {weight}. "
+                "Remove the source, or raise its weight."
+            )
+    given = {weight is None for _, weight in general.values()}
+    if len(given) > 1:
+        raise PlanError(
+            "data.general: either every source has a weight or none, got some of each. "
+            "Set `weight` on all of them."
+        )
+    return weights
+
+
+def _one_pass(general: Mapping[str, tuple[int, float | None]]) -> int:
+    """Return the most slots that repeat no row of any source at the wanted weights."""
+    weights = _weights(general)
+    total = sum(weights.values())
+    return int(min(rows * total / weights[name] for name, (rows, _) in general.items()) + 1e-9)
+
+
+def _split(slots: int, general: Mapping[str, tuple[int, float | None]]) -> dict[str, int]:
+    """Split slots over the sources by weight; the largest remainders take what is left over."""
+    weights = _weights(general)
+    total = sum(weights.values())
+    exact = {name: slots * weight / total for name, weight in weights.items()}
+    counts = {name: int(value) for name, value in exact.items()}
+    by_remainder = sorted(exact, key=lambda name: (counts[name] - exact[name], name))
+    for name in by_remainder[: slots - sum(counts.values())]:
+        counts[name] += 1
+    for name, count in counts.items():
+        if count == 0:
+            raise PlanError(
+                f"data.general.{name}: gets none of the {slots} general slots of a cycle. "
+                "Raise its weight, lower data.mixture.task_share, or remove the source."
+            )
+    return counts

@@ -1,0 +1,99 @@
+"""The `data` section of the configuration. Plain values: no torch, no Lightning, no files read."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tell_lightning.data.anchors import Anchor
+from tell_lightning.data.records import Fields, Rows
+from tell_lightning.metrics.settings import Scoring
+
+Arm = Literal["tell", "sft", "general_only"]
+Overlong = Literal["error", "drop", "truncate_prompt"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A named low-resource set with its anchor and its metrics."""
+
+    train: str | Rows | None = None
+    """Rows to train on; a path below data.root, or {path, hub, split, revision}."""
+    dev: str | Rows | None = None
+    """Rows to choose the adapter by."""
+    test: str | Rows | None = None
+    """Rows to report the final score on; never dropped, never trained on."""
+    fields: Fields = Fields()
+    """Which field of a row is what."""
+    anchor: Anchor = Anchor()
+    """The fixed prompt text on every example of this task."""
+    scoring: Scoring = Scoring()
+    """How predictions are scored."""
+    max_new_tokens: int | None = None
+    """Longest answer in tokens; null: a quarter more than the longest known one."""
+    overlong: Overlong = "error"
+    """What happens to a training example longer than data.max_tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class General:
+    """A source of general instruction data."""
+
+    train: str | Rows
+    """Rows to mix in."""
+    held_out: str | Rows | None = None
+    """Rows never trained on; their loss is the forgetting guard."""
+    fields: Fields = Fields()
+    """Which field of a row is what."""
+    weight: float | None = None
+    """Share of the general slots relative to the other sources; null: its number of rows."""
+    overlong: Overlong = "drop"
+    """What happens to an example longer than data.max_tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """What is trained, and how much of each: resolved into the plan before training."""
+
+    arm: Arm = "tell"
+    """tell: task and general rows; sft: task rows alone; general_only: general rows alone."""
+    anchored: bool = True
+    """Whether task rows carry their anchor, in training and in evaluation alike."""
+    task_share: float | None = 0.1
+    """Task slots over all slots of a cycle, 0 to 1. Give this or task_passes."""
+    task_passes: int | None = None
+    """Passes over the task examples while the general rows are seen once. Give this or task_share."""
+    task_examples: int | None = None
+    """Task examples to draw per task, nested: the first n of one keyed order; null: all."""
+    general_repeat: bool = False
+    """Whether general rows may be seen again when they run out; else that is an error."""
+    draw_seed: int | None = None
+    """Seed of the draw of task examples; null: derived from seed_everything."""
+    order_seed: int | None = None
+    """Seed of the order; null: derived from seed_everything."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Everything that decides which tokens are trained, in which order, and what is evaluated."""
+
+    root: str = "microworld"
+    """Folder that the paths below start from; 'microworld' is the embedded default."""
+    tasks: dict[str, Task] = field(default_factory=dict)
+    """The low-resource tasks, by name."""
+    general: dict[str, General] = field(default_factory=dict)
+    """The general sources, by name."""
+    mixture: Mixture = Mixture()
+    """The plan's proportions."""
+    max_tokens: int = 1024
+    """Longest training example in tokens, prompt and response together."""
+    optimizer_batch: int = 32
+    """Examples per optimizer step, over all devices and accumulation steps."""
+    micro_batch: int = 16
+    """Examples per device and forward pass; the accumulation follows."""
+    num_workers: int = 0
+    """DataLoader worker processes; the order does not depend on it."""
+    on_bad_rows: Literal["error", "skip"] = "error"
+    """error: the first bad row stops the run; skip: it is counted and listed."""
+    max_bad_share: float = 0.001
+    """With on_bad_rows: skip, the share of bad rows above which the run stops all the same."""
+    cache_dir: str | None = None
+    """Where prepared tokens are kept; null: ~/.cache/tell_lightning."""

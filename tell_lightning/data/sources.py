@@ -1,0 +1,185 @@
+"""All text of a run, read, checked and freed of leaks, before anything heavy is imported.
+
+Enters: the `data` section. Leaves: `Sources`, the records of every task split and general source
+with counts of what was left out and why. Costs one read of each file; needs neither torch nor a
+tokenizer, so a mistake in a file is answered at once.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tell_lightning.data.anchors import Anchor, Example, anchor_record
+from tell_lightning.data.leaks import TaskRows, check_disjoint, drop_leaks
+from tell_lightning.data.records import Fields, Record, RecordSet, Rows, read_records
+from tell_lightning.data.settings import DataSettings, General, Task
+from tell_lightning.errors import TellError
+from tell_lightning.microworld.world import data_root
+
+
+class SourceError(TellError):
+    """A data section that does not fit together."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The records of one file and what was left out of it.
+
+    Attributes:
+        records: What is left, in the order of the file.
+        sha256: Digest of the file's bytes.
+        counts: Rows by reason: read, bad, leaks.
+        notes: One line for each row left out.
+    """
+
+    records: tuple[Record, ...]
+    sha256: str
+    counts: Mapping[str, int]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Every pool of a run, by name."""
+
+    train: dict[str, Pool] = field(default_factory=dict)
+    dev: dict[str, Pool] = field(default_factory=dict)
+    test: dict[str, Pool] = field(default_factory=dict)
+    general: dict[str, Pool] = field(default_factory=dict)
+    held_out: dict[str, Pool] = field(default_factory=dict)
+
+    def pools(self) -> Iterator[tuple[str, Pool]]:
+        """Yield `split/name` and the pool, for digests and reports."""
+        for split, pools in vars(self).items():
+            for name, pool in pools.items():
+                yield f"{split}/{name}", pool
+
+
+def cache_folder(settings: DataSettings) -> Path:
+    """Return the folder for prepared data, made when missing."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(settings.cache_dir or Path(base) / "tell_lightning").expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def resolve_root(settings: DataSettings) -> Path:
+    """Return the folder that the paths of the configuration start from.
+
+    Raises:
+        SourceError: It does not exist.
+    """
+    if settings.root == "microworld":
+        return data_root(cache_folder(settings))
+    root = Path(settings.root).expanduser()
+    if not root.is_dir():
+        raise SourceError(
+            f"data.root: must be an existing folder, got '{settings.root}' "
+            f"(looked in {Path.cwd()}). Give the folder that your data files are in."
+        )
+    return root
+
+
+def read_sources(settings: DataSettings) -> Sources:
+    """Read and check every file that the configuration names.
+
+    Args:
+        settings: The `data` section.
+
+    Returns:
+        The records by split and name; general rows that a task also holds are left out.
+
+    Raises:
+        TellError: A missing file, a bad row, a missing anchor, a test row in the training rows.
+    """
+    _check_names(settings)
+    root = resolve_root(settings)
+    sources = Sources()
+    for name, task in settings.tasks.items():
+        for split in ("train", "dev", "test"):
+            rows = getattr(task, split)
+            if rows is not None:
+                pool = _read(settings, root, rows, task.fields)
+                _check_anchor(pool, task.anchor)
+                getattr(sources, split)[name] = pool
+        for split in ("dev", "test"):
+            if name in sources.train and name in getattr(sources, split):
+                check_disjoint(
+                    TaskRows(sources.train[name].records, task.anchor),
+                    TaskRows(getattr(sources, split)[name].records, task.anchor),
+                )
+    for name, general in settings.general.items():
+        sources.general[name] = _read(settings, root, general.train, general.fields)
+        if general.held_out is not None:
+            sources.held_out[name] = _read(settings, root, general.held_out, general.fields)
+    _drop_leaks(settings, sources)
+    return sources
+
+
+def protected_digests(sources: Sources) -> dict[str, str]:
+    """Return the digests of the files whose rows must not be in the general data."""
+    return {
+        name: pool.sha256 for name, pool in sources.pools() if not name.startswith("general/")
+    }
+
+
+def task_example(settings: DataSettings, task: Task, record: Record) -> Example:
+    """Put the task's anchor on a record, or take it off, as the mixture says."""
+    return anchor_record(record, task.anchor, anchored=settings.mixture.anchored)
+
+
+def general_example(record: Record) -> Example:
+    """Turn a general record into an example: no anchor."""
+    return anchor_record(record, Anchor(), anchored=False)
+
+
+def _read(settings: DataSettings, root: Path, rows: str | Rows, fields: Fields) -> Pool:
+    read: RecordSet = read_records(
+        rows,
+        fields=fields,
+        root=root,
+        on_bad_rows=settings.on_bad_rows,
+        max_bad_share=settings.max_bad_share,
+    )
+    counts = {"read": len(read.records) + len(read.bad), "bad": len(read.bad)}
+    return Pool(read.records, read.sha256, counts, read.bad)
+
+
+def _check_anchor(pool: Pool, anchor: Anchor) -> None:
+    """Apply the anchor to every row once, so that a row without a present anchor is named now."""
+    for record in pool.records:
+        anchor_record(record, anchor, anchored=True)
+
+
+def _drop_leaks(settings: DataSettings, sources: Sources) -> None:
+    """Take every general row out that a task, a test or a held-out set also holds."""
+    protected = [
+        TaskRows(pool.records, settings.tasks[name].anchor)
+        for split in (sources.train, sources.dev, sources.test)
+        for name, pool in split.items()
+    ]
+    protected += [TaskRows(pool.records) for pool in sources.held_out.values()]
+    for name, pool in sources.general.items():
+        kept, leaks = drop_leaks(pool.records, protected)
+        notes = tuple(
+            f"{leak.record.where}: left out, the same as {leak.same_as.where}" for leak in leaks
+        )
+        sources.general[name] = Pool(
+            kept, pool.sha256, {**pool.counts, "leaks": len(leaks)}, pool.notes + notes
+        )
+
+
+def _check_names(settings: DataSettings) -> None:
+    if not settings.tasks and not settings.general:
+        raise SourceError(
+            "data: needs tasks or general sources, got none. Add data.tasks and data.general."
+        )
+    both: set[str] = set(settings.tasks) & set(settings.general)
+    names: dict[str, Task | General] = {**settings.tasks, **settings.general}
+    for name in names:
+        if name in both or not name.replace("_", "").replace("-", "").isalnum():
+            raise SourceError(
+                f"data: names of tasks and sources must be distinct and made of letters, digits, "
+                f"'_' and '-', got '{name}'. Rename it."
+            )

@@ -1,0 +1,211 @@
+"""Examples become token rows; which tokens are supervised is decided here.
+
+Enters: examples and the renderer. Leaves: `TokenRow(input_ids, supervised)`. Labels are not
+shifted here: `model.loss` does that, in one place.
+
+    <|user|> Translate: tovi ...<|end|> <|assistant|> The dog ...<|end|>
+    .................. context, not trained ......... ##### trained ####
+
+The prompt is tokenised by itself, exactly as generation does it; the response follows it. Nothing
+adds special tokens a second time. Costs two tokeniser calls an example, batched.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from tell_lightning.data.anchors import Anchor, Example, anchor_record
+from tell_lightning.data.records import Record, Turn
+from tell_lightning.data.settings import Overlong
+from tell_lightning.data.templates import Renderer
+from tell_lightning.errors import TellError
+
+
+class TokenError(TellError):
+    """An example that cannot be trained on."""
+
+
+class TokenRow(NamedTuple):
+    """One example in tokens; `supervised[i]` says whether token i is a target."""
+
+    input_ids: list[int]
+    supervised: list[bool]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The token rows of a source and what was left out.
+
+    Attributes:
+        rows: Token rows, in order.
+        records: Index into the records given, for each row.
+        dropped: One line for each example left out.
+        truncated: How many prompts were cut.
+    """
+
+    rows: list[TokenRow]
+    records: list[int]
+    dropped: tuple[str, ...]
+    truncated: int
+
+
+class Encoder:
+    """Turns examples into tokens with one tokenizer and one renderer."""
+
+    def __init__(self, tokenizer: Any, renderer: Renderer) -> None:
+        """Keep the tokenizer; nothing is changed in it."""
+        self.tokenizer = tokenizer
+        self.renderer = renderer
+
+    def encode(self, examples: Sequence[Example]) -> list[TokenRow]:
+        """Tokenise conversations with their responses.
+
+        Args:
+            examples: Examples whose last turn is the assistant's.
+
+        Returns:
+            One row each, at least one supervised token in it, the end of turn among them.
+
+        Raises:
+            TokenError: An example has no supervised token.
+        """
+        texts: list[str] = []
+        parts: list[tuple[str, bool]] = []
+        for example in examples:
+            before = ""
+            for segment in self.renderer.segments(example):
+                before += segment.text
+                texts.append(before)
+                parts.append((segment.text, segment.supervised))
+        ids = iter(self._tokenise(texts))
+        walk = iter(parts)
+        rows: list[TokenRow] = []
+        for example in examples:
+            row = TokenRow([], [])
+            for _ in self.renderer.segments(example):
+                text, supervised = next(walk)
+                through = next(ids)
+                known = len(row.input_ids)
+                # A token that straddles the border would make the prompt differ from generation.
+                new = (
+                    through[known:]
+                    if through[:known] == row.input_ids
+                    else self._tokenise([text])[0]
+                )
+                row.input_ids.extend(new)
+                row.supervised.extend([supervised] * len(new))
+            # The first token has no token before it that could predict it.
+            if not any(row.supervised[1:]):
+                raise TokenError(
+                    f"{example.where}: an example needs a response token to train on, got none "
+                    "after tokenising. Remove the row or check the tokenizer's chat template."
+                )
+            rows.append(row)
+        return rows
+
+    def prompt_ids(self, examples: Sequence[Example]) -> list[list[int]]:
+        """Tokenise prompts up to and including the generation prompt."""
+        return self._tokenise([self.renderer.prompt_text(example) for example in examples])
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Count the tokens of plain texts."""
+        return [len(ids) for ids in self._tokenise(texts)]
+
+    def _tokenise(self, texts: Sequence[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        encoded = self.tokenizer(list(texts), add_special_tokens=False)
+        ids: list[list[int]] = encoded["input_ids"]
+        return ids
+
+
+def encode_source(
+    encoder: Encoder,
+    records: Sequence[Record],
+    anchor: Anchor,
+    *,
+    name: str,
+    anchored: bool,
+    max_tokens: int,
+    overlong: Overlong,
+) -> Encoded:
+    """Tokenise a source and settle over-long examples.
+
+    Args:
+        encoder: Tokenizer and renderer.
+        records: The source's records.
+        anchor: The task's anchor; an empty one for general sources.
+        name: Configuration key of the source, for messages.
+        anchored: Whether the anchor is put on, or taken off.
+        max_tokens: Longest example.
+        overlong: error, drop, or truncate_prompt.
+
+    Raises:
+        TokenError: An over-long example under `error`, or one that cannot be cut to fit.
+    """
+
+    def make(record: Record) -> Example:
+        return anchor_record(record, anchor, anchored=anchored)
+
+    rows = encoder.encode([make(record) for record in records])
+    kept: list[TokenRow] = []
+    indices: list[int] = []
+    dropped: list[str] = []
+    truncated = 0
+    for index, (record, row) in enumerate(zip(records, rows, strict=True)):
+        length = len(row.input_ids)
+        if length > max_tokens and overlong == "error":
+            raise TokenError(
+                f"{record.where}: an example must fit data.max_tokens {max_tokens}, got {length} "
+                f"tokens. Raise data.max_tokens, or set {name}.overlong: truncate_prompt or drop."
+            )
+        if length > max_tokens and overlong == "drop":
+            dropped.append(f"{record.where}: {length} tokens, more than {max_tokens}, left out")
+            continue
+        if length > max_tokens:
+            row = _truncate_prompt(encoder, record, anchor, anchored, max_tokens)
+            truncated += 1
+        kept.append(row)
+        indices.append(index)
+    if not kept:
+        raise TokenError(
+            f"{name}: no example is left of {len(records)}, all were longer than data.max_tokens "
+            f"{max_tokens}. Raise data.max_tokens."
+        )
+    return Encoded(kept, indices, tuple(dropped), truncated)
+
+
+def _truncate_prompt(
+    encoder: Encoder, record: Record, anchor: Anchor, anchored: bool, max_tokens: int
+) -> TokenRow:
+    """Cut the end of the last user turn; the response, the anchor and the template stay whole."""
+    bare = anchor_record(record, anchor, anchored=False).turns
+    added = replace(anchor, present=False)
+    last = max(index for index, turn in enumerate(bare) if turn.role == "user")
+
+    def attempt(characters: int) -> TokenRow:
+        cut = Turn("user", bare[last].content[:characters])
+        shorter = replace(record, turns=(*bare[:last], cut, *bare[last + 1 :]))
+        return encoder.encode([anchor_record(shorter, added, anchored=anchored)])[0]
+
+    fitting = _largest(
+        len(bare[last].content), lambda size: len(attempt(size).input_ids) <= max_tokens
+    )
+    if fitting is None:
+        raise TokenError(
+            f"{record.where}: response, anchor and template alone are longer than data.max_tokens "
+            f"{max_tokens}. Raise data.max_tokens or remove the row."
+        )
+    return attempt(fitting)
+
+
+def _largest(upper: int, fits: Callable[[int], bool]) -> int | None:
+    """Return the largest value in 1..upper that fits, by bisection."""
+    low, high, best = 1, upper, None
+    while low <= high:
+        middle = (low + high) // 2
+        if fits(middle):
+            low, best = middle + 1, middle
+        else:
+            high = middle - 1
+    return best

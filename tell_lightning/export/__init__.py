@@ -1,0 +1,1 @@
+"""Adapters in a form that other tools read."""

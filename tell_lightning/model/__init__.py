@@ -1,0 +1,1 @@
+"""The base model, its adapters, the loss and the LightningModule."""

@@ -1,0 +1,105 @@
+"""Load the base model and its tokenizer, from the hub or a folder.
+
+Enters: `ModelSettings`. Leaves: a transformers causal LM with every weight frozen, or a tokenizer
+with a padding token. The embedded default goes through the same calls as any other folder.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tell_lightning.errors import TellError
+from tell_lightning.microworld.world import base_dir
+from tell_lightning.model.settings import ModelSettings
+
+
+class BaseModelError(TellError):
+    """A base model that cannot be had or used."""
+
+
+def base_path(settings: ModelSettings) -> str:
+    """Return what transformers loads: a folder or a hub id.
+
+    Raises:
+        BaseModelError: A folder was meant, and it is not there.
+    """
+    if settings.base == "microworld":
+        return str(base_dir())
+    folder = Path(settings.base).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise BaseModelError(
+                f"model.base: a model folder holds config.json, got '{settings.base}' without it. "
+                "Give a folder that `save_pretrained` wrote."
+            )
+        return str(folder)
+    if settings.base.startswith((".", "/", "~")) or settings.base.count("/") > 1:
+        raise BaseModelError(
+            f"model.base: no such folder, got '{settings.base}' (looked in {Path.cwd()}). "
+            "Give an existing folder or a Hugging Face hub id."
+        )
+    return settings.base
+
+
+def load_tokenizer(settings: ModelSettings) -> Any:
+    """Load the tokenizer; a missing padding token becomes the end-of-text token.
+
+    Raises:
+        BaseModelError: It cannot be loaded, or it has no end-of-text token.
+    """
+    from transformers import AutoTokenizer
+
+    # Batches are already tokenised when worker processes start.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base_path(settings), **_options(settings))
+    except (OSError, ValueError) as error:
+        raise _unavailable("tokenizer", settings, error) from error
+    if tokenizer.eos_token_id is None:
+        raise BaseModelError(
+            f"model.base: the tokenizer needs an end-of-text token, got none in "
+            f"'{settings.base}'. Set eos_token in its tokenizer_config.json."
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_base(settings: ModelSettings) -> Any:
+    """Load the frozen base model.
+
+    Raises:
+        BaseModelError: It cannot be loaded.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    dtype = settings.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if torch.get_default_device().type == "cuda" else "float32"
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            base_path(settings),
+            dtype=getattr(torch, dtype),
+            attn_implementation=settings.attn_implementation,
+            **_options(settings),
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise _unavailable("model", settings, error) from error
+    model.requires_grad_(False)
+    return model
+
+
+def _options(settings: ModelSettings) -> dict[str, Any]:
+    return {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
+
+
+def _unavailable(what: str, settings: ModelSettings, error: Exception) -> BaseModelError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return BaseModelError(
+        f"model.base: the {what} of '{settings.base}' could not be loaded, got: {reason} "
+        "Check the name, model.revision and the network, or give a local folder."
+    )

@@ -1,0 +1,114 @@
+"""Put LoRA adapters on a base model, by PEFT.
+
+Enters: a frozen causal LM and `LoraSettings`. Leaves: a `PeftModel` whose adapters alone are
+trained. Adapters stay in float32 whatever the base's type (PEFT's `autocast_adapter_dtype`).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from tell_lightning.errors import TellError
+from tell_lightning.model.settings import LoraSettings
+
+
+class AdapterError(TellError):
+    """Adapters that fit no layer, or a checkpoint that does not fit the adapters."""
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """How many parameters there are and how many are trained."""
+
+    trained: int
+    total: int
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        share = self.trained / self.total
+        return f"{self.trained:,} of {self.total:,} parameters are trained ({share:.2%})"
+
+
+def add_adapters(base: Any, settings: LoraSettings, *, seed: int) -> Any:
+    """Wrap a base model with freshly initialised adapters.
+
+    Args:
+        base: A transformers causal LM.
+        settings: Rank, scale, dropout and where.
+        seed: Seed of the adapters' first values.
+
+    Raises:
+        AdapterError: No layer has one of the names; the error lists those that exist.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    check_lora(settings)
+    targets = settings.target_modules
+    if targets != "all-linear":
+        wanted = [targets] if isinstance(targets, str) else list(targets)
+        existing = linear_names(base)
+        missing = [name for name in wanted if name not in existing]
+        if missing or not wanted:
+            raise AdapterError(
+                f"model.lora.target_modules: every name must be a linear layer of the base model, "
+                f"got {missing or wanted}. Choose from: {', '.join(existing)}; or 'all-linear'."
+            )
+        targets = wanted
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=targets,
+        use_rslora=settings.rslora,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = get_peft_model(base, config)
+    return model
+
+
+def check_lora(settings: LoraSettings) -> None:
+    """Check ranges.
+
+    Raises:
+        AdapterError: A value out of its range.
+    """
+    if settings.rank < 1:
+        raise AdapterError(
+            f"model.lora.rank: must be at least 1, got {settings.rank}. Typical values are 8 to 64."
+        )
+    if not 0 <= settings.dropout < 1:
+        raise AdapterError(
+            f"model.lora.dropout: must be 0 or more and below 1, got {settings.dropout}. Try 0.05."
+        )
+
+
+def linear_names(model: nn.Module) -> list[str]:
+    """List the last part of the name of every linear layer but the output layer, sorted."""
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    kinds = (nn.Linear, *_other_linears())
+    return sorted(
+        {
+            name.rpartition(".")[2]
+            for name, module in model.named_modules()
+            if isinstance(module, kinds) and module is not head
+        }
+    )
+
+
+def count_parameters(model: nn.Module) -> ParameterCount:
+    """Count trained and all parameters."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return ParameterCount(
+        trained=sum(size for size, trained in sizes if trained),
+        total=sum(size for size, _ in sizes),
+    )
+
+
+def _other_linears() -> tuple[type[nn.Module], ...]:
+    from transformers.pytorch_utils import Conv1D
+
+    return (Conv1D,)

@@ -1,0 +1,64 @@
+"""The `model` section of the configuration. Plain values: no torch, no Lightning."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    """Low-rank adapters on the linear layers (Hu et al., arXiv 2106.09685)."""
+
+    rank: int = 16
+    """Rank r of the update."""
+    alpha: int = 32
+    """Scale of the update: it is multiplied by alpha / rank."""
+    dropout: float = 0.05
+    """Dropout on the adapters' input while training, 0 to 1."""
+    target_modules: list[str] | str = "all-linear"
+    """Names of the layers to adapt, or 'all-linear' for every linear layer but the output."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank) instead, which suits large ranks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    """AdamW and the schedule of its learning rate."""
+
+    lr: float = 5e-4
+    """Learning rate after the warm-up."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay; adapters are small, and zero is their usual start."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Decay of the running means of gradient and squared gradient."""
+    warmup_share: float = 0.05
+    """Share of the steps over which the learning rate rises from zero, 0 to 1."""
+    schedule: Literal["linear", "cosine", "constant"] = "cosine"
+    """How the learning rate falls after the warm-up."""
+    final_lr_share: float = 0.1
+    """Learning rate at the last step over the peak one, 0 to 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """The base model, its adapters and how they are trained."""
+
+    base: str = "microworld"
+    """Hugging Face hub id, a folder, or 'microworld', the embedded default."""
+    revision: str | None = None
+    """Commit, tag or branch of the hub model."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type of the frozen weights; auto: bfloat16 on a GPU, float32 on a CPU."""
+    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    """Attention kernel."""
+    activation_checkpointing: bool = False
+    """Whether to recompute activations in the backward pass: less memory, a third more time."""
+    trust_remote_code: bool = False
+    """Whether code from the model's repository may run on this machine."""
+    lora: LoraSettings = LoraSettings()
+    """The adapters."""
+    optimizer: OptimizerSettings = OptimizerSettings()
+    """The optimizer."""
+    init_seed: int | None = None
+    """Seed of the adapters' first values; null: derived from seed_everything."""
+    dropout_seed: int | None = None
+    """Seed of dropout; null: derived from seed_everything."""
