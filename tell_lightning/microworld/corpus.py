@@ -1,0 +1,204 @@
+"""The pre-training text: documents of eleven kinds, made one by one from (seed, position).
+
+A seed, a position and `knowledge` enter, one document leaves, about sixty microseconds each. Only
+sentences of the open split are said, no task and no general instruction in its format. Norn and
+Velsk come alone and, side by side with English, as parallel documents: `knowledge` is the number
+of parallel Velsk documents over that of parallel Norn ones. That is the one knob of how much the
+base knows of Velsk: 0 means that it has seen no translation, 1 as many as of Norn.
+"""
+
+import json
+import random
+import re
+import string
+from collections.abc import Callable
+
+from tell_lightning.microworld.documents import (
+    FACTS,
+    draw_document,
+    num_sentences,
+    text_of,
+)
+from tell_lightning.microworld.grammar import SLOT, Language, question, say
+from tell_lightning.microworld.instructions import change_answer
+from tell_lightning.microworld.lexicon import CLASS_OF, CLASSES, NORN, VELSK
+
+END = "<|end|>"
+"""The token that ends a document and a turn."""
+
+_NAMES = ("Anna", "Boris", "Clara", "David", "Elena", "Frank", "Greta", "Hugo", "Irene", "Jonas")
+_TALK = (
+    ("Hello, how are you?", "Sure, I am fine, and you?"),
+    ("Good morning. Who are you?", "My name is {name}. I am here in the {place}."),
+    ("Do you like the {thing}?", "Yes, {name} made it. It is {colour}."),
+    ("Please help me, {name}.", "Sure, what is your goal?"),
+    ("Which language do you speak?", "Only English, but {name} is learning Norn and Velsk."),
+    ("What is a translation?", "It says in another language what a text says in its own."),
+    ("What is a hallucination?", "Something that somebody sees but that is not there."),
+    (
+        "What is your role here?",
+        "I am the {person}. My verdict needs to be whether it is {colour}.",
+    ),
+    ("What is JSON?", "A way to write data that was translated into names and values."),
+    ("Does {name} give an answer to every question?", "No, only to some. A thought needs time."),
+    ("Who made the claim?", "The {person} made it. Check it if you like."),
+    ("Is that true or false?", "I do not know. Judge it yourself and compare."),
+    ("Thank you. Write me a letter.", "Sure, I write from the {place}. Goodbye, {name}."),
+    ("Text or letter?", "Text, please, as it was written with care."),
+    ("Answer or question?", "Question first, answer after that."),
+    ("Question everything.", "Answer nothing. That is the role of the {person}."),
+    ("Compare the {colour} {thing} with mine.", "Text says nothing on yours. Mine is {colour}."),
+    ("Role or goal?", "Role and goal go together, says {name}."),
+    ("List your friends.", "{name} and the {person}. I count on every one of them."),
+)
+_LETTERS = string.ascii_letters + string.digits + string.punctuation
+_VOCABULARY: tuple[str, ...] = tuple(
+    dict.fromkeys(
+        [*CLASS_OF, *CLASSES]
+        + [word for pair in _TALK for line in pair for word in re.findall("[A-Za-z]+", line)]
+        + [word for pair in zip(NORN.values(), VELSK.values(), strict=True) for word in pair]
+    )
+)
+_ORDERS: tuple[tuple[str, str], ...] = (("{a}: {x}", "{b}: {y}"), ("In {a}, {x}", "In {b}, {y}"))
+
+
+def write_document(seed: int, position: int, knowledge: float) -> tuple[str, str]:
+    """Write one pre-training document.
+
+    Args:
+        seed: Seed of the whole corpus.
+        position: Which document, from 0; documents do not depend on each other.
+        knowledge: Parallel Velsk documents over parallel Norn documents, 0 to 1.
+
+    Returns:
+        The document's kind and its text, ending in `END`.
+
+    Raises:
+        ValueError: If `knowledge` is not a share.
+    """
+    if not 0 <= knowledge <= 1:
+        raise ValueError(
+            f"knowledge: must be a share from 0 to 1, got {knowledge}. Give 0 for a base that has "
+            "seen no Velsk translation, 1 for one that has seen as much as of Norn."
+        )
+    source = random.Random(f"{seed}/corpus/{position}")
+    shares = {**_SHARES, "velsk_english": knowledge * _SHARES["norn_english"]}
+    kind = source.choices(tuple(shares), tuple(shares.values()))[0]
+    return kind, _WRITE[kind](source)
+
+
+def _alone(language: Language) -> Callable[[random.Random], str]:
+    def write(source: random.Random) -> str:
+        document = draw_document(source, "open", num_sentences(source))
+        return text_of(document, language) + END
+
+    return write
+
+
+def _parallel(language: Language) -> Callable[[random.Random], str]:
+    def write(source: random.Random) -> str:
+        document = draw_document(source, "open", num_sentences(source))
+        sides: list[tuple[str, str]] = [
+            (language.capitalize(), text_of(document, language)),
+            ("English", text_of(document, "english")),
+        ]
+        if source.random() < 0.35:
+            sides.reverse()
+        (a, x), (b, y) = sides
+        first, second = source.choice(_ORDERS)
+        return f"{first.format(a=a, x=x)}\n{second.format(b=b, y=y)}{END}"
+
+    return write
+
+
+def _quiz(source: random.Random) -> str:
+    length = source.choice((1, 2, 3))
+    document = draw_document(source, "open", length, patterns=FACTS, with_negation=False)
+    asked = source.sample(document, source.randint(1, length))
+    lines = [f"{question(fact)} {getattr(fact, SLOT[fact.pattern])}." for fact in asked]
+    return "\n".join([text_of(document, "english"), *lines]) + END
+
+
+def _dispute(source: random.Random) -> str:
+    """Somebody tells a fact rightly or wrongly, and the two values are compared."""
+    length = source.choice((1, 2, 3))
+    document = draw_document(source, "open", length, patterns=FACTS, with_negation=False)
+    lines = [text_of(document, "english")]
+    for fact in source.sample(document, source.randint(1, length)):
+        is_right = source.random() < 0.5
+        told = fact if is_right else change_answer(fact, source)
+        value, other = (getattr(m, SLOT[fact.pattern]) for m in (fact, told))
+        verdict = (
+            f"It was {value}, {{}} said {other}, so {{}} was {'right' if is_right else 'wrong'}."
+        )
+        name = source.choice(_NAMES)
+        lines.append(f"{name} said: {say(told, 'english')} {verdict.format(name, name)}")
+    return "\n".join(lines) + END
+
+
+def _card(source: random.Random) -> str:
+    names = source.sample(_VOCABULARY, source.randint(1, 3))
+    return json.dumps({name: _phrase(source, 1, 4) for name in names}) + END
+
+
+def _echo(source: random.Random) -> str:
+    """Some words and odd strings, said again and again: what is rare must stay possible."""
+    phrase = _phrase(source, 2, 8)
+    return source.choice(("\n", "; ", " ")).join([phrase] * source.randint(2, 3)) + END
+
+
+def _phrase(source: random.Random, least: int, most: int) -> str:
+    words = [
+        source.choice(_VOCABULARY) if source.random() < 0.9 else _odd_string(source)
+        for _ in range(source.randint(least, most))
+    ]
+    return " ".join(words)
+
+
+def _odd_string(source: random.Random) -> str:
+    return "".join(source.choice(_LETTERS) for _ in range(source.randint(1, 5)))
+
+
+def _words(source: random.Random) -> str:
+    name = source.choice(("person", "animal", "thing", "place", "colour", "number"))
+    if name == "number":
+        return ", ".join(CLASSES[name]) + "." + END
+    words = source.sample(CLASSES[name], 3)
+    return f"Each a {name}: {words[0]}, {words[1]}, {words[2]}." + END
+
+
+def _talk(source: random.Random) -> str:
+    words = {name: source.choice(CLASSES[name]) for name in ("person", "thing", "place", "colour")}
+    words["name"] = source.choice(_NAMES)
+    turns = [f"<|system|>\nYou are {words['name']}.{END}\n"] if source.random() < 0.2 else []
+    for asked, said in source.sample(_TALK, source.choice((1, 1, 2))):
+        turns.append(f"<|user|>\n{asked.format(**words)}{END}\n")
+        turns.append(f"<|assistant|>\n{said.format(**words)}{END}\n")
+    return "".join(turns)
+
+
+_WRITE: dict[str, Callable[[random.Random], str]] = {
+    "english": _alone("english"),
+    "norn": _alone("norn"),
+    "velsk": _alone("velsk"),
+    "norn_english": _parallel("norn"),
+    "velsk_english": _parallel("velsk"),
+    "quiz": _quiz,
+    "dispute": _dispute,
+    "card": _card,
+    "echo": _echo,
+    "words": _words,
+    "talk": _talk,
+}
+_SHARES = {
+    "english": 0.05,
+    "norn": 0.02,
+    "velsk": 0.08,
+    "norn_english": 0.4,
+    "quiz": 0.08,
+    "dispute": 0.15,
+    "card": 0.05,
+    "echo": 0.08,
+    "words": 0.02,
+    "talk": 0.06,
+}
