@@ -30,7 +30,7 @@ def read_folder(folder: Path, split: str | None) -> Source:
         datasets.exceptions.DatasetsError,
     ) as error:
         raise RecordError(
-            f"{folder}: a folder must be a data set that save_to_disk wrote, got: {error}. "
+            f"{folder}: a folder must be a data set that save_to_disk wrote, got: {_words(error)}. "
             "Name a file in it, or save the data set again."
         ) from error
     chosen = _choose(found, split, str(folder))
@@ -55,6 +55,10 @@ def read_hub(hub: str, config: str | None, split: str | None, revision: str) -> 
         ) from error
     chosen = _choose(found, split, where)
     return _source(chosen, name=hub.split("/")[-1], where=where, split=split, revision=revision)
+
+
+def _words(error: Exception) -> str:
+    return str(error).rstrip(". ")
 
 
 def _choose(found: Any, split: str | None, where: str) -> Any:  # noqa: ANN401 (datasets is untyped)

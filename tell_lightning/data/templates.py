@@ -3,7 +3,7 @@ r"""Examples as the model's text: the one renderer of training, evaluation, pred
 Enters: an example, and a tokenizer with its chat template. Leaves: the conversation as segments of
 context and supervised text, or the prompt that generation starts from; the two agree to the letter.
 What a template makes of the day's date is fixed, and a template that can think is told not to, so
-that the same data give the same text. Costs two renderings an example, a fifth of a millisecond.
+that the same data give the same text. Costs two renderings an example, a tenth of a millisecond.
 
 With the plain template, ``user: Halló, assistant: Hello`` becomes::
 
@@ -11,7 +11,6 @@ With the plain template, ``user: Halló, assistant: Hello`` becomes::
     Hello</s>                              supervised: the response and the end-of-turn token
 """
 
-import datetime
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +30,12 @@ PLAIN_TEMPLATE = """\
 {%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '### Assistant:\\n' }}{% endif %}"""
-_DATE = datetime.date(2024, 7, 26)  # what Llama 3 templates write where no date is given
+# Templates that write the day's date get the one that Llama 3 writes where it has none.
+_FIXED_DATE = """\
+{%- macro strftime_now(format) -%}
+{{- format | replace('%Y', '2024') | replace('%m', '07') | replace('%d', '26')
+    | replace('%B', 'July') | replace('%b', 'Jul') | replace('%A', 'Friday') -}}
+{%- endmacro %}"""
 _WAY_OUT = "Give the tokenizer another chat_template, or none to use the plain one."
 
 
@@ -169,8 +173,6 @@ class Renderer:
                 tokenize=False,
                 add_generation_prompt=generation,
                 enable_thinking=False,
-                date_string=_DATE.strftime("%d %b %Y"),
-                strftime_now=_DATE.strftime,
             )
         except jinja2.TemplateError as error:
             raise TemplateError(_refused(turns, where, str(error))) from error
@@ -190,7 +192,7 @@ def _template(given: object) -> str:
             f"tokenizer: of several chat templates one must be called default, got {names}. "
             f"{_WAY_OUT}"
         )
-    return chosen
+    return _FIXED_DATE + chosen if "strftime_now" in chosen else chosen
 
 
 def _refused(turns: Sequence[Turn], where: str, problem: str) -> str:

@@ -1,0 +1,232 @@
+"""Every file format gives the same records, and every damaged file is named."""
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tell_lightning.data.records import Fields, RecordError, Turn, read_records
+
+ROWS = [
+    {"prompt": "Halló \u2028 þú", "response": "Hello"},
+    {"prompt": 'two\nlines, "quoted"', "response": "yes\tno"},
+    {"prompt": "last", "response": " x "},
+]
+WANTED = [(Turn("user", r["prompt"]), Turn("assistant", r["response"])) for r in ROWS]
+MEND = "Correct or remove the row, or set data.on_bad_rows: skip."
+
+
+def json_lines(end: str = "\n") -> bytes:
+    return (end.join(json.dumps(row, ensure_ascii=False) for row in ROWS) + end).encode()
+
+
+def table(delimiter: str) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, delimiter=delimiter)
+    writer.writerow(["prompt", "response"])
+    writer.writerows(row.values() for row in ROWS)
+    return text.getvalue().encode()
+
+
+def parquet() -> bytes:
+    import pyarrow
+    import pyarrow.parquet
+
+    sink = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), sink)
+    return sink.getvalue()
+
+
+PACK: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".zst": zstandard.ZstdCompressor().compress,
+}
+CONTENTS: dict[str, bytes] = {
+    "a.jsonl": json_lines(),
+    "crlf.jsonl": json_lines("\r\n"),
+    "no_last_newline.ndjson": json_lines().rstrip(),
+    "empty_last_lines.jsonl": json_lines() + b"\r\n\n",
+    "list.json": json.dumps(ROWS, indent=1).encode(),
+    "lines.json": json_lines(),
+    "a.csv": table(","),
+    "a.tsv": table("\t"),
+}
+
+
+def read(path: Path, **options: Any) -> Any:
+    options.setdefault("fields", Fields())
+    return read_records(str(path), root=Path(), **options)
+
+
+def turns_of(path: Path) -> list[tuple[Turn, ...]]:
+    return [record.turns for record in read(path).records]
+
+
+def expect(message: str, path: Path, **options: Any) -> None:
+    """The error is this text, word for word."""
+    with pytest.raises(RecordError) as caught:
+        read(path, **options)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"], ids=["", "bom"])
+@pytest.mark.parametrize("packing", PACK)
+@pytest.mark.parametrize("name", CONTENTS)
+def test_every_text_format_gives_the_same_records(
+    tmp_path: Path, name: str, packing: str, bom: bytes
+) -> None:
+    path = tmp_path / (name + packing)
+    path.write_bytes(PACK[packing](bom + CONTENTS[name]))
+    assert turns_of(path) == WANTED
+
+
+def test_parquet_gives_the_same_records(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    path.write_bytes(parquet())
+    assert turns_of(path) == WANTED
+    assert read(path).records[1].where == f"{path}:row 2"
+
+
+def test_a_zst_file_of_two_frames_is_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.zst"
+    first, rest = json_lines()[:20], json_lines()[20:]
+    path.write_bytes(b"".join(zstandard.ZstdCompressor().compress(p) for p in (first, rest)))
+    assert turns_of(path) == WANTED
+
+
+def test_places_and_ids_count_lines_from_one(tmp_path: Path) -> None:
+    for name, lines in {"a.jsonl": [1, 2, 3], "a.csv": [2, 3, 5]}.items():
+        (tmp_path / name).write_bytes(CONTENTS[name])
+        records = read(tmp_path / name).records
+        assert [r.where for r in records] == [f"{tmp_path / name}:{n}" for n in lines]
+        assert [r.id for r in records] == [f"{name}:{n}" for n in lines]
+
+
+def test_the_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(json_lines()))
+    assert read(path).sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+UNICODE = st.text(min_size=1).filter(str.strip)
+
+
+@given(rows=st.lists(st.tuples(UNICODE, UNICODE), min_size=1, max_size=5))
+@pytest.mark.parametrize("name", ["a.jsonl", "ascii.jsonl", "a.csv", "a.tsv"])
+def test_any_text_survives_writing_and_reading(
+    tmp_path_factory: pytest.TempPathFactory, name: str, rows: list[tuple[str, str]]
+) -> None:
+    path = tmp_path_factory.mktemp("text") / name
+    if path.suffix == ".jsonl":
+        objects = [{"prompt": prompt, "response": response} for prompt, response in rows]
+        ascii_only = name.startswith("ascii")
+        lines = [json.dumps(row, ensure_ascii=ascii_only) for row in objects]
+        path.write_text("\n".join(lines), encoding="utf-8", newline="")
+    else:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, delimiter="," if path.suffix == ".csv" else "\t")
+            writer.writerows([("prompt", "response"), *rows])
+    got = [(turns[0].content, turns[1].content) for turns in turns_of(path)]
+    assert got == rows
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
+def test_a_byte_that_is_not_utf8_is_named(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(CONTENTS[name].replace(b"Hello", b"Hell\xf3"))
+    line = {"a.jsonl": 1, "a.csv": 2}[name]
+    expect(
+        f"{path}:{line}: text must be UTF-8, got the byte 0xf3. Save the file as UTF-8, "
+        "or set data.on_bad_rows: skip.",
+        path,
+    )
+    assert len(read(path, on_bad_rows="skip", max_bad_share=0.5).records) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "rule"),
+    [
+        ("a.jsonl", b"", "a data file must hold at least one row, got an empty file. Write it "
+         "again."),
+        ("a.csv.gz", gzip.compress(b"\r\n"),
+         "a data file must hold at least one row, got an empty file. Write it again."),
+        ("a.csv", b"prompt,response\n", "there must be at least one row, got none. Write it "
+         "again."),
+        ("a.json", b"[]", "there must be at least one row, got none. Write it again."),
+        ("a.json", b'[{"prompt"', "a .json file must be a list of objects, or one object per "
+         "line, got: "
+         "Expecting ':' delimiter: line 1 column 11 (char 10). Write it again, or rename it to "
+         ".jsonl to skip single lines."),
+        ("a.txt", b"x", "the name of a data file must end in .jsonl, .ndjson, .json, .csv or .tsv "
+         "(each also with .gz or .zst) or .parquet, got 'a.txt'. Rename or convert it."),
+        ("a.parquet.gz", b"x", "the name of a data file must end in .jsonl, .ndjson, .json, .csv "
+         "or "
+         ".tsv (each also with .gz or .zst) or .parquet, got 'a.parquet.gz'. Rename or convert "
+         "it."),
+        ("a.jsonl.gz", gzip.compress(json_lines())[:-9], "a .gz file must be complete and "
+         "undamaged, "
+         "got: Compressed file ended before the end-of-stream marker was reached. "
+         "Copy or compress it again."),
+        ("a.jsonl.gz", json_lines(), "a .gz file must be complete and undamaged, got: Not a "
+         "gzipped "
+         "file (b'{\"'). Copy or compress it again."),
+        ("a.jsonl.zst", zstandard.ZstdCompressor().compress(json_lines())[:-4], "a .zst file "
+         "must be "
+         "complete and undamaged, got: the compressed data end too early. Copy or compress it "
+         "again."),
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_read_is_named(
+    tmp_path: Path, name: str, content: bytes, rule: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    expect(f"{path}: {rule}", path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.parquet", parquet()[:-20]), ("a.jsonl.zst", b"x" * 9)]
+)
+def test_other_damage_is_named_with_the_library_s_words(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    what = re.escape(f"{tmp_path / name}: a .{name.split('.')[-1]} file must be complete")
+    with pytest.raises(RecordError, match=what):
+        read(tmp_path / name)
+
+
+def test_a_table_needs_equal_rows_closed_quotes_and_distinct_names(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("prompt,response\na,b,c\n")
+    expect(f"{path}:2: a row must have 2 fields as the header, got 3. {MEND}", path)
+    path.write_text('prompt,response\n"a,b\n')
+    expect(
+        f"{path}:2: quotes must be closed and doubled inside a field, got: unexpected end of data. "
+        "Correct the row or write the file again.",
+        path,
+    )
+    path.write_text("prompt,prompt\na,b\n")
+    expect(
+        f"{path}:1: each column needs a name of its own, got ['prompt', 'prompt']. "
+        "Rename the columns.",
+        path,
+    )
+
+
+def test_a_table_field_may_be_longer_than_the_csv_module_s_limit(tmp_path: Path) -> None:
+    limit = csv.field_size_limit()
+    (tmp_path / "a.csv").write_text(f"prompt,response\n{'x' * (limit + 1)},b\n")
+    assert len(turns_of(tmp_path / "a.csv")[0][0].content) == limit + 1
+    assert csv.field_size_limit() == limit

@@ -1,0 +1,105 @@
+"""Hugging Face data sets: folders of save_to_disk, and the hub without a network."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tell_lightning.data.records import Fields, RecordError, RecordSet, Rows, read_records
+
+ROWS = [{"prompt": f"p{n}", "response": f"r{n}"} for n in range(3)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import datasets
+
+    datasets.disable_progress_bars()
+    root = tmp_path_factory.mktemp("hf")
+    one = datasets.Dataset.from_list(ROWS)
+    one.save_to_disk(root / "one")
+    datasets.DatasetDict(train=one, test=one.select([0])).save_to_disk(root / "two")
+    (root / "none").mkdir()
+    return root
+
+
+def read(rows: str | Rows, root: Path) -> RecordSet:
+    return read_records(rows, fields=Fields(), root=root)
+
+
+def test_a_saved_data_set_is_read_and_has_a_stable_digest(folder: Path) -> None:
+    first, again = read("one", folder), read("one", folder)
+    assert [(r.id, r.where) for r in first.records] == [
+        (f"one:{n}", f"{folder / 'one'}:row {n}") for n in (1, 2, 3)
+    ]
+    assert [dict(r.row) for r in first.records] == ROWS
+    assert first.sha256 == again.sha256
+
+
+def test_of_several_splits_one_is_chosen(folder: Path) -> None:
+    train = read(Rows(path="two", split="train"), folder)
+    test = read(Rows(path="two", split="test"), folder)
+    assert (len(train.records), len(test.records)) == (3, 1)
+    assert train.sha256 != test.sha256
+    assert test.where == f"{folder / 'two'}/test"
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (Rows(path="two"), "{0}/two: split must be one of train, test, got none. Set split."),
+        (
+            Rows(path="two", split="dev"),
+            "{0}/two: split must be one of train, test, got 'dev'. Set split.",
+        ),
+        (
+            Rows(path="one", revision="x"),
+            "{0}/one: revision has no meaning for this path, got 'x'. Leave it out.",
+        ),
+        (
+            "none",
+            "{0}/none: a folder must be a data set that save_to_disk wrote, got: Directory "
+            "{0}/none "
+            "is neither a `Dataset` directory nor a `DatasetDict` directory. Name a file in it, "
+            "or save the data set again.",
+        ),
+    ],
+)
+def test_a_wrong_split_or_folder_is_named(folder: Path, rows: str | Rows, message: str) -> None:
+    with pytest.raises(RecordError) as caught:
+        read(rows, folder)
+    assert str(caught.value) == message.format(folder)
+
+
+def test_a_hub_set_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ConnectionError("offline")
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    with pytest.raises(RecordError) as caught:
+        read(Rows(hub="a/b", revision="0123456789abcdef"), Path())
+    assert str(caught.value) == (
+        "a/b@0123456789ab: the data set must be on the hub or in the cache, got: offline. Check "
+        "hub, config, split, revision and the network, or save it with save_to_disk and set path."
+    )
+
+
+def test_hub_rows_are_read_at_their_revision(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    asked: list[Any] = []
+
+    def load(*args: Any, **options: Any) -> Any:
+        asked.append((args, options))
+        return datasets.load_from_disk(str(folder / "two"))[options["split"]]
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    sets = [
+        read(Rows(hub="a/b", config="c", split="train", revision=r), Path()) for r in ("r1", "r2")
+    ]
+    assert asked[0] == (("a/b", "c"), {"split": "train", "revision": "r1"})
+    assert sets[0].records[0].where == "a/b@r1/train:row 1"
+    assert sets[0].records[0].id == "b:1"
+    assert sets[0].sha256 != sets[1].sha256
