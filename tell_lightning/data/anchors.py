@@ -62,9 +62,7 @@ def anchor_record(
     anchored: bool,
     check_reference: bool = True,
 ) -> Example:
-    """Put the anchor on a record, or take it off.
-
-    Text of the data is compared exactly but for white space around the anchor.
+    """Put the anchor on a record, or take it off; white space around it is free in the data.
 
     Args:
         record: The record as read.
