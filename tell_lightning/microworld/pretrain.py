@@ -196,8 +196,8 @@ def _train(
         num_tokens += count
         if step % log_every_steps == 0:
             rate = num_tokens / (time.monotonic() - started)
-            line = f"step {step}/{settings.steps} loss {loss.item():.3f} {rate:.0f} tokens/s"
-            print(line, file=sys.stderr, flush=True)
+            line = f"step {step}/{settings.steps} loss {loss.item():.3f} {rate:.0f} tokens/s\n"
+            sys.stderr.write(line)
     return num_tokens
 
 
