@@ -6,9 +6,6 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from tell_lightning.callbacks.folder import RunFolder
 from tell_lightning.callbacks.settings import EvalSettings, RunSettings
 
-BEST = "best.ckpt"
-LAST = "last.ckpt"
-
 
 def checkpoint_callbacks(
     folder: RunFolder, evaluation: EvalSettings, run: RunSettings, *, has_dev: bool
@@ -41,7 +38,5 @@ def checkpoint_callbacks(
             )
         )
         if evaluation.patience is not None:
-            callbacks.append(
-                EarlyStopping("val/score", mode="max", patience=evaluation.patience)
-            )
+            callbacks.append(EarlyStopping("val/score", mode="max", patience=evaluation.patience))
     return callbacks

@@ -45,13 +45,15 @@ class Evaluation(pl.Callback):
         Attributes:
             history: Everything scored so far.
             floors: Scores of the model-free predictions, by split and task.
-            adapter: Whether the model has an adapter that differs from nothing yet.
+            adapter: Whether the adapter differs from nothing yet.
+            selected_step: Step of the adapter that was loaded after training, for `test`.
         """
         self.settings = settings
         self.folder = folder
         self.history: list[Scored] = []
         self.floors: dict[str, dict[str, dict[str, Scores]]] = {}
         self.adapter = False
+        self.selected_step: int | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Set the validation interval, in micro-batches as Lightning counts it."""
@@ -61,9 +63,7 @@ class Evaluation(pl.Callback):
                 min(every, trainer.max_steps) * trainer.accumulate_grad_batches
             )
 
-    def on_validation_epoch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule
-    ) -> None:
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Score dev."""
         self._evaluate(trainer, pl_module, "dev", "val", self.settings.dev_rows)
 
@@ -93,7 +93,8 @@ class Evaluation(pl.Callback):
     def _evaluate(
         self, trainer: pl.Trainer, module: Any, split: str, stage: str, most: int | None
     ) -> None:
-        scored = Scored(split, trainer.global_step, self.adapter)
+        step = trainer.global_step if self.selected_step is None else self.selected_step
+        scored = Scored(split, step, self.adapter)
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         for name, rows in datamodule.evaluation[split].items():
             predictions = answer_rows(
@@ -148,7 +149,12 @@ class Evaluation(pl.Callback):
         shown = predictions[: self.settings.table_rows]
         columns = ["id", "prompt", "prediction", "reference"]
         data = [
-            [p.id, example.turns[-2].content[:2000], p.prediction[:2000], (p.reference or "")[:2000]]
+            [
+                p.id,
+                example.turns[-2].content[:2000],
+                p.prediction[:2000],
+                (p.reference or "")[:2000],
+            ]
             for p, example in zip(shown, rows.examples, strict=False)
         ]
         for logger in trainer.loggers:

@@ -10,6 +10,9 @@ from typing import Any
 
 from tell_lightning.errors import TellError
 
+LAST = "last.ckpt"
+"""Name of the checkpoint to resume from."""
+
 
 class RunFolderError(TellError):
     """A run folder that cannot be used."""
@@ -58,7 +61,9 @@ def new_folder(parent: str, name: str) -> RunFolder:
             f"run.name: must be made of letters, digits, '-', '_' and '.', got '{name}'. Rename it."
         )
     stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
-    candidates = (Path(parent) / (stem + suffix) for suffix in ("", *(f"-{n}" for n in range(2, 99))))
+    candidates = (
+        Path(parent) / (stem + suffix) for suffix in ("", *(f"-{n}" for n in range(2, 99)))
+    )
     return RunFolder(next(path for path in candidates if not path.exists()))
 
 

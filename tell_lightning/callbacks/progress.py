@@ -1,9 +1,8 @@
 """One plain line every few steps, where the output is no terminal.
 
-    step 100/300  loss 1.234  lr 4.1e-04  tokens/s 8,120  task 10.2%  eta 0:01:10  score 0.412
+step 100/300  loss 1.234  lr 4.1e-04  tokens/s 8,120  task 10.2%  eta 0:01:10  score 0.412
 """
 
-import sys
 import time
 from datetime import timedelta
 from typing import Any
@@ -13,9 +12,9 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities import rank_zero_info
 
 
-def progress_callback() -> pl.Callback:
+def progress_callback(*, terminal: bool) -> pl.Callback:
     """Choose a bar on a terminal, else plain lines."""
-    return StepsBar(leave=True) if sys.stdout.isatty() else PlainProgress()
+    return StepsBar(leave=True) if terminal else PlainProgress()
 
 
 class StepsBar(RichProgressBar):
@@ -49,7 +48,9 @@ class PlainProgress(pl.Callback):
         if step == self._printed or step % trainer.log_every_n_steps:
             return
         self._printed = step
-        left = (time.perf_counter() - self._since) / (step - self._from) * (trainer.max_steps - step)
+        left = (
+            (time.perf_counter() - self._since) / (step - self._from) * (trainer.max_steps - step)
+        )
         parts = [f"step {step}/{trainer.max_steps}", *self._values(trainer)]
         parts.append(f"eta {timedelta(seconds=round(left))}")
         rank_zero_info("  ".join(parts))

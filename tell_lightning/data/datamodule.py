@@ -7,9 +7,8 @@ on.
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from tell_lightning.data import store
 from tell_lightning.data.anchors import Anchor, anchor_digest
-from tell_lightning.data.batches import Batch, Item, collate
+from tell_lightning.data.batches import Item, collate
 from tell_lightning.data.evaluation_rows import (
     EvaluationRows,
     default_max_new_tokens,
@@ -35,10 +34,10 @@ from tell_lightning.data.sources import (
     Pool,
     Sources,
     cache_folder,
+    evaluation_example,
     general_example,
     protected_digests,
     read_sources,
-    task_example,
 )
 from tell_lightning.data.stream import Order, Place, RowStore, Stream
 from tell_lightning.data.templates import Renderer
@@ -81,11 +80,21 @@ class TellDataModule(pl.LightningDataModule):
         text = self._text()
         for name, pool in text.train.items():
             task = self.settings.tasks[name]
-            self._prepare(f"data.tasks.{name}", pool, self._train_folder(name, pool), task.anchor,
-                          task.overlong)
+            self._prepare(
+                f"data.tasks.{name}",
+                pool,
+                self._train_folder(name, pool),
+                task.anchor,
+                task.overlong,
+            )
         for name, pool in text.general.items():
-            self._prepare(f"data.general.{name}", pool, self._general_folder(name, pool, text),
-                          Anchor(), self.settings.general[name].overlong)
+            self._prepare(
+                f"data.general.{name}",
+                pool,
+                self._general_folder(name, pool, text),
+                Anchor(),
+                self.settings.general[name].overlong,
+            )
 
     def _prepare(
         self, name: str, pool: Pool, folder: Path, anchor: Anchor, overlong: Overlong
@@ -124,7 +133,9 @@ class TellDataModule(pl.LightningDataModule):
         task = self.settings.tasks[name]
         anchor = anchor_digest(task.anchor)
         return self._folder(
-            pool, task.fields, task.overlong,
+            pool,
+            task.fields,
+            task.overlong,
             {"anchor": anchor, "anchored": self.settings.mixture.anchored},
         )
 
@@ -132,7 +143,9 @@ class TellDataModule(pl.LightningDataModule):
         general = self.settings.general[name]
         anchors = {name: anchor_digest(task.anchor) for name, task in self.settings.tasks.items()}
         return self._folder(
-            pool, general.fields, general.overlong,
+            pool,
+            general.fields,
+            general.overlong,
             {"protected": protected_digests(text), "anchors": anchors},
         )
 
@@ -182,10 +195,7 @@ class TellDataModule(pl.LightningDataModule):
         self.plan: Plan = resolve_plan(
             mixture,
             {name: len(rows[name]) for name in text.train},
-            {
-                name: (len(rows[name]), self.settings.general[name].weight)
-                for name in text.general
-            },
+            {name: (len(rows[name]), self.settings.general[name].weight) for name in text.general},
             seed=derive_key(self.seed, "order") if order_seed is None else order_seed,
         )
         self.rows = [rows[source.name] for source in self.plan.sources]
@@ -207,7 +217,7 @@ class TellDataModule(pl.LightningDataModule):
             for name, pool in pools.items():
                 self.evaluation[split][name] = self._evaluation_rows(name, pool, text)
                 examples = [
-                    task_example(self.settings, self.settings.tasks[name], record)
+                    evaluation_example(self.settings, self.settings.tasks[name], record)
                     for record in pool.records
                 ]
                 loss_rows[split] += [(name, row) for row in self.encoder.encode(examples)]
@@ -221,7 +231,7 @@ class TellDataModule(pl.LightningDataModule):
         task = self.settings.tasks[name]
 
         def examples(records: Sequence[Record]) -> tuple[Any, ...]:
-            return tuple(task_example(self.settings, task, record) for record in records)
+            return tuple(evaluation_example(self.settings, task, record) for record in records)
 
         known = [
             example
@@ -288,7 +298,7 @@ class TellDataModule(pl.LightningDataModule):
         # A rank without a row would leave the collectives of the epoch's end: it takes one of no
         # weight.
         mine = items[rank::world] or [
-            replace_labels(items[0]) if items else Item([0, 0], [False, False], 0, 0)
+            _without_labels(items[0]) if items else Item([0, 0], [False, False], 0, 0)
         ]
         mine.sort(key=lambda item: len(item.input_ids))
         return DataLoader(mine, batch_size=self.settings.micro_batch, collate_fn=collate)
@@ -350,6 +360,6 @@ class TellDataModule(pl.LightningDataModule):
         return self.text
 
 
-def replace_labels(item: Item) -> Item:
+def _without_labels(item: Item) -> Item:
     """Return an item that weighs nothing."""
     return item._replace(supervised=[False] * len(item.supervised))

@@ -61,7 +61,7 @@ def _words(error: Exception) -> str:
     return str(error).rstrip(". ")
 
 
-def _choose(found: Any, split: str | None, where: str) -> Any:  # noqa: ANN401 (datasets is untyped)
+def _choose(found: Any, split: str | None, where: str) -> Any:
     if isinstance(found, dict):  # a DatasetDict
         if split not in found:
             got = "none" if split is None else repr(split)
@@ -76,12 +76,12 @@ def _choose(found: Any, split: str | None, where: str) -> Any:  # noqa: ANN401 (
     return found
 
 
-def _source(found: Any, *, name: str, where: str, split: str | None, revision: str) -> Source:  # noqa: ANN401
+def _source(found: Any, *, name: str, where: str, split: str | None, revision: str) -> Source:
     key = "\n".join((revision, split or "", found._fingerprint))
     where = where if split is None else f"{where}/{split}"
     return Source(name, where, hashlib.sha256(key.encode()).hexdigest(), _rows(found, where))
 
 
-def _rows(found: Any, where: str) -> Iterator[RawRow]:  # noqa: ANN401
+def _rows(found: Any, where: str) -> Iterator[RawRow]:
     for number, row in enumerate(found.with_format(None), start=1):
         yield RawRow(f"{where}:row {number}", number, row)

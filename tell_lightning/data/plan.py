@@ -48,9 +48,7 @@ class Slots:
 
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
         """Yield (position, source, row) as plain integers."""
-        return zip(
-            self.positions.tolist(), self.sources.tolist(), self.rows.tolist(), strict=True
-        )
+        return zip(self.positions.tolist(), self.sources.tolist(), self.rows.tolist(), strict=True)
 
 
 @dataclass(frozen=True)
@@ -169,15 +167,11 @@ def resolve_plan(
         )
     task_passes, general_slots = _counts(mixture, tasks, general)
     pools = [
-        Source(name, "task", rows, rows * task_passes)
-        for name, rows in tasks.items()
-        if with_tasks
+        Source(name, "task", rows, rows * task_passes) for name, rows in tasks.items() if with_tasks
     ]
     if with_general:
         slots = _split(general_slots, general)
-        pools += [
-            Source(name, "general", rows, slots[name]) for name, (rows, _) in general.items()
-        ]
+        pools += [Source(name, "general", rows, slots[name]) for name, (rows, _) in general.items()]
     return Plan(seed, tuple(pools))
 
 

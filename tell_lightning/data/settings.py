@@ -60,7 +60,7 @@ class Mixture:
     task_share: float | None = 0.1
     """Task slots over all slots of a cycle, 0 to 1. Give this or task_passes."""
     task_passes: int | None = None
-    """Passes over the task examples while the general rows are seen once. Give this or task_share."""
+    """Passes over the task examples in one pass over the general rows, in place of task_share."""
     task_examples: int | None = None
     """Task examples to draw per task, nested: the first n of one keyed order; null: all."""
     general_repeat: bool = False

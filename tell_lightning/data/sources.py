@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tell_lightning.data.anchors import Anchor, Example, anchor_record
-from tell_lightning.data.leaks import TaskRows, check_disjoint, drop_leaks
+from tell_lightning.data.leaks import check_disjoint, drop_leaks
 from tell_lightning.data.records import Fields, Record, RecordSet, Rows, read_records
 from tell_lightning.data.settings import DataSettings, General, Task
 from tell_lightning.errors import TellError
@@ -101,14 +101,15 @@ def read_sources(settings: DataSettings) -> Sources:
             rows = getattr(task, split)
             if rows is not None:
                 pool = _read(settings, root, rows, task.fields)
-                _check_anchor(pool, task.anchor)
+                for record in pool.records:  # names a row without the anchor that it must carry
+                    anchor_record(
+                        record, task.anchor, anchored=True, check_reference=split == "train"
+                    )
                 getattr(sources, split)[name] = pool
         for split in ("dev", "test"):
             if name in sources.train and name in getattr(sources, split):
-                check_disjoint(
-                    TaskRows(sources.train[name].records, task.anchor),
-                    TaskRows(getattr(sources, split)[name].records, task.anchor),
-                )
+                held_out = getattr(sources, split)[name].records
+                check_disjoint(sources.train[name].records, held_out, task.anchor)
     for name, general in settings.general.items():
         sources.general[name] = _read(settings, root, general.train, general.fields)
         if general.held_out is not None:
@@ -119,14 +120,17 @@ def read_sources(settings: DataSettings) -> Sources:
 
 def protected_digests(sources: Sources) -> dict[str, str]:
     """Return the digests of the files whose rows must not be in the general data."""
-    return {
-        name: pool.sha256 for name, pool in sources.pools() if not name.startswith("general/")
-    }
+    return {name: pool.sha256 for name, pool in sources.pools() if not name.startswith("general/")}
 
 
-def task_example(settings: DataSettings, task: Task, record: Record) -> Example:
-    """Put the task's anchor on a record, or take it off, as the mixture says."""
-    return anchor_record(record, task.anchor, anchored=settings.mixture.anchored)
+def evaluation_example(settings: DataSettings, task: Task, record: Record) -> Example:
+    """Put the task's anchor on a row to evaluate, or take it off, as the mixture says.
+
+    Its reference may lack the response prefix, which is stripped before scoring anyhow.
+    """
+    return anchor_record(
+        record, task.anchor, anchored=settings.mixture.anchored, check_reference=False
+    )
 
 
 def general_example(record: Record) -> Example:
@@ -146,24 +150,21 @@ def _read(settings: DataSettings, root: Path, rows: str | Rows, fields: Fields) 
     return Pool(read.records, read.sha256, counts, read.bad)
 
 
-def _check_anchor(pool: Pool, anchor: Anchor) -> None:
-    """Apply the anchor to every row once, so that a row without a present anchor is named now."""
-    for record in pool.records:
-        anchor_record(record, anchor, anchored=True)
-
-
 def _drop_leaks(settings: DataSettings, sources: Sources) -> None:
     """Take every general row out that a task, a test or a held-out set also holds."""
     protected = [
-        TaskRows(pool.records, settings.tasks[name].anchor)
+        (record, settings.tasks[name].anchor)
         for split in (sources.train, sources.dev, sources.test)
         for name, pool in split.items()
+        for record in pool.records
     ]
-    protected += [TaskRows(pool.records) for pool in sources.held_out.values()]
+    protected += [
+        (record, Anchor()) for pool in sources.held_out.values() for record in pool.records
+    ]
     for name, pool in sources.general.items():
         kept, leaks = drop_leaks(pool.records, protected)
         notes = tuple(
-            f"{leak.record.where}: left out, the same as {leak.same_as.where}" for leak in leaks
+            f"{record.where}: left out, a task or held-out set has it" for record in leaks
         )
         sources.general[name] = Pool(
             kept, pool.sha256, {**pool.counts, "leaks": len(leaks)}, pool.notes + notes

@@ -53,10 +53,10 @@ class Tokenizer(Protocol):
     def added_tokens_decoder(self) -> Mapping[int, Any]:
         """Added tokens by id, each with its content and whether it is special."""
 
-    def apply_chat_template(self, conversation: Any, **options: Any) -> Any:  # noqa: ANN401
+    def apply_chat_template(self, conversation: Any, **options: Any) -> Any:
         """Render a conversation."""
 
-    def convert_tokens_to_ids(self, tokens: Any) -> Any:  # noqa: ANN401
+    def convert_tokens_to_ids(self, tokens: Any) -> Any:
         """Return the id of a token."""
 
 

@@ -67,9 +67,7 @@ def answer_rows(
     return [by_index[index] for index in chosen]
 
 
-def _gather(
-    answers: list[tuple[int, Prediction]], world: int
-) -> Sequence[tuple[int, Prediction]]:
+def _gather(answers: list[tuple[int, Prediction]], world: int) -> Sequence[tuple[int, Prediction]]:
     if world == 1:
         return answers
     shares: list[Any] = [None] * world

@@ -66,8 +66,7 @@ def add_adapters(base: Any, settings: LoraSettings, *, seed: int) -> Any:
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = get_peft_model(base, config)
-    return model
+        return get_peft_model(base, config)
 
 
 def check_lora(settings: LoraSettings) -> None:

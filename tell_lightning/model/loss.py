@@ -37,9 +37,7 @@ def token_losses(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         )
     finally:
         hook.remove()
-    losses = functional.cross_entropy(
-        output.logits.float(), targets[judged], reduction="none"
-    )
+    losses = functional.cross_entropy(output.logits.float(), targets[judged], reduction="none")
     examples = torch.arange(len(judged), device=judged.device)[:, None].expand_as(judged)[judged]
     return losses, examples
 

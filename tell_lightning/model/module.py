@@ -74,9 +74,7 @@ class TellModule(pl.LightningModule):
         """Return the summed loss of a micro-batch, scaled so that values stay near 1."""
         self._seed_dropout()
         losses, examples = token_losses(self.model, batch)
-        self._step_sums += sums_by_source(
-            losses, examples, batch.sources, len(self.source_names)
-        )
+        self._step_sums += sums_by_source(losses, examples, batch.sources, len(self.source_names))
         self._micro_step += 1
         # Lightning divides by accumulate_grad_batches; on_before_optimizer_step by the tokens.
         return losses.sum() * (self.trainer.accumulate_grad_batches / REFERENCE_TOKENS)

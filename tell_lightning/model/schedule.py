@@ -24,9 +24,5 @@ def lr_scale(step: int, total: int, settings: OptimizerSettings) -> float:
     if settings.schedule == "constant":
         return 1.0
     progress = min(1.0, (step - warmup) / max(1, total - warmup))
-    fall = (
-        progress
-        if settings.schedule == "linear"
-        else 0.5 * (1 - math.cos(math.pi * progress))
-    )
+    fall = progress if settings.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * progress))
     return 1.0 - (1.0 - settings.final_lr_share) * fall

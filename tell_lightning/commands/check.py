@@ -1,0 +1,221 @@
+"""Read the configuration without torch: a wrong key or value is named in well under two seconds.
+
+Enters: the command line of a verb. Leaves: the typed sections. The parser is made of the same
+settings classes as the one of LightningCLI, which reads the command line again afterwards; the keys
+of `trainer` are those of Lightning's Trainer, read from its source without importing it.
+"""
+
+import ast
+import contextlib
+import difflib
+import io
+import re
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib.resources import files
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, set_parsing_settings
+
+from tell_lightning.callbacks.settings import EvalSettings, RunSettings
+from tell_lightning.data.anchors import Anchor
+from tell_lightning.data.records import Fields, Rows
+from tell_lightning.data.settings import DataSettings, General, Task
+from tell_lightning.errors import TellError
+from tell_lightning.metrics.settings import Floor, Scoring
+from tell_lightning.model.settings import ModelSettings
+
+DEFAULT = str(files("tell_lightning") / "default.yaml")
+SECTIONS = {"run": RunSettings, "data": DataSettings, "model": ModelSettings, "eval": EvalSettings}
+
+
+class ConfigError(TellError):
+    """A configuration that cannot be read or does not fit together."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """The typed sections, and the rest as plain values."""
+
+    seed: int
+    run: RunSettings
+    data: DataSettings
+    model: ModelSettings
+    eval: EvalSettings
+    trainer: dict[str, Any]
+
+
+def check(arguments: list[str]) -> Config:
+    """Parse the configuration files and options of `fit` or `plan`.
+
+    Raises:
+        ConfigError: A file that is missing or no YAML, a wrong key, a wrong value.
+    """
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = _parser()
+    missing = [path for path in config_paths(arguments) if not Path(path).is_file()]
+    if missing:
+        raise ConfigError(
+            f"-c: must name a configuration file, got '{missing[0]}', which is not there "
+            f"(looked in {Path.cwd()}). Check the path."
+        )
+    says = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(says):
+            parsed = parser.parse_args(arguments)
+            made = parser.instantiate_classes(parsed)
+    except SystemExit as error:
+        keys = parser.get_defaults(skip_validation=True).keys()
+        raise ConfigError(_reason(says.getvalue(), keys)) from error
+    config = Config(
+        seed=_seed(made.seed_everything),
+        **{name: made[name] for name in SECTIONS},
+        trainer={key: value for key, value in vars(made.trainer).items() if value is not None},
+    )
+    _check_trainer(config.trainer)
+    return config
+
+
+def print_help(verb: str) -> None:
+    """Print every key with its type, its default and what it means."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = _parser()
+    parser.prog = f"python -m tell_lightning {verb}"
+    parser.print_help()
+
+
+def config_paths(arguments: list[str]) -> list[str]:
+    """Return the files given by -c or --config."""
+    paths = [
+        argument.partition("=")[2] for argument in arguments if argument.startswith("--config=")
+    ]
+    pairs = pairwise(arguments)
+    return paths + [value for flag, value in pairs if flag in {"-c", "--config"}]
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(default_config_files=[DEFAULT], prog="tell_lightning")
+    parser.add_argument("-c", "--config", action="config")
+    parser.add_argument("--seed_everything", type=bool | int, default=42)
+    for name, settings in SECTIONS.items():
+        parser.add_class_arguments(settings, name)
+    for name, type_ in trainer_options().items():
+        parser.add_argument(f"--trainer.{name}", type=type_, default=None)
+    return parser
+
+
+def _seed(seed: bool | int) -> int:
+    if isinstance(seed, bool) or seed < 0:
+        raise ConfigError(
+            f"seed_everything: must be a whole number from 0 on, got {seed}. "
+            "A run without a fixed seed cannot be repeated."
+        )
+    return seed
+
+
+def _check_trainer(trainer: dict[str, Any]) -> None:
+    if trainer.get("max_steps", -1) < 1:
+        raise ConfigError(
+            f"trainer.max_steps: must be at least 1, got {trainer.get('max_steps')}. "
+            "Runs are measured in optimizer steps."
+        )
+    ours = {
+        "accumulate_grad_batches": "Set data.optimizer_batch and data.micro_batch",
+        "max_epochs": "Set trainer.max_steps",
+        "val_check_interval": "Set eval.every_steps",
+        "check_val_every_n_epoch": "Set eval.every_steps",
+        "fast_dev_run": "Set trainer.max_steps: 2",
+        "overfit_batches": "Set data.mixture.task_examples",
+        "default_root_dir": "Set run.dir",
+    }
+    for key, instead in ours.items():
+        if key in trainer:
+            raise ConfigError(
+                f"trainer.{key}: is decided by other keys, got {trainer[key]}. {instead} instead."
+            )
+    precision = str(trainer.get("precision", ""))
+    if precision.endswith("-true") and not precision.startswith("32"):
+        raise ConfigError(
+            f"trainer.precision: must keep the adapters in float32, got {precision}, which rounds "
+            "small updates away. Set bf16-mixed; model.dtype is the type of the frozen weights."
+        )
+
+
+@cache
+def trainer_options() -> dict[str, Any]:
+    """Return the options of Lightning's Trainer with their types, read from its source.
+
+    Types that need an import to be known are `Any`; LightningCLI checks those later.
+    """
+    spec = find_spec("lightning")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    tree = ast.parse((folder / "pytorch/trainer/trainer.py").read_text(encoding="utf-8"))
+    trainer = next(
+        node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Trainer"
+    )
+    init = next(
+        node
+        for node in trainer.body
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__"
+    )
+    return {
+        argument.arg: _type(argument.annotation)
+        for argument in init.args.kwonlyargs
+        if argument.annotation is not None
+    }
+
+
+def _type(annotation: ast.expr) -> Any:
+    plain = {"int": int, "float": float, "bool": bool, "str": str}
+    names = {node.id for node in ast.walk(annotation) if isinstance(node, ast.Name)}
+    known = {**plain, "Optional": typing.Optional, "Union": typing.Union}
+    if not names <= set(known):
+        return Any
+    text = compile(ast.Expression(annotation), "annotation", "eval")
+    return typing.Optional[eval(text, {"__builtins__": {}}, known)]  # noqa: UP045
+
+
+def _reason(text: str, keys: Iterable[str]) -> str:
+    """Bring what jsonargparse prints into our form of an error."""
+    flat = " ".join(text.split())
+    inside = re.search(r'Parser key "([^"]+)"', flat)
+    place = f"{inside[1]}." if inside else ""
+    if found := re.search(r"Group '([^']+)' does not accept option '([^']+)'", flat):
+        return _unknown(f"{found[1]}.{found[2]}", keys)
+    if found := re.search(r"Option '([^']+)' is not accepted", flat):
+        return _unknown(place + found[1], keys)
+    if found := re.search(r"[Uu]nrecognized arguments: (\S+)", flat):
+        return _unknown(found[1].lstrip("-").partition("=")[0], keys)
+    value = re.search(r"(?:Got|Given) value: (.+?)(?: Given|$)", flat)
+    if inside and value:
+        types = re.findall(r"Expected an? (.+?)(?= Got| - |\. | Given|$)", flat)
+        wanted = " or ".join(dict.fromkeys(_type_name(name) for name in types)) or "of its type"
+        return f"{inside[1]}: must be {wanted}, got {value[1]}. See `fit --help`."
+    reason = flat.partition("error: ")[2] or flat
+    return f"configuration: {reason or 'could not be read'}"
+
+
+def _unknown(key: str, keys: Iterable[str]) -> str:
+    paths = {path.rpartition(".")[2]: path for path in keys} | {n: n for n in _nested_fields()}
+    known = {part for path in paths.values() for part in path.split(".")}
+    wrong = next((part for part in key.split(".") if part not in known), key.rpartition(".")[2])
+    close = [paths.get(name, name) for name in difflib.get_close_matches(wrong, known, n=1)]
+    advice = f"Did you mean '{close[0]}'?" if close else "See `fit --help` for the keys."
+    return f"{key}: must be a key of the configuration, got '{wrong}'. {advice}"
+
+
+def _nested_fields() -> set[str]:
+    nested = (Task, General, Rows, Fields, Anchor, Scoring, Floor)
+    return {field.name for settings in nested for field in fields(settings)}
+
+
+def _type_name(name: str) -> str:
+    plain = name.removeprefix("<class '").removesuffix("'>").replace("NoneType", "null")
+    return plain.removeprefix("typing.").replace("Literal[", "one of [")

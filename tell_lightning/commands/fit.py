@@ -1,0 +1,229 @@
+"""`fit`: train adapters, score them before and after, and leave one folder.
+
+fit [-c FILE]... [--resume RUN] [--KEY=VALUE]...
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tell_lightning.callbacks.folder import LAST, RunFolder, existing_folder, new_folder, write_json
+from tell_lightning.commands.check import Config, ConfigError, check, print_help
+from tell_lightning.commands.startup import quieten, take_option
+from tell_lightning.data.sources import read_sources
+
+if TYPE_CHECKING:
+    from tell_lightning.callbacks.run_record import RunRecord
+    from tell_lightning.commands.lightning_cli import Session
+
+
+def fit(arguments: list[str]) -> None:
+    """Run the verb.
+
+    Args:
+        arguments: What follows the verb on the command line.
+    """
+    if {"-h", "--help"} & set(arguments):
+        print_help("fit")
+        return
+    resume, options = take_option(arguments, "--resume")
+    folder = existing_folder(resume) if resume else None
+    if folder:
+        # The saved configuration comes first, so that what is typed now wins.
+        options = ["-c", str(folder.config), *options]
+    config = check(options)
+    text = read_sources(config.data)  # before torch: a bad row is answered at once
+    checkpoint = _checkpoint(folder) if folder else None
+    folder = folder or new_folder(config.run.dir, config.run.name)
+
+    quieten()
+    from tell_lightning.callbacks.run_record import RunRecord
+    from tell_lightning.commands.lightning_cli import open_session
+
+    session = open_session(options, config, folder, text)
+    facts = read_facts(folder) if checkpoint else None
+    record = RunRecord(folder, facts)
+    with _recorded(record):
+        _fit(session, config, folder, record, checkpoint)
+
+
+def read_facts(folder: RunFolder) -> dict[str, Any]:
+    """Return what `run.json` says so far."""
+    if not folder.record.is_file():
+        return {}
+    facts: dict[str, Any] = json.loads(folder.record.read_text(encoding="utf-8"))
+    return facts | {"status": "running"}
+
+
+def _fit(
+    session: "Session",
+    config: Config,
+    folder: RunFolder,
+    record: "RunRecord",
+    checkpoint: Path | None,
+) -> None:
+    from lightning.pytorch.utilities import rank_zero_info
+
+    from tell_lightning.callbacks.run_record import scores_json
+
+    trainer, module, datamodule = session.trainer, session.module, session.datamodule
+    datamodule.prepare_data()
+    datamodule.setup()
+    if trainer.is_global_zero:
+        _write_inputs(session, config, folder, record, resuming=checkpoint is not None)
+    seconds: dict[str, float] = record.facts["seconds"]
+    has_test = config.eval.test and bool(datamodule.evaluation["test"])
+    has_dev = bool(datamodule.evaluation["dev"])
+    if checkpoint is None:
+        with _timed(seconds, "before"):
+            rank_zero_info("Before training, the base with the same prompts:")
+            if has_test:
+                trainer.test(module, datamodule=datamodule, verbose=False)
+            if has_dev:
+                trainer.validate(module, datamodule=datamodule, verbose=False)
+        record.write(metrics=scores_json(session.evaluation))
+    rank_zero_info(str(module.parameter_count) if module.model is not None else "")
+    with _timed(seconds, "training"):
+        trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+    trainer.save_checkpoint(folder.checkpoints / LAST, weights_only=False)
+    selected = _select(session, config, has_dev)
+    rank_zero_info(f"Adapter: {selected['by']}, of step {selected['step']}")
+    if trainer.is_global_zero:
+        _export(session, config, folder)
+    if has_test:
+        with _timed(seconds, "after"):
+            rank_zero_info("After training:")
+            trainer.test(module, datamodule=datamodule, verbose=False)
+    _finish(session, record, folder, selected)
+
+
+def _write_inputs(
+    session: "Session", config: Config, folder: RunFolder, record: "RunRecord", *, resuming: bool
+) -> None:
+    """Write config.yaml, plan.json and the first run.json; print the plan."""
+    from tell_lightning.callbacks.run_record import file_digest
+    from tell_lightning.commands.plan import print_plan
+    from tell_lightning.model.base import base_path
+
+    datamodule = session.datamodule
+    folder.path.mkdir(parents=True, exist_ok=True)
+    name = f"config.resume-{int(time.time())}.yaml" if resuming else folder.config.name
+    (folder.path / name).write_text(session.config_yaml, encoding="utf-8")
+    plan = datamodule.describe(session.trainer.max_steps * config.data.optimizer_batch)
+    write_json(folder.path / "plan.json", plan)
+    print(f"Run: {folder.path}")
+    print_plan(plan)
+    record.write(
+        base={
+            "name": config.model.base,
+            "revision": config.model.revision,
+            "sha256": file_digest(base_path(config.model)),
+        },
+        data={"inputs": plan["inputs"], "plan_digest": plan["digest"]},
+        mixture=plan["realised"],
+    )
+
+
+def _select(session: "Session", config: Config, has_dev: bool) -> dict[str, Any]:
+    """Load the adapter that is kept, and say which it is."""
+    import torch
+
+    trainer = session.trainer
+    callback = next((c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None)), None)
+    path = getattr(callback, "best_model_path", "")
+    if config.eval.select == "best" and has_dev and path:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        session.module.load_state_dict(saved["state_dict"])
+        step = int(saved["global_step"])
+        session.evaluation.selected_step = step
+        score = float(callback.best_model_score)  # type: ignore[union-attr]
+        return {"by": "best dev score", "step": step, "score": score}
+    return {"by": "last step", "step": trainer.global_step, "score": None}
+
+
+def _export(session: "Session", config: Config, folder: RunFolder) -> None:
+    from tell_lightning.export.adapter import AnchorFile, TaskPrompt, save_adapter
+
+    datamodule = session.datamodule
+    rows = {**datamodule.evaluation["dev"], **datamodule.evaluation["test"]}
+    tasks = {
+        name: TaskPrompt(task.anchor, rows[name].max_new_tokens if name in rows else 256)
+        for name, task in config.data.tasks.items()
+    }
+    anchors = AnchorFile(
+        base=config.model.base,
+        revision=config.model.revision,
+        anchored=config.data.mixture.anchored,
+        template_digest=datamodule.encoder.renderer.template_digest,
+        tasks=tasks,
+    )
+    save_adapter(session.module.model, session.tokenizer, folder.adapter, config.model, anchors)
+
+
+def _finish(
+    session: "Session", record: "RunRecord", folder: RunFolder, selected: dict[str, Any]
+) -> None:
+    """Write the last run.json and print the table of scores."""
+    from tell_lightning.callbacks.run_record import scores_json
+    from tell_lightning.callbacks.throughput import peak_memory_bytes
+    from tell_lightning.commands.tables import print_scores
+
+    trainer, throughput = session.trainer, session.throughput
+    metrics = scores_json(session.evaluation)
+    before = record.facts.get("metrics", {})
+    for split in ("dev", "test"):
+        if metrics.get(split, {}).get("before") is None and split in before:
+            metrics.setdefault(split, {})["before"] = before[split]["before"]
+    record.write(
+        status="completed",
+        finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        metrics=metrics,
+        selected=selected,
+        steps=trainer.global_step,
+        devices=trainer.world_size,
+        parameters={
+            "trained": session.module.parameter_count.trained,
+            "total": session.module.parameter_count.total,
+        },
+        tokens_per_second=round(throughput.tokens_per_second(trainer), 1),
+        peak_memory_bytes=peak_memory_bytes(),
+    )
+    if trainer.is_global_zero:
+        print_scores(metrics)
+        seconds = record.facts["seconds"]
+        print(
+            f"{seconds['total']:.0f} s in all, {seconds['training']:.0f} s of training at "
+            f"{record.facts['tokens_per_second']:,.0f} tokens/s. Adapter: {folder.adapter}"
+        )
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    seconds[name] = round(seconds.get(name, 0.0) + time.perf_counter() - started, 2)
+
+
+@contextmanager
+def _recorded(record: "RunRecord") -> Iterator[None]:
+    """Say in run.json how a run ended that did not end well."""
+    try:
+        yield
+    except BaseException as error:
+        if record.folder.path.is_dir():
+            status = "failed" if isinstance(error, Exception) else "interrupted"
+            record.write(status=status, error=f"{type(error).__name__}: {error}")
+        raise
+
+
+def _checkpoint(folder: RunFolder) -> Path:
+    path = folder.checkpoints / LAST
+    if not path.is_file():
+        raise ConfigError(
+            f"--resume: the run must have a checkpoint, got none at {path}. "
+            "Start it anew, with a smaller run.checkpoint_every_steps."
+        )
+    return path

@@ -1,0 +1,143 @@
+"""LightningCLI with our sections: it builds the Trainer, the module and the data module.
+
+Enters: a command line that `check` has accepted. Leaves: the three objects, connected, with the
+callbacks and loggers of a run. The classes are fixed; the verbs call the Trainer themselves.
+"""
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
+
+from tell_lightning.callbacks.checkpoints import checkpoint_callbacks
+from tell_lightning.callbacks.evaluation import Evaluation
+from tell_lightning.callbacks.folder import RunFolder
+from tell_lightning.callbacks.loggers import make_loggers
+from tell_lightning.callbacks.progress import progress_callback
+from tell_lightning.callbacks.settings import EvalSettings, RunSettings
+from tell_lightning.callbacks.throughput import Throughput
+from tell_lightning.commands.check import DEFAULT, Config
+from tell_lightning.data.datamodule import TellDataModule
+from tell_lightning.data.sources import Sources
+from tell_lightning.model.base import load_tokenizer
+from tell_lightning.model.module import TellModule
+
+
+@dataclass(frozen=True)
+class Session:
+    """Everything that a Trainer verb needs."""
+
+    trainer: Trainer
+    module: TellModule
+    datamodule: TellDataModule
+    tokenizer: Any
+    evaluation: Evaluation
+    throughput: Throughput
+    config_yaml: str
+
+
+class TellCLI(LightningCLI):
+    """Reads the command line and instantiates; runs nothing."""
+
+    def __init__(self, arguments: list[str], config: Config, folder: RunFolder) -> None:
+        """Parse and instantiate.
+
+        Args:
+            arguments: The command line of the verb.
+            config: What `check` made of it.
+            folder: Where the run goes.
+        """
+        self.checked = config
+        self.folder = folder
+        self.evaluation = Evaluation(config.eval, folder)
+        self.throughput = Throughput()
+        super().__init__(
+            TellModule,
+            TellDataModule,
+            save_config_callback=None,  # written by the verb, with resumes kept apart
+            parser_kwargs={"default_config_files": [DEFAULT]},
+            seed_everything_default=config.seed,
+            run=False,
+            args=arguments,
+            auto_configure_optimizers=False,  # the adapters do not exist yet at this point
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the sections that are not Lightning's."""
+        parser.add_class_arguments(RunSettings, "run")
+        parser.add_class_arguments(EvalSettings, "eval")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the Trainer with what a run always has, beside what the user asked for."""
+        config = self.checked
+        asked = self._get(self.config_init, "trainer")
+        terminal = sys.stdout.isatty()
+        has_dev = any(task.dev is not None for task in config.data.tasks.values())
+        callbacks = [
+            *(asked["callbacks"] or []),
+            progress_callback(terminal=terminal),
+            self.throughput,
+            self.evaluation,
+            *checkpoint_callbacks(self.folder, config.eval, config.run, has_dev=has_dev),
+        ]
+        loggers = make_loggers(self.folder, config.run, yaml.safe_load(self.config_yaml()))
+        return super().instantiate_trainer(
+            callbacks=callbacks,
+            logger=[*loggers, *_asked_loggers(asked["logger"])],
+            precision=asked["precision"] or default_precision(str(asked["accelerator"])),
+            default_root_dir=str(self.folder.path),
+            max_epochs=-1,  # steps are the measure
+            check_val_every_n_epoch=None,
+            val_check_interval=1,  # set by Evaluation, once the accumulation is known
+            num_sanity_val_steps=0,  # the base is scored before training instead
+            use_distributed_sampler=False,  # the stream and the evaluation deal rows out themselves
+            enable_progress_bar=terminal,
+            enable_model_summary=False,  # one line says what is trained
+        )
+
+    def config_yaml(self) -> str:
+        """Return the complete configuration."""
+        text: str = self.parser.dump(self.config, skip_none=False)
+        return text
+
+
+def default_precision(accelerator: str) -> str:
+    """Choose bf16 autocast on a GPU, float32 elsewhere."""
+    return "bf16-mixed" if accelerator != "cpu" and torch.cuda.is_available() else "32-true"
+
+
+def open_session(
+    arguments: list[str], config: Config, folder: RunFolder, text: Sources | None
+) -> Session:
+    """Build and connect everything that a Trainer verb needs.
+
+    Args:
+        arguments: The command line of the verb.
+        config: What `check` made of it.
+        folder: Where the run goes.
+        text: The sources, where they have been read.
+    """
+    tokenizer = load_tokenizer(config.model)
+    cli = TellCLI(arguments, config, folder)
+    cli.datamodule.connect(tokenizer, seed=config.seed, text=text)
+    cli.model.connect(seed=config.seed)
+    return Session(
+        trainer=cli.trainer,
+        module=cli.model,
+        datamodule=cli.datamodule,
+        tokenizer=tokenizer,
+        evaluation=cli.evaluation,
+        throughput=cli.throughput,
+        config_yaml=cli.config_yaml(),
+    )
+
+
+def _asked_loggers(asked: Any) -> list[Logger]:
+    if isinstance(asked, Logger):
+        return [asked]
+    return list(asked) if isinstance(asked, list) else []

@@ -1,0 +1,47 @@
+"""What every verb does first."""
+
+import logging
+import os
+import warnings
+
+from tell_lightning.commands.check import ConfigError
+
+
+def take_option(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
+    """Take `--flag VALUE` or `--flag=VALUE` out of a command line.
+
+    Raises:
+        ConfigError: The flag has no value.
+
+    >>> take_option(["-c", "a.yaml", "--resume", "runs/x"], "--resume")
+    ('runs/x', ['-c', 'a.yaml'])
+    """
+    rest: list[str] = []
+    value = None
+    walk = iter(arguments)
+    for argument in walk:
+        if argument == flag:
+            value = next(walk, "")
+        elif argument.startswith(f"{flag}="):
+            value = argument.partition("=")[2]
+        else:
+            rest.append(argument)
+    if value == "":
+        raise ConfigError(f"{flag}: needs a value, got none. Write {flag} VALUE.")
+    return value, rest
+
+
+def quieten() -> None:
+    """Keep libraries from writing what no user of ours can act on."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda entry: (
+            "litlogger" not in entry.getMessage() and "litmodels" not in entry.getMessage()
+        )
+    )
+    for message in (
+        ".*LeafSpec.*",  # torch 2.13 of Lightning 2.6
+        ".*is_gradient_checkpointing.*",  # transformers 5 of PEFT 0.21
+        ".*does not have many workers.*",  # reading rows from memory needs none
+    ):
+        warnings.filterwarnings("ignore", message=message)
