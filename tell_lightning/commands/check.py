@@ -20,6 +20,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 from tell_lightning.callbacks.settings import EvalSettings, RunSettings
@@ -48,6 +49,11 @@ class Config:
     model: ModelSettings
     eval: EvalSettings
     trainer: dict[str, Any]
+    values: dict[str, Any]
+
+    def to_yaml(self) -> str:
+        """Write every key; read again, it gives the same configuration."""
+        return yaml.safe_dump(self.values, sort_keys=False, allow_unicode=True)
 
 
 def check(arguments: list[str]) -> Config:
@@ -72,10 +78,13 @@ def check(arguments: list[str]) -> Config:
     except SystemExit as error:
         keys = parser.get_defaults(skip_validation=True).keys()
         raise ConfigError(_reason(says.getvalue(), keys)) from error
+    values = yaml.safe_load(parser.dump(parsed, skip_none=False))
+    values["trainer"] = {key: v for key, v in values["trainer"].items() if v is not None}
     config = Config(
         seed=_seed(made.seed_everything),
         **{name: made[name] for name in SECTIONS},
-        trainer={key: value for key, value in vars(made.trainer).items() if value is not None},
+        trainer=values["trainer"],
+        values={key: value for key, value in values.items() if key != "config"},
     )
     _check_trainer(config.trainer)
     return config

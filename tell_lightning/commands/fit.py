@@ -43,7 +43,7 @@ def fit(arguments: list[str]) -> None:
     from tell_lightning.callbacks.run_record import RunRecord
     from tell_lightning.commands.lightning_cli import open_session
 
-    session = open_session(options, config, folder, text)
+    session = open_session(options, config, folder, text, training=True)
     facts = read_facts(folder) if checkpoint else None
     record = RunRecord(folder, facts)
     with _recorded(record):
@@ -111,7 +111,7 @@ def _write_inputs(
     datamodule = session.datamodule
     folder.path.mkdir(parents=True, exist_ok=True)
     name = f"config.resume-{int(time.time())}.yaml" if resuming else folder.config.name
-    (folder.path / name).write_text(session.config_yaml, encoding="utf-8")
+    (folder.path / name).write_text(config.to_yaml(), encoding="utf-8")
     plan = datamodule.describe(session.trainer.max_steps * config.data.optimizer_batch)
     write_json(folder.path / "plan.json", plan)
     print(f"Run: {folder.path}")
@@ -145,12 +145,15 @@ def _select(session: "Session", config: Config, has_dev: bool) -> dict[str, Any]
 
 
 def _export(session: "Session", config: Config, folder: RunFolder) -> None:
-    from tell_lightning.export.adapter import AnchorFile, TaskPrompt, save_adapter
+    from tell_lightning.export.adapter import save_adapter
+    from tell_lightning.export.anchor_file import AnchorFile, TaskPrompt
 
     datamodule = session.datamodule
     rows = {**datamodule.evaluation["dev"], **datamodule.evaluation["test"]}
     tasks = {
-        name: TaskPrompt(task.anchor, rows[name].max_new_tokens if name in rows else 256)
+        name: TaskPrompt(
+            task.anchor, rows[name].max_new_tokens if name in rows else 256, task.fields
+        )
         for name, task in config.data.tasks.items()
     }
     anchors = AnchorFile(

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
@@ -38,20 +37,23 @@ class Session:
     tokenizer: Any
     evaluation: Evaluation
     throughput: Throughput
-    config_yaml: str
 
 
 class TellCLI(LightningCLI):
     """Reads the command line and instantiates; runs nothing."""
 
-    def __init__(self, arguments: list[str], config: Config, folder: RunFolder) -> None:
+    def __init__(
+        self, arguments: list[str], config: Config, folder: RunFolder, *, training: bool
+    ) -> None:
         """Parse and instantiate.
 
         Args:
             arguments: The command line of the verb.
             config: What `check` made of it.
             folder: Where the run goes.
+            training: Whether checkpoints are kept and numbers logged.
         """
+        self.training = training
         self.checked = config
         self.folder = folder
         self.evaluation = Evaluation(config.eval, folder)
@@ -83,12 +85,15 @@ class TellCLI(LightningCLI):
             progress_callback(terminal=terminal),
             self.throughput,
             self.evaluation,
-            *checkpoint_callbacks(self.folder, config.eval, config.run, has_dev=has_dev),
         ]
-        loggers = make_loggers(self.folder, config.run, yaml.safe_load(self.config_yaml()))
+        loggers = _asked_loggers(asked["logger"])
+        if self.training:
+            callbacks += checkpoint_callbacks(self.folder, config.eval, config.run, has_dev=has_dev)
+            loggers = [*make_loggers(self.folder, config.run, config.values), *loggers]
         return super().instantiate_trainer(
             callbacks=callbacks,
-            logger=[*loggers, *_asked_loggers(asked["logger"])],
+            logger=loggers,
+            enable_checkpointing=self.training,
             precision=asked["precision"] or default_precision(str(asked["accelerator"])),
             default_root_dir=str(self.folder.path),
             max_epochs=-1,  # steps are the measure
@@ -100,11 +105,6 @@ class TellCLI(LightningCLI):
             enable_model_summary=False,  # one line says what is trained
         )
 
-    def config_yaml(self) -> str:
-        """Return the complete configuration."""
-        text: str = self.parser.dump(self.config, skip_none=False)
-        return text
-
 
 def default_precision(accelerator: str) -> str:
     """Choose bf16 autocast on a GPU, float32 elsewhere."""
@@ -112,7 +112,12 @@ def default_precision(accelerator: str) -> str:
 
 
 def open_session(
-    arguments: list[str], config: Config, folder: RunFolder, text: Sources | None
+    arguments: list[str],
+    config: Config,
+    folder: RunFolder,
+    text: Sources | None,
+    *,
+    training: bool,
 ) -> Session:
     """Build and connect everything that a Trainer verb needs.
 
@@ -121,9 +126,10 @@ def open_session(
         config: What `check` made of it.
         folder: Where the run goes.
         text: The sources, where they have been read.
+        training: Whether checkpoints are kept and numbers logged.
     """
     tokenizer = load_tokenizer(config.model)
-    cli = TellCLI(arguments, config, folder)
+    cli = TellCLI(arguments, config, folder, training=training)
     cli.datamodule.connect(tokenizer, seed=config.seed, text=text)
     cli.model.connect(seed=config.seed)
     return Session(
@@ -133,7 +139,6 @@ def open_session(
         tokenizer=tokenizer,
         evaluation=cli.evaluation,
         throughput=cli.throughput,
-        config_yaml=cli.config_yaml(),
     )
 
 

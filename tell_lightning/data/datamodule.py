@@ -7,7 +7,7 @@ on.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
@@ -22,19 +22,19 @@ from tell_lightning.data.anchors import Anchor, anchor_digest
 from tell_lightning.data.batches import Item, collate
 from tell_lightning.data.evaluation_rows import (
     EvaluationRows,
+    build,
     default_max_new_tokens,
-    references,
+    evaluation_example,
 )
 from tell_lightning.data.permutation import derive_key
 from tell_lightning.data.plan import Plan, check_supply, draw, resolve_plan
-from tell_lightning.data.records import Fields, Record
+from tell_lightning.data.records import Fields
 from tell_lightning.data.report import Lengths, realise
 from tell_lightning.data.settings import DataSettings, Overlong
 from tell_lightning.data.sources import (
     Pool,
     Sources,
     cache_folder,
-    evaluation_example,
     general_example,
     protected_digests,
     read_sources,
@@ -212,45 +212,34 @@ class TellDataModule(pl.LightningDataModule):
 
     def _set_up_evaluation(self, text: Sources) -> None:
         self.evaluation: dict[str, dict[str, EvaluationRows]] = {"dev": {}, "test": {}}
-        loss_rows: dict[str, list[tuple[str, TokenRow]]] = {"dev": [], "test": []}
+        self._loss_rows: dict[str, list[tuple[str, TokenRow]]] = {"dev": [], "test": []}
         for split, pools in (("dev", text.dev), ("test", text.test)):
             for name, pool in pools.items():
-                self.evaluation[split][name] = self._evaluation_rows(name, pool, text)
-                examples = [
-                    evaluation_example(self.settings, self.settings.tasks[name], record)
-                    for record in pool.records
-                ]
-                loss_rows[split] += [(name, row) for row in self.encoder.encode(examples)]
+                rows = self._evaluation_rows(name, pool, text)
+                self.evaluation[split][name] = rows
+                encoded = self.encoder.encode(rows.examples)
+                self._loss_rows[split] += [(name, row) for row in encoded]
             for name, pool in text.held_out.items():
                 encoded = self.encoder.encode([general_example(r) for r in pool.records])
-                loss_rows[split] += [(name, row) for row in encoded]
+                self._loss_rows[split] += [(name, row) for row in encoded]
         self.loss_names = [*self.settings.tasks, *self.settings.general]
-        self._loss_rows = loss_rows
 
     def _evaluation_rows(self, name: str, pool: Pool, text: Sources) -> EvaluationRows:
-        task = self.settings.tasks[name]
-
-        def examples(records: Sequence[Record]) -> tuple[Any, ...]:
-            return tuple(evaluation_example(self.settings, task, record) for record in records)
-
+        task, anchored = self.settings.tasks[name], self.settings.mixture.anchored
         known = [
-            example
+            evaluation_example(record, task.anchor, anchored=anchored)
             for pools in (text.train, text.dev)
             if name in pools
-            for example in examples(pools[name].records)
+            for record in pools[name].records
         ]
-        prompts = self.encoder.prompt_ids(examples(pool.records))
-        prefix = task.anchor.response_prefix if self.settings.mixture.anchored else ""
-        return EvaluationRows(
+        return build(
+            self.encoder,
+            pool.records,
             task=name,
-            records=pool.records,
-            examples=examples(pool.records),
-            prompts=tuple(tuple(ids) for ids in prompts),
-            references=references(pool.records, task.anchor),
-            response_prefix=prefix,
-            stop_ids=tuple(self.encoder.renderer.stop_ids),
-            max_new_tokens=task.max_new_tokens or default_max_new_tokens(self.encoder, known),
+            anchor=task.anchor,
+            anchored=anchored,
             scoring=task.scoring,
+            max_new_tokens=task.max_new_tokens or default_max_new_tokens(self.encoder, known),
         )
 
     # Loading

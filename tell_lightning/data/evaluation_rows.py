@@ -1,13 +1,14 @@
 """The rows that a task is evaluated on, ready for generation.
 
-Enters: records of a dev or test split. Leaves: `EvaluationRows`: prompts in tokens with the same
-anchor and template as in training, references without the response prefix, and how to score.
+Enters: records of a dev, test or prediction set. Leaves: `EvaluationRows`: prompts in tokens with
+the same anchor and template as in training, references without the response prefix, and how to
+score.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tell_lightning.data.anchors import Anchor, Example, reference_text
+from tell_lightning.data.anchors import Anchor, Example, anchor_record, reference_text
 from tell_lightning.data.records import Record
 from tell_lightning.data.tokens import Encoder
 from tell_lightning.metrics.settings import Scoring
@@ -32,14 +33,52 @@ class EvaluationRows:
         return len(self.records)
 
 
+def build(
+    encoder: Encoder,
+    records: Sequence[Record],
+    *,
+    task: str,
+    anchor: Anchor,
+    anchored: bool,
+    scoring: Scoring,
+    max_new_tokens: int,
+) -> EvaluationRows:
+    """Render and tokenise the prompts of a task's rows.
+
+    Args:
+        encoder: Tokenizer and renderer.
+        records: The rows, with or without a response.
+        task: The task's name.
+        anchor: The task's anchor.
+        anchored: Whether prompts carry it, as in training.
+        scoring: How the answers are scored.
+        max_new_tokens: Longest answer in tokens.
+    """
+    examples = tuple(evaluation_example(record, anchor, anchored=anchored) for record in records)
+    return EvaluationRows(
+        task=task,
+        records=tuple(records),
+        examples=examples,
+        prompts=tuple(tuple(ids) for ids in encoder.prompt_ids(examples)),
+        references=tuple(reference_text(record, anchor) for record in records),
+        response_prefix=anchor.response_prefix if anchored else "",
+        stop_ids=tuple(encoder.renderer.stop_ids),
+        max_new_tokens=max_new_tokens,
+        scoring=scoring,
+    )
+
+
+def evaluation_example(record: Record, anchor: Anchor, *, anchored: bool) -> Example:
+    """Put the anchor on a row to evaluate, or take it off.
+
+    Its reference may lack the response prefix, which is stripped before scoring anyhow.
+    """
+    return anchor_record(record, anchor, anchored=anchored, check_reference=False)
+
+
 def default_max_new_tokens(encoder: Encoder, examples: Sequence[Example]) -> int:
-    """Allow a quarter more than the longest known answer, and eight tokens at least."""
+    """Allow a quarter more than the longest known answer and eight tokens, at least."""
     answers = [
         example.turns[-1].content for example in examples if example.turns[-1].role == "assistant"
     ]
     return int(max(encoder.count(answers), default=256) * 1.25) + 8
-
-
-def references(records: Sequence[Record], anchor: Anchor) -> tuple[str | None, ...]:
-    """Return the gold answers without the response prefix."""
-    return tuple(reference_text(record, anchor) for record in records)

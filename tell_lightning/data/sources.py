@@ -123,16 +123,6 @@ def protected_digests(sources: Sources) -> dict[str, str]:
     return {name: pool.sha256 for name, pool in sources.pools() if not name.startswith("general/")}
 
 
-def evaluation_example(settings: DataSettings, task: Task, record: Record) -> Example:
-    """Put the task's anchor on a row to evaluate, or take it off, as the mixture says.
-
-    Its reference may lack the response prefix, which is stripped before scoring anyhow.
-    """
-    return anchor_record(
-        record, task.anchor, anchored=settings.mixture.anchored, check_reference=False
-    )
-
-
 def general_example(record: Record) -> Example:
     """Turn a general record into an example: no anchor."""
     return anchor_record(record, Anchor(), anchored=False)

@@ -9,82 +9,12 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tell_lightning.data.anchors import Anchor, anchor_from_json, anchor_to_json
-from tell_lightning.errors import TellError
+from tell_lightning.export.anchor_file import AdapterFolderError, AnchorFile
 from tell_lightning.model.base import base_path
 from tell_lightning.model.settings import ModelSettings
-
-FORMAT = 1
-
-
-class AdapterFolderError(TellError):
-    """An adapter folder that cannot be used."""
-
-
-@dataclass(frozen=True)
-class TaskPrompt:
-    """What belongs to an adapter so that a task is asked as in training."""
-
-    anchor: Anchor
-    max_new_tokens: int
-
-
-@dataclass(frozen=True)
-class AnchorFile:
-    """`anchor.json`: the base, the template's digest and each task's prompt form."""
-
-    base: str
-    revision: str | None
-    anchored: bool
-    template_digest: str
-    tasks: dict[str, TaskPrompt]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        tasks = {
-            name: {"anchor": anchor_to_json(task.anchor), "max_new_tokens": task.max_new_tokens}
-            for name, task in self.tasks.items()
-        }
-        return {"format": FORMAT, **asdict(self), "tasks": tasks}
-
-
-def read_anchor_file(folder: Path) -> AnchorFile:
-    """Read `anchor.json` of an adapter folder.
-
-    Raises:
-        AdapterFolderError: It is missing or not in the known form.
-    """
-    path = folder / "anchor.json"
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if data["format"] != FORMAT:
-            raise AdapterFolderError(
-                f"{path}: format must be {FORMAT}, got {data['format']}. "
-                "Use the version of tell_lightning that wrote it."
-            )
-        tasks = {
-            name: TaskPrompt(
-                anchor_from_json(task["anchor"], where=f"{path}: tasks.{name}.anchor"),
-                int(task["max_new_tokens"]),
-            )
-            for name, task in data["tasks"].items()
-        }
-        return AnchorFile(
-            data["base"], data["revision"], bool(data["anchored"]), data["template_digest"], tasks
-        )
-    except FileNotFoundError as error:
-        raise AdapterFolderError(
-            f"{folder}: an adapter folder holds anchor.json, got none. "
-            "Give the adapter/ folder of a run."
-        ) from error
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise AdapterFolderError(
-            f"{path}: must be the file that `fit` wrote, got {error!r}. Export the adapter again."
-        ) from error
 
 
 def save_adapter(
@@ -115,6 +45,28 @@ def save_adapter(
         os.replace(draft, folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def load_weights(model: Any, folder: Path) -> None:
+    """Load an adapter folder's weights into a PEFT model of the same shape.
+
+    Raises:
+        AdapterFolderError: There are none, or they are of another shape.
+    """
+    from peft import load_peft_weights, set_peft_model_state_dict
+
+    try:
+        result = set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise AdapterFolderError(
+            f"{folder}: must hold adapter weights that fit model.lora, got: "
+            f"{str(error).splitlines()[0]} Use the configuration of the run that wrote it."
+        ) from error
+    if result.unexpected_keys:
+        raise AdapterFolderError(
+            f"{folder}: must hold the adapters that model.lora describes, got "
+            f"{result.unexpected_keys[0]} besides. Use the configuration of the run that wrote it."
+        )
 
 
 def _settle_config(path: Path, settings: ModelSettings) -> None:

@@ -1,0 +1,84 @@
+"""`validate` and `test`: score a run's adapter again, on dev or on test.
+
+    validate RUN [--KEY=VALUE]...        test RUN [--KEY=VALUE]...
+
+The run's own configuration is used; what is typed after it wins. The scores go to
+`scores-dev.json` or `scores-test.json` in the run's folder, the predictions beside the others.
+"""
+
+import json
+
+from tell_lightning.callbacks.folder import RunFolder, existing_folder, write_json
+from tell_lightning.commands.check import Config, ConfigError, check, print_help
+from tell_lightning.commands.startup import quieten
+from tell_lightning.data.sources import Sources, read_sources
+
+
+def validate(arguments: list[str]) -> None:
+    """Score on dev.
+
+    Args:
+        arguments: What follows the verb on the command line.
+    """
+    _evaluate("validate", "dev", arguments)
+
+
+def test(arguments: list[str]) -> None:
+    """Score on test.
+
+    Args:
+        arguments: What follows the verb on the command line.
+    """
+    _evaluate("test", "test", arguments)
+
+
+def _evaluate(verb: str, split: str, arguments: list[str]) -> None:
+    if {"-h", "--help"} & set(arguments):
+        print(f"usage: {verb} RUN [--KEY=VALUE]...\n")
+        print_help(verb)
+        return
+    if not arguments or arguments[0].startswith("-"):
+        raise ConfigError(
+            f"{verb}: needs the folder of a run, got none. Write `{verb} runs/NAME`; `fit` prints "
+            "the folder that it writes to."
+        )
+    folder = existing_folder(arguments[0])
+    options = ["-c", str(folder.config), *arguments[1:]]
+    config = check(options)
+    if not any(getattr(task, split) for task in config.data.tasks.values()):
+        raise ConfigError(
+            f"data.tasks: {verb} needs a task with {split} rows, got none. "
+            f"Add data.tasks.NAME.{split}."
+        )
+    _score(split, folder, options, config, read_sources(config.data))
+
+
+def _score(
+    split: str, folder: RunFolder, options: list[str], config: Config, text: Sources
+) -> None:
+    quieten()
+    from tell_lightning.callbacks.run_record import scores_json
+    from tell_lightning.commands.lightning_cli import open_session
+    from tell_lightning.commands.tables import print_scores
+    from tell_lightning.export.adapter import load_weights
+
+    session = open_session(options, config, folder, text, training=False)
+    module, trainer = session.module, session.trainer
+    module.configure_model()
+    load_weights(module.model, folder.adapter)
+    session.evaluation.adapter = True
+    session.evaluation.selected_step = trained_steps(folder)
+    run = trainer.validate if split == "dev" else trainer.test
+    run(module, datamodule=session.datamodule, verbose=False)
+    if trainer.is_global_zero:
+        metrics = scores_json(session.evaluation)
+        write_json(folder.path / f"scores-{split}.json", metrics[split])
+        print_scores(metrics)
+
+
+def trained_steps(folder: RunFolder) -> int:
+    """Return the step of the exported adapter, as the run record says; 0 where it does not."""
+    if not folder.record.is_file():
+        return 0
+    facts = json.loads(folder.record.read_text(encoding="utf-8"))
+    return int(facts.get("selected", {}).get("step", 0))

@@ -1,0 +1,88 @@
+"""`anchor.json`: how the tasks of an adapter are asked. Needs no torch.
+
+Enters: an adapter folder. Leaves: the base's name, the digest of the chat template, and for each
+task the anchor, the names of its fields and the length of its answers.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tell_lightning.data.anchors import Anchor, anchor_from_json, anchor_to_json
+from tell_lightning.data.records import Fields
+from tell_lightning.errors import TellError
+
+FORMAT = 1
+
+
+class AdapterFolderError(TellError):
+    """An adapter folder that cannot be used."""
+
+
+@dataclass(frozen=True)
+class TaskPrompt:
+    """What belongs to an adapter so that a task is asked as in training."""
+
+    anchor: Anchor
+    max_new_tokens: int
+    fields: Fields = Fields()
+
+
+@dataclass(frozen=True)
+class AnchorFile:
+    """`anchor.json`: the base, the template's digest and each task's prompt form."""
+
+    base: str
+    revision: str | None
+    anchored: bool
+    template_digest: str
+    tasks: dict[str, TaskPrompt]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        tasks = {
+            name: {
+                "anchor": anchor_to_json(task.anchor),
+                "max_new_tokens": task.max_new_tokens,
+                "fields": asdict(task.fields),
+            }
+            for name, task in self.tasks.items()
+        }
+        return {"format": FORMAT, **asdict(self), "tasks": tasks}
+
+
+def read_anchor_file(folder: Path) -> AnchorFile:
+    """Read `anchor.json` of an adapter folder.
+
+    Raises:
+        AdapterFolderError: It is missing or not in the known form.
+    """
+    path = folder / "anchor.json"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["format"] != FORMAT:
+            raise AdapterFolderError(
+                f"{path}: format must be {FORMAT}, got {data['format']}. "
+                "Use the version of tell_lightning that wrote it."
+            )
+        tasks = {
+            name: TaskPrompt(
+                anchor_from_json(task["anchor"], where=f"{path}: tasks.{name}.anchor"),
+                int(task["max_new_tokens"]),
+                Fields(**task["fields"]),
+            )
+            for name, task in data["tasks"].items()
+        }
+        return AnchorFile(
+            data["base"], data["revision"], bool(data["anchored"]), data["template_digest"], tasks
+        )
+    except FileNotFoundError as error:
+        raise AdapterFolderError(
+            f"{folder}: an adapter folder holds anchor.json, got none. "
+            "Give the adapter/ folder of a run."
+        ) from error
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise AdapterFolderError(
+            f"{path}: must be the file that `fit` wrote, got {error!r}. Export the adapter again."
+        ) from error
