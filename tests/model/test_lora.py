@@ -1,0 +1,147 @@
+"""Adapters: what they compute, where they go, and what they start from."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
+
+from tell_lightning.model.lora import (
+    AdapterError,
+    add_adapters,
+    check_lora,
+    count_parameters,
+    linear_names,
+)
+from tell_lightning.model.settings import LoraSettings
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+
+LINEAR = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
+
+
+def lora(**settings: Any) -> LoraSettings:
+    return LoraSettings(**{"rank": 4, "alpha": 8, "dropout": 0.0, **settings})
+
+
+def adapters(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.detach() for name, p in model.named_parameters() if "lora_" in name}
+
+
+def adapted_names(model: torch.nn.Module) -> set[str]:
+    return {name.split(".lora_")[0].rpartition(".")[2] for name in adapters(model)}
+
+
+@pytest.mark.parametrize(("rslora", "scale"), [(False, 8 / 4), (True, 8 / math.sqrt(4))])
+def test_computes_wx_plus_scaled_bax(
+    make_llama: Callable[..., PreTrainedModel], rslora: bool, scale: float
+) -> None:
+    model = add_adapters(make_llama(), lora(rslora=rslora), seed=0)
+    layer = model.get_base_model().model.layers[1].mlp.down_proj
+    weight_a, weight_b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    torch.nn.init.normal_(weight_b)
+    x = torch.randn(3, 64)
+    wanted = x @ layer.base_layer.weight.T + scale * (x @ weight_a.T @ weight_b.T)
+    torch.testing.assert_close(layer(x), wanted)
+
+
+def test_starts_as_the_base_model(make_llama: Callable[..., PreTrainedModel]) -> None:
+    ids = torch.arange(1, 20)[None]
+    model = add_adapters(make_llama(), lora(), seed=0).eval()
+    torch.testing.assert_close(model(ids).logits, make_llama()(ids).logits)
+
+
+def test_all_linear_takes_every_linear_layer_but_the_output(
+    make_llama: Callable[..., PreTrainedModel],
+) -> None:
+    base = make_llama()
+    assert linear_names(base) == LINEAR
+    model = add_adapters(base, lora(target_modules="all-linear"), seed=0)
+    assert sorted(adapted_names(model)) == LINEAR
+    assert len(adapters(model)) == 2 * 7 * 2  # A and B, seven layers, two blocks
+
+
+@pytest.mark.parametrize(
+    ("targets", "names"),
+    [(["q_proj", "up_proj"], {"q_proj", "up_proj"}), ("v_proj", {"v_proj"})],
+)
+def test_names_take_those_layers_alone(
+    make_llama: Callable[..., PreTrainedModel], targets: list[str] | str, names: set[str]
+) -> None:
+    model = add_adapters(make_llama(), lora(target_modules=targets), seed=0)
+    assert adapted_names(model) == names
+
+
+def test_names_of_other_kinds_of_linear_layers() -> None:
+    config = GPT2Config(vocab_size=9, n_embd=8, n_layer=1, n_head=2, n_positions=8)
+    assert linear_names(GPT2LMHeadModel(config)) == ["c_attn", "c_fc", "c_proj"]
+
+
+@pytest.mark.parametrize("targets", [["q_proj", "query"], "query"])
+def test_a_wrong_name_lists_what_exists(
+    make_llama: Callable[..., PreTrainedModel], targets: list[str] | str
+) -> None:
+    with pytest.raises(AdapterError) as raised:
+        add_adapters(make_llama(), lora(target_modules=targets), seed=0)
+    assert str(raised.value) == (
+        "model.lora.target_modules: every name must be a linear layer of the base model, "
+        f"got ['query']. Choose from: {', '.join(LINEAR)}; or 'all-linear'."
+    )
+
+
+def test_no_name_at_all_is_an_error(make_llama: Callable[..., PreTrainedModel]) -> None:
+    with pytest.raises(AdapterError, match=r"got \[\]\. Choose from: down_proj"):
+        add_adapters(make_llama(), lora(target_modules=[]), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"rank": 0}, "model.lora.rank: must be at least 1, got 0."),
+        ({"rank": -3}, "model.lora.rank: must be at least 1, got -3."),
+        ({"dropout": 1.0}, "model.lora.dropout: must be 0 or more and below 1, got 1.0."),
+        ({"dropout": -0.1}, "model.lora.dropout: must be 0 or more and below 1, got -0.1."),
+    ],
+)
+def test_ranges(settings: dict[str, Any], text: str) -> None:
+    with pytest.raises(AdapterError) as raised:
+        check_lora(lora(**settings))
+    assert str(raised.value).startswith(text)
+
+
+def test_first_values_depend_on_the_seed_alone(
+    make_llama: Callable[..., PreTrainedModel],
+) -> None:
+    found = []
+    for global_seed, seed in ((1, 5), (2, 5), (1, 2**64 - 1)):
+        base = make_llama()
+        torch.manual_seed(global_seed)
+        before = torch.get_rng_state()
+        found.append(adapters(add_adapters(base, lora(), seed=seed)))
+        assert torch.equal(torch.get_rng_state(), before)
+    first, again, other = found
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert all(torch.equal(first[n], other[n]) == ("lora_B" in n) for n in first)
+
+
+def test_adapters_are_float32_over_a_bfloat16_base(
+    make_llama: Callable[..., PreTrainedModel],
+) -> None:
+    model = add_adapters(make_llama().to(torch.bfloat16), lora(), seed=0)
+    kinds = {("lora_" in name, p.dtype) for name, p in model.named_parameters()}
+    assert kinds == {(True, torch.float32), (False, torch.bfloat16)}
+
+
+def test_only_adapters_are_trained_and_counted(
+    make_llama: Callable[..., PreTrainedModel],
+) -> None:
+    model = add_adapters(make_llama(), lora(target_modules=["q_proj"]), seed=0)
+    assert all(p.requires_grad == ("lora_" in name) for name, p in model.named_parameters())
+    count = count_parameters(model)
+    assert count.trained == 2 * 4 * (32 + 32)
+    assert count.total == sum(p.numel() for p in model.parameters())
+    assert str(count) == (
+        f"512 of {count.total:,} parameters are trained ({512 / count.total:.2%})"
+    )

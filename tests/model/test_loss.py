@@ -1,0 +1,174 @@
+"""The loss of the judged positions alone is the loss of the full logits."""
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from tell_lightning.data.batches import IGNORE, Batch, Item, collate
+from tell_lightning.model.loss import sums_by_source, token_losses
+
+
+@pytest.fixture(params=["untied", "tied", "softcapped"])
+def model(
+    request: pytest.FixtureRequest,
+    make_llama: Callable[..., PreTrainedModel],
+    make_gemma: Callable[[], PreTrainedModel],
+) -> PreTrainedModel:
+    if request.param == "softcapped":
+        return make_gemma()
+    return make_llama(tied=request.param == "tied")
+
+
+@pytest.fixture
+def batch(training: ModuleType) -> Batch:
+    """Eight padded examples; one has labels on its first token and with a gap, one has none."""
+    batch: Batch = training.batch_of(range(8))
+    labels = batch.labels.clone()
+    labels[0, 0] = batch.input_ids[0, 0]  # nothing precedes it, so nothing predicts it
+    labels[3, 9:12] = IGNORE
+    labels[4] = IGNORE
+    return batch._replace(labels=labels)
+
+
+def full_losses(model: Any, batch: Batch) -> Tensor:
+    """The textbook form: all logits, shifted."""
+    logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    labels = batch.labels[:, 1:]
+    losses = functional.cross_entropy(
+        logits[:, :-1].transpose(1, 2), labels, reduction="none", ignore_index=IGNORE
+    )
+    return losses[labels != IGNORE]
+
+
+def test_equals_the_cross_entropy_of_the_full_logits(model: PreTrainedModel, batch: Batch) -> None:
+    losses, _ = token_losses(model, batch)
+    torch.testing.assert_close(losses, full_losses(model, batch), rtol=1e-5, atol=1e-5)
+
+
+def test_equals_the_loss_of_transformers(model: PreTrainedModel, batch: Batch) -> None:
+    losses, _ = token_losses(model, batch)
+    theirs = model(
+        input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels
+    ).loss
+    torch.testing.assert_close(losses.mean(), theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_equal_those_of_the_full_logits(model: PreTrainedModel, batch: Batch) -> None:
+    parameters = list(model.parameters())
+    ours = torch.autograd.grad(token_losses(model, batch)[0].sum(), parameters)
+    theirs = torch.autograd.grad(full_losses(model, batch).sum(), parameters)
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
+
+
+def test_names_the_example_of_every_token(model: PreTrainedModel, batch: Batch) -> None:
+    _, examples = token_losses(model, batch)
+    counts = (batch.labels[:, 1:] != IGNORE).sum(1)
+    assert examples.tolist() == [row for row, n in enumerate(counts.tolist()) for _ in range(n)]
+
+
+def test_the_output_layer_sees_the_judged_positions_alone(
+    model: PreTrainedModel, batch: Batch
+) -> None:
+    shapes = []
+    head = model.get_output_embeddings()
+    with head.register_forward_hook(
+        lambda _, inputs, output: shapes.append((inputs[0].shape, output.shape))
+    ):
+        losses, _ = token_losses(model, batch)
+    judged = int((batch.labels[:, 1:] != IGNORE).sum())
+    assert len(losses) == judged
+    assert shapes == [((judged, 32), (judged, 96))]
+
+
+def test_logits_are_judged_in_float32(
+    make_llama: Callable[..., PreTrainedModel], batch: Batch
+) -> None:
+    losses, _ = token_losses(make_llama().to(torch.bfloat16), batch)
+    assert losses.dtype == torch.float32
+
+
+@pytest.mark.parametrize("extra", [1, 7])
+def test_right_padding_changes_no_value(
+    model: PreTrainedModel, training: ModuleType, extra: int
+) -> None:
+    for item in training.items():
+        alone = collate([item])
+        padded = Batch(
+            functional.pad(alone.input_ids, (0, extra), value=9),
+            functional.pad(alone.attention_mask, (0, extra)),
+            functional.pad(alone.labels, (0, extra), value=IGNORE),
+            *alone[3:],
+        )
+        torch.testing.assert_close(
+            token_losses(model, padded)[0], token_losses(model, alone)[0], rtol=1e-5, atol=1e-5
+        )
+
+
+def test_what_follows_the_last_label_has_no_gradient(
+    model: PreTrainedModel, training: ModuleType
+) -> None:
+    item: Item = training.items()[3]
+    supervised = [6 <= place < 10 for place in range(len(item.input_ids))]
+    seen = []
+
+    def keep(_: nn.Module, __: Any, output: Tensor) -> None:
+        seen.append(output.requires_grad_())
+        output.retain_grad()
+
+    with model.get_input_embeddings().register_forward_hook(keep):
+        token_losses(model, collate([item._replace(supervised=supervised)]))[0].sum().backward()
+    assert seen[0].grad is not None
+    by_position = seen[0].grad[0].abs().sum(-1)
+    assert (by_position[:9] > 0).all()  # token 8 predicts token 9, the last label
+    assert (by_position[9:] == 0).all()
+
+
+def test_an_example_without_labels_adds_no_gradient(
+    model: PreTrainedModel, training: ModuleType
+) -> None:
+    with_labels, without = training.items()[2:4]
+    without = without._replace(supervised=[False] * len(without.input_ids))
+    parameters = list(model.parameters())
+    alone = torch.autograd.grad(
+        token_losses(model, collate([with_labels]))[0].sum(), parameters
+    )
+    both = torch.autograd.grad(
+        token_losses(model, collate([with_labels, without]))[0].sum(), parameters
+    )
+    for mine, other in zip(both, alone, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
+
+
+def test_a_batch_without_labels_has_a_loss_of_zero(
+    model: PreTrainedModel, training: ModuleType
+) -> None:
+    batch = training.batch_of([0, 1])
+    losses, examples = token_losses(model, batch._replace(labels=batch.labels.fill_(IGNORE)))
+    assert len(losses) == len(examples) == 0
+    losses.sum().backward()
+    assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+
+
+def test_leaves_no_hook_behind(model: PreTrainedModel, batch: Batch) -> None:
+    token_losses(model, batch)
+    assert not model.get_output_embeddings()._forward_pre_hooks
+    with pytest.raises(IndexError):
+        token_losses(model, batch._replace(input_ids=batch.input_ids + 1000))
+    assert not model.get_output_embeddings()._forward_pre_hooks
+
+
+def test_sums_by_source() -> None:
+    losses = torch.tensor([1.0, 2.0, 4.0, 8.0], requires_grad=True)
+    sums = sums_by_source(
+        losses, torch.tensor([0, 0, 1, 3]), torch.tensor([2, 0, 1, 2]), size=4
+    )
+    # Example 2, the only one of source 1, has no supervised token.
+    assert sums.tolist() == [[4, 1, 1], [0, 0, 0], [11, 3, 2], [0, 0, 0]]
+    assert not sums.requires_grad
