@@ -66,7 +66,13 @@ def _wandb_logger(
             save_dir=str(folder.path),
             offline=offline,
             config=config,
-            settings=wandb.Settings(init_timeout=60, console="off", quiet=True),
+            settings=wandb.Settings(
+                # WandbLogger's `offline` does not reach settings that are given.
+                mode="offline" if offline else "online",
+                init_timeout=60,
+                console="off",
+                silent=True,
+            ),
         )
         made.experiment  # noqa: B018  (starts W&B now, where trouble can be met)
         return made
@@ -93,6 +99,6 @@ def _has_key() -> bool:
     import wandb
 
     try:
-        return bool(wandb.login(verify=False))
+        return bool(wandb.login(prompt=False, verify=False))
     except wandb.Error:
         return False

@@ -6,6 +6,16 @@ import warnings
 
 from tell_lightning.commands.check import ConfigError
 
+ADVERTS = (
+    "litlogger",
+    "litmodels",
+    "GPU available",
+    "TPU available",
+    "val_check_interval=1",
+    "Seed set to",
+)
+"""Parts of Lightning's messages that tell a user of ours nothing."""
+
 
 def take_option(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
     """Take `--flag VALUE` or `--flag=VALUE` out of a command line.
@@ -34,14 +44,16 @@ def take_option(arguments: list[str], flag: str) -> tuple[str | None, list[str]]
 def quieten() -> None:
     """Keep libraries from writing what no user of ours can act on."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda entry: (
-            "litlogger" not in entry.getMessage() and "litmodels" not in entry.getMessage()
-        )
-    )
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+        logging.getLogger(name).addFilter(_says_something)
     for message in (
+        ".*LightningCLI's args parameter.*",  # we pass on what `check` has accepted
         ".*LeafSpec.*",  # torch 2.13 of Lightning 2.6
         ".*is_gradient_checkpointing.*",  # transformers 5 of PEFT 0.21
         ".*does not have many workers.*",  # reading rows from memory needs none
     ):
         warnings.filterwarnings("ignore", message=message)
+
+
+def _says_something(entry: logging.LogRecord) -> bool:
+    return not any(part in entry.getMessage() for part in ADVERTS)
