@@ -42,6 +42,23 @@ def make_tokenizer() -> Callable[[str | None], Any]:
     return make
 
 
+@pytest.fixture(scope="session")
+def runs_z() -> Callable[[Any], float]:
+    """Return the Wald-Wolfowitz runs test: z of the number of runs in a sequence of truth values.
+
+    Below 0 the values clump, above 0 they alternate too regularly.
+    """
+
+    def z(flags: Any) -> float:
+        size, ones = len(flags), int(flags.sum())
+        product = 2 * ones * (size - ones)
+        variance = product * (product - size) / (size**2 * (size - 1))
+        runs = 1 + int((flags[1:] != flags[:-1]).sum())
+        return float((runs - 1 - product / size) / variance**0.5)
+
+    return z
+
+
 @pytest.fixture
 def shared_data() -> Path:
     """Return the folder of the real data, or skip."""

@@ -1,0 +1,134 @@
+"""What a plan comes to, against counting slot by slot."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tell_lightning.data import report
+from tell_lightning.data.permutation import permute
+from tell_lightning.data.plan import Plan, Slots, Source
+from tell_lightning.data.report import Lengths, realise, table
+
+pytestmark = pytest.mark.usefixtures("small_blocks")
+
+
+@pytest.fixture(scope="module")
+def small_blocks() -> Iterator[None]:
+    """Look positions up in blocks so small that their borders matter."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "BLOCK", 7)
+        yield
+
+
+def lengths_of(plan: Plan) -> list[Lengths]:
+    made = []
+    for index, source in enumerate(plan.sources):
+        tokens = permute(range(source.rows), source.rows, index) + 5
+        made.append(Lengths(tokens, tokens // 2))
+    return made
+
+
+def brute_force(plan: Plan, positions: int, lengths: Sequence[Lengths]) -> dict[str, object]:
+    slots = [(source, row) for _, source, row in plan.at(range(positions))]
+    sources = {}
+    for index, source in enumerate(plan.sources):
+        rows = [row for number, row in slots if number == index]
+        sources[source.name] = {
+            "kind": source.kind,
+            "rows": source.rows,
+            "rows_seen": len(set(rows)),
+            "examples": len(rows),
+            "passes": len(rows) / source.rows,
+            "tokens": sum(int(lengths[index].tokens[row]) for row in rows),
+            "label_tokens": sum(int(lengths[index].label_tokens[row]) for row in rows),
+        }
+    for key in ("examples", "tokens", "label_tokens"):
+        total = sum(values[key] for values in sources.values())
+        for values in sources.values():
+            values[f"{key}_share"] = values[key] / total
+    gap = longest = 0
+    for source, _ in slots:
+        gap = 0 if plan.sources[source].kind == "task" else gap + 1
+        longest = max(longest, gap)
+    return {
+        "positions": positions,
+        "positions_counted": positions,
+        "sources": sources,
+        "longest_gap": longest,
+    }
+
+
+@settings(derandomize=True, max_examples=80)
+@given(
+    st.integers(0, 99),
+    st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1, max_size=3),
+    st.lists(st.tuples(st.integers(1, 40), st.integers(0, 40)), max_size=2),
+    st.integers(1, 150),
+)
+def test_counts_are_those_of_counting_slot_by_slot(
+    seed: int,
+    tasks: list[tuple[int, int]],
+    general: list[tuple[int, int]],
+    positions: int,
+) -> None:
+    pools = [Source(f"t{n}", "task", *pair) for n, pair in enumerate(tasks)]
+    pools += [Source(f"g{n}", "general", *pair) for n, pair in enumerate(general)]
+    plan = Plan(seed, tuple(pools))
+    if plan.cycle == 0:
+        return
+    lengths = lengths_of(plan)
+    assert realise(plan, positions, lengths) == brute_force(plan, positions, lengths)
+
+
+def gap_of(kinds: str, monkeypatch: pytest.MonkeyPatch) -> object:
+    """Return the longest gap of a stream written as g and T."""
+    plan = Plan(0, (Source("t", "task", 1, 1), Source("g", "general", 1, 1)))
+
+    def written(self: Plan, positions: range) -> object:
+        sources = np.array([0 if kinds[n] == "T" else 1 for n in positions], dtype=np.int64)
+        return Slots(np.asarray(positions, dtype=np.int64), sources, sources * 0)
+
+    monkeypatch.setattr(Plan, "at", written)
+    return realise(plan, len(kinds), lengths_of(plan))["longest_gap"]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "gap"),
+    [
+        ("T", 0),
+        ("g", 1),
+        ("TTTT", 0),
+        ("gggT", 3),
+        ("Tggg", 3),
+        ("gTggTg", 2),
+        ("ggTgTggg", 3),
+        ("T" + "g" * 20 + "T", 20),
+        ("g" * 16, 16),
+    ],
+)
+def test_the_longest_gap_counts_both_ends(
+    kinds: str, gap: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert gap_of(kinds, monkeypatch) == gap
+
+
+def test_a_long_run_is_counted_from_its_start_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "MOST", 30)
+    plan = Plan(3, (Source("t", "task", 2, 2), Source("g", "general", 50, 8)))
+    found = realise(plan, 10**12, lengths_of(plan))
+    assert found == {**brute_force(plan, 30, lengths_of(plan)), "positions": 10**12}
+
+
+def test_the_table_shows_each_source_with_readable_numbers() -> None:
+    plan = Plan(0, (Source("t", "task", 2, 4), Source("g", "general", 5000, 36)))
+    lengths = [
+        Lengths(np.full(source.rows, 1000), np.full(source.rows, 10)) for source in plan.sources
+    ]
+    assert table(realise(plan, 40, lengths)) == [
+        ["source", "kind", "rows", "examples", "share", "passes", "tokens", "label tokens"],
+        ["t", "task", "2", "4", "10.0%", "2.00", "4,000", "40"],
+        ["g", "general", "5,000", "36", "90.0%", "0.01", "36,000", "360"],
+    ]
