@@ -31,7 +31,7 @@ class MetricsFile(CSVLogger):
             # The run folder holds more than metrics.csv; Lightning warns of any file in it.
             warnings.filterwarnings("ignore", message="Experiment logs directory .* exists")
             writer = super().experiment
-        if before is not None and rank_zero_only.rank == 0:
+        if before is not None and _is_rank_zero():
             path.write_text(before, encoding="utf-8")
             writer.metrics_keys = next(csv.reader(before.splitlines()))
         return writer
@@ -55,7 +55,7 @@ def _wandb_logger(
     folder: RunFolder, run: RunSettings, config: dict[str, Any]
 ) -> WandbLogger | None:
     mode = os.environ.get("WANDB_MODE")
-    if mode == "disabled" or rank_zero_only.rank != 0:
+    if mode == "disabled" or not _is_rank_zero():
         return None
     import wandb
 
@@ -93,6 +93,10 @@ def _wandb_logger(
     if offline:
         rank_zero_info(f"W&B: offline; send it with `wandb sync {folder.path}/wandb/offline-run-*`")
     return made
+
+
+def _is_rank_zero() -> bool:
+    return rank_zero_only.rank == 0  # type: ignore[attr-defined,no-any-return]
 
 
 def _has_key() -> bool:

@@ -24,7 +24,7 @@ class StepsBar(RichProgressBar):
         """Return what stands behind the bar."""
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
-        return metrics  # type: ignore[return-value]
+        return metrics
 
 
 class PlainProgress(pl.Callback):
@@ -34,6 +34,7 @@ class PlainProgress(pl.Callback):
         """Start the clock."""
         self._since, self._from = time.perf_counter(), trainer.global_step
         self._printed = trainer.global_step
+        self._every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
 
     def on_train_batch_end(
         self,
@@ -45,7 +46,7 @@ class PlainProgress(pl.Callback):
     ) -> None:
         """Print at the steps that are logged."""
         step = trainer.global_step
-        if step == self._printed or step % trainer.log_every_n_steps:
+        if step == self._printed or step % self._every:
             return
         self._printed = step
         left = (

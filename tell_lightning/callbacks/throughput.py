@@ -36,6 +36,10 @@ class Throughput(pl.Callback):
         self.tokens: torch.Tensor | None = None
         self._since = 0.0
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Learn how often numbers are logged."""
+        self._every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
@@ -54,7 +58,7 @@ class Throughput(pl.Callback):
         tokens = batch.attention_mask.sum()
         self.tokens = tokens if self.tokens is None else self.tokens + tokens
         self.seconds += time.perf_counter() - self._since
-        if (trainer.fit_loop.total_batch_idx + 1) % self._log_every(trainer) == 0:
+        if trainer.global_step % self._every == 0:  # reading the count waits for the device
             pl_module.log("train/tokens_per_second", self.tokens_per_second(trainer))
 
     def tokens_per_second(self, trainer: pl.Trainer) -> float:
@@ -62,6 +66,3 @@ class Throughput(pl.Callback):
         if self.tokens is None or not self.seconds:
             return 0.0
         return float(self.tokens) * trainer.world_size / self.seconds
-
-    def _log_every(self, trainer: pl.Trainer) -> int:
-        return trainer.log_every_n_steps * trainer.accumulate_grad_batches

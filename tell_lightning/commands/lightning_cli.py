@@ -82,8 +82,8 @@ class TellCLI(LightningCLI):
         has_dev = any(task.dev is not None for task in config.data.tasks.values())
         callbacks = [
             *(asked["callbacks"] or []),
-            progress_callback(terminal=terminal),
             self.throughput,
+            progress_callback(terminal=terminal),
             self.evaluation,
         ]
         loggers = _asked_loggers(asked["logger"])

@@ -109,13 +109,13 @@ class TellDataModule(pl.LightningDataModule):
                 max_tokens=self.settings.max_tokens,
                 overlong=overlong,
             )
-            columns = {
+            columns: dict[str, list[Any]] = {
                 "input_ids": [row.input_ids for row in encoded.rows],
                 "supervised": [row.supervised for row in encoded.rows],
                 "id": [pool.records[index].id for index in encoded.records],
                 "where": [pool.records[index].where for index in encoded.records],
             }
-            report = {
+            report: dict[str, Any] = {
                 "counts": {
                     **pool.counts,
                     "overlong": len(encoded.dropped),
@@ -290,7 +290,8 @@ class TellDataModule(pl.LightningDataModule):
             _without_labels(items[0]) if items else Item([0, 0], [False, False], 0, 0)
         ]
         mine.sort(key=lambda item: len(item.input_ids))
-        return DataLoader(mine, batch_size=self.settings.micro_batch, collate_fn=collate)
+        rows: Any = mine  # a list is a map-style data set
+        return DataLoader(rows, batch_size=self.settings.micro_batch, collate_fn=collate)
 
     # State
 

@@ -56,7 +56,7 @@ def load_weights(model: Any, folder: Path) -> None:
     from peft import load_peft_weights, set_peft_model_state_dict
 
     try:
-        result = set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
+        result: Any = set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
     except (OSError, ValueError, RuntimeError) as error:
         raise AdapterFolderError(
             f"{folder}: must hold adapter weights that fit model.lora, got: "
