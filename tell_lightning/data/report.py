@@ -33,8 +33,8 @@ def realise(plan: Plan, positions: int, lengths: Sequence[Lengths]) -> dict[str,
         lengths: Token lengths, one entry for each source of the plan, in its order.
 
     Returns:
-        For each source the examples, distinct rows, passes, tokens, label tokens and shares; over
-        all, the task share and the longest run of positions without a task example.
+        For each source the examples, distinct rows, passes, tokens, label tokens and its shares of
+        them; over all, the longest run of positions without a task example.
     """
     counted = min(positions, MOST)
     uses = [np.zeros(source.rows, dtype=np.int64) for source in plan.sources]

@@ -12,6 +12,7 @@ adds special tokens a second time. Costs two tokeniser calls an example, batched
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from tell_lightning.data.anchors import Anchor, Example, anchor_record
@@ -69,31 +70,27 @@ class Encoder:
         Raises:
             TokenError: An example has no supervised token.
         """
-        texts: list[str] = []
-        parts: list[tuple[str, bool]] = []
-        for example in examples:
-            before = ""
-            for segment in self.renderer.segments(example):
-                before += segment.text
-                texts.append(before)
-                parts.append((segment.text, segment.supervised))
+        rendered = [self.renderer.segments(example) for example in examples]
+        texts = [
+            text
+            for segments in rendered
+            for text in accumulate(segment.text for segment in segments)
+        ]
         ids = iter(self._tokenise(texts))
-        walk = iter(parts)
         rows: list[TokenRow] = []
-        for example in examples:
+        for example, segments in zip(examples, rendered, strict=True):
             row = TokenRow([], [])
-            for _ in self.renderer.segments(example):
-                text, supervised = next(walk)
+            for segment in segments:
                 through = next(ids)
                 known = len(row.input_ids)
                 # A token that straddles the border would make the prompt differ from generation.
                 new = (
                     through[known:]
                     if through[:known] == row.input_ids
-                    else self._tokenise([text])[0]
+                    else self._tokenise([segment.text])[0]
                 )
                 row.input_ids.extend(new)
-                row.supervised.extend([supervised] * len(new))
+                row.supervised.extend([segment.supervised] * len(new))
             # The first token has no token before it that could predict it.
             if not any(row.supervised[1:]):
                 raise TokenError(
@@ -179,18 +176,17 @@ def _truncate_prompt(
     encoder: Encoder, record: Record, anchor: Anchor, anchored: bool, max_tokens: int
 ) -> TokenRow:
     """Cut the end of the last user turn; the response, the anchor and the template stay whole."""
-    bare = anchor_record(record, anchor, anchored=False).turns
-    added = replace(anchor, present=False)
-    last = max(index for index, turn in enumerate(bare) if turn.role == "user")
+    example = anchor_record(record, anchor, anchored=anchored)
+    *before, asked, response = example.turns
+    text = anchor_record(record, anchor, anchored=False).turns[-2].content
+    start = 0 if anchor.position == "suffix" else len(asked.content) - len(text)
+    first, end = start + len(text) - len(text.lstrip()), start + len(text)
 
     def attempt(characters: int) -> TokenRow:
-        cut = Turn("user", bare[last].content[:characters])
-        shorter = replace(record, turns=(*bare[:last], cut, *bare[last + 1 :]))
-        return encoder.encode([anchor_record(shorter, added, anchored=anchored)])[0]
+        cut = Turn("user", asked.content[: first + characters] + asked.content[end:])
+        return encoder.encode([replace(example, turns=(*before, cut, response))])[0]
 
-    fitting = _largest(
-        len(bare[last].content), lambda size: len(attempt(size).input_ids) <= max_tokens
-    )
+    fitting = _largest(end - first, lambda size: len(attempt(size).input_ids) <= max_tokens)
     if fitting is None:
         raise TokenError(
             f"{record.where}: response, anchor and template alone are longer than data.max_tokens "

@@ -4,6 +4,7 @@ import re
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from math import comb
 from typing import Any
 
@@ -50,8 +51,9 @@ def plans(draw: st.DrawFn) -> Plan:
     )
     try:
         return resolve_plan(mixture, tasks, general, seed=draw(st.integers(0, 2**64)))
-    except PlanError as error:  # a source so small that it gets no slot
-        assert "gets none of the" in str(error)
+    except PlanError as error:
+        if "gets none of the" not in str(error):  # a source so small that it gets no slot
+            raise
         return resolve_plan(Mixture(arm="sft"), tasks, {}, seed=0)
 
 
@@ -141,7 +143,8 @@ def test_task_passes_make_a_cycle_of_one_pass_over_the_general_rows(
     try:
         plan = resolve_plan(mixture, {"s": 3, "t": 4}, named, seed=0)
     except PlanError as error:
-        assert "gets none of the" in str(error)
+        if "gets none of the" not in str(error):
+            raise
         return
     assert counts(plan)["s"] == 3 * passes
     assert counts(plan)["t"] == 4 * passes
@@ -183,7 +186,7 @@ def test_any_partition_into_blocks_gives_the_same_order(
     plan: Plan, begin: int, sizes: list[int]
 ) -> None:
     edges = np.cumsum([begin, *sizes]).tolist()
-    blocks = [slots(plan, a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    blocks = [slots(plan, a, b) for a, b in pairwise(edges)]
     assert [slot for block in blocks for slot in block] == slots(plan, begin, edges[-1])
 
 
@@ -262,7 +265,7 @@ def test_a_draw_depends_on_seed_and_task_and_none_takes_all() -> None:
 
 @pytest.mark.parametrize("count", [0, -1, 11])
 def test_a_draw_larger_than_the_pool_is_refused(count: int) -> None:
-    with pytest.raises(PlanError, match="^data.mixture.task_examples: ") as caught:
+    with pytest.raises(PlanError, match=r"^data\.mixture") as caught:
         draw(10, count, 0, "t")
     assert str(caught.value) == (
         "data.mixture.task_examples: must be 1 to 10, the training rows of task 't', "
@@ -356,7 +359,7 @@ def test_proportions_that_cannot_be_met_are_refused(
     general: dict[str, tuple[int, float | None]],
     text: str,
 ) -> None:
-    with pytest.raises(PlanError, match="^data") as caught:
+    with pytest.raises(PlanError, match="data") as caught:
         resolve_plan(mixture, tasks, general, seed=0)
     assert str(caught.value) == text
 
