@@ -57,6 +57,7 @@ def _wandb_logger(
     mode = os.environ.get("WANDB_MODE")
     if mode == "disabled" or not _is_rank_zero():
         return None
+    os.environ.setdefault("WANDB_SILENT", "true")  # also hides advice on what Lightning passes
     import wandb
 
     def logger(*, offline: bool) -> WandbLogger:
@@ -92,6 +93,8 @@ def _wandb_logger(
             return None
     if offline:
         rank_zero_info(f"W&B: offline; send it with `wandb sync {folder.path}/wandb/offline-run-*`")
+    else:
+        rank_zero_info(f"W&B: {made.experiment.url}")
     return made
 
 

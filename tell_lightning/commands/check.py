@@ -11,12 +11,11 @@ import difflib
 import io
 import re
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib.resources import files
 from importlib.util import find_spec
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +23,23 @@ import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 from tell_lightning.callbacks.settings import EvalSettings, RunSettings
+from tell_lightning.commands.config_files import ConfigError as ConfigError
+from tell_lightning.commands.config_files import config_paths, locate, read_config
 from tell_lightning.data.anchors import Anchor
 from tell_lightning.data.records import Fields, Rows
 from tell_lightning.data.settings import DataSettings, General, Task
-from tell_lightning.errors import TellError
 from tell_lightning.metrics.settings import Floor, Scoring
 from tell_lightning.model.settings import ModelSettings
 
 DEFAULT = str(files("tell_lightning") / "default.yaml")
+Files = Mapping[str, Mapping[str, Any]]
+USAGE = {
+    "fit": "fit [-c FILE]... [--resume RUN] [--KEY=VALUE]...",
+    "plan": "plan [-c FILE]... [--show N] [--KEY=VALUE]...",
+    "validate": "validate RUN [--KEY=VALUE]...",
+    "test": "test RUN [--KEY=VALUE]...",
+}
 SECTIONS = {"run": RunSettings, "data": DataSettings, "model": ModelSettings, "eval": EvalSettings}
-
-
-class ConfigError(TellError):
-    """A configuration that cannot be read or does not fit together."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,9 @@ def check(arguments: list[str]) -> Config:
     """
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = _parser()
-    missing = [path for path in config_paths(arguments) if not Path(path).is_file()]
-    if missing:
-        raise ConfigError(
-            f"-c: must name a configuration file, got '{missing[0]}', which is not there "
-            f"(looked in {Path.cwd()}). Check the path."
-        )
+    given = {path: read_config(path) for path in config_paths(arguments)}
+    # What is typed wins over the files, so that a mistake is looked for there first.
+    given[""] = {argument.lstrip("-").partition("=")[0]: None for argument in arguments}
     says = io.StringIO()
     try:
         with contextlib.redirect_stderr(says):
@@ -77,7 +77,7 @@ def check(arguments: list[str]) -> Config:
             made = parser.instantiate_classes(parsed)
     except SystemExit as error:
         keys = parser.get_defaults(skip_validation=True).keys()
-        raise ConfigError(_reason(says.getvalue(), keys)) from error
+        raise ConfigError(_reason(says.getvalue(), keys, given)) from error
     values = yaml.safe_load(parser.dump(parsed, skip_none=False))
     values["trainer"] = {key: v for key, v in values["trainer"].items() if v is not None}
     config = Config(
@@ -94,17 +94,8 @@ def print_help(verb: str) -> None:
     """Print every key with its type, its default and what it means."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = _parser()
-    parser.prog = f"python -m tell_lightning {verb}"
+    parser.usage = f"python -m tell_lightning {USAGE[verb]}"
     parser.print_help()
-
-
-def config_paths(arguments: list[str]) -> list[str]:
-    """Return the files given by -c or --config."""
-    paths = [
-        argument.partition("=")[2] for argument in arguments if argument.startswith("--config=")
-    ]
-    pairs = pairwise(arguments)
-    return paths + [value for flag, value in pairs if flag in {"-c", "--config"}]
 
 
 def _parser() -> ArgumentParser:
@@ -191,33 +182,44 @@ def _type(annotation: ast.expr) -> Any:
     return typing.Optional[eval(text, {"__builtins__": {}}, known)]  # noqa: UP045
 
 
-def _reason(text: str, keys: Iterable[str]) -> str:
+def _reason(text: str, keys: Iterable[str], files: Files) -> str:
     """Bring what jsonargparse prints into our form of an error."""
     flat = " ".join(text.split())
-    inside = re.search(r'Parser key "([^"]+)"', flat)
-    place = f"{inside[1]}." if inside else ""
+    inside = ".".join(re.findall(r'Parser key "([^"]+)"', flat))
+    place = f"{inside}." if inside else ""
     if found := re.search(r"Group '([^']+)' does not accept option '([^']+)'", flat):
-        return _unknown(f"{found[1]}.{found[2]}", keys)
+        return _unknown(f"{place}{found[1]}.{found[2]}", keys, files)
     if found := re.search(r"Option '([^']+)' is not accepted", flat):
-        return _unknown(place + found[1], keys)
+        return _unknown(place + found[1], keys, files)
     if found := re.search(r"[Uu]nrecognized arguments: (\S+)", flat):
-        return _unknown(found[1].lstrip("-").partition("=")[0], keys)
+        return _unrecognised(found[1], keys, files)
     value = re.search(r"(?:Got|Given) value: (.+?)(?: Given|$)", flat)
     if inside and value:
         types = re.findall(r"Expected an? (.+?)(?= Got| - |\. | Given|$)", flat)
         wanted = " or ".join(dict.fromkeys(_type_name(name) for name in types)) or "of its type"
-        return f"{inside[1]}: must be {wanted}, got {value[1]}. See `fit --help`."
-    reason = flat.partition("error: ")[2] or flat
-    return f"configuration: {reason or 'could not be read'}"
+        where = ": ".join(part for part in locate(inside, files) if part)
+        return f"{where}: must be {wanted}, got {value[1]}. See `fit --help`."
+    reason = flat.partition("error: ")[2] or flat or "could not be read"
+    return f"configuration: must fit together, got: {reason}. See `fit --help`."
 
 
-def _unknown(key: str, keys: Iterable[str]) -> str:
+def _unrecognised(argument: str, keys: Iterable[str], files: Files) -> str:
+    if argument.startswith("-"):
+        return _unknown(argument.lstrip("-").partition("=")[0], keys, files)
+    return (
+        f"command line: options must start with '--', got '{argument}'. "
+        "Write --KEY=VALUE for a key, -c FILE for a configuration."
+    )
+
+
+def _unknown(key: str, keys: Iterable[str], files: Files) -> str:
     paths = {path.rpartition(".")[2]: path for path in keys} | {n: n for n in _nested_fields()}
     known = {part for path in paths.values() for part in path.split(".")}
     wrong = next((part for part in key.split(".") if part not in known), key.rpartition(".")[2])
     close = [paths.get(name, name) for name in difflib.get_close_matches(wrong, known, n=1)]
     advice = f"Did you mean '{close[0]}'?" if close else "See `fit --help` for the keys."
-    return f"{key}: must be a key of the configuration, got '{wrong}'. {advice}"
+    where = ": ".join(part for part in locate(key, files) if part)
+    return f"{where}: must be a key of the configuration, got '{wrong}'. {advice}"
 
 
 def _nested_fields() -> set[str]:

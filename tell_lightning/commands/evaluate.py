@@ -34,7 +34,6 @@ def test(arguments: list[str]) -> None:
 
 def _evaluate(verb: str, split: str, arguments: list[str]) -> None:
     if {"-h", "--help"} & set(arguments):
-        print(f"usage: {verb} RUN [--KEY=VALUE]...\n")
         print_help(verb)
         return
     if not arguments or arguments[0].startswith("-"):

@@ -34,7 +34,6 @@ def plan(arguments: list[str]) -> None:
         arguments: What follows the verb on the command line.
     """
     if {"-h", "--help"} & set(arguments):
-        print("usage: plan [-c FILE]... [--show N] [--KEY=VALUE]...\n")
         print_help("plan")
         return
     shown, options = take_option(arguments, "--show")

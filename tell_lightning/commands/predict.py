@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 from tell_lightning.callbacks.folder import existing_folder
 from tell_lightning.commands.check import Config, ConfigError, check
@@ -56,10 +56,19 @@ def predict(arguments: list[str]) -> None:
         _answer(request, output)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Reports a mistake in our form."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what `main` prints."""
+        raise ConfigError(f"predict: {message}. See `predict --help`.")
+
+
 def _parse(arguments: list[str]) -> argparse.Namespace:
     assert __doc__ is not None
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m tell_lightning predict",
+        allow_abbrev=False,
         description=__doc__.split("\n\n")[0],
         epilog=__doc__.rsplit("\n\n", 1)[1],
     )

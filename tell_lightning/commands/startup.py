@@ -13,6 +13,9 @@ ADVERTS = (
     "TPU available",
     "val_check_interval=1",
     "Seed set to",
+    "`Trainer.fit` stopped",
+    "Restoring states from the checkpoint",
+    "Restored all states from the checkpoint",
 )
 """Parts of Lightning's messages that tell a user of ours nothing."""
 
@@ -51,6 +54,9 @@ def quieten() -> None:
         ".*LeafSpec.*",  # torch 2.13 of Lightning 2.6
         ".*is_gradient_checkpointing.*",  # transformers 5 of PEFT 0.21
         ".*does not have many workers.*",  # reading rows from memory needs none
+        ".*sync_dist=True.*",  # what we log is equal on all ranks already
+        ".*ended before the epoch ended.*",  # the data module keeps the position
+        ".*Checkpoint directory .* exists and is not empty.*",  # so it is on resume
     ):
         warnings.filterwarnings("ignore", message=message)
 
