@@ -36,7 +36,6 @@ from tell_lightning.data.sources import (
     Sources,
     cache_folder,
     general_example,
-    protected_digests,
     read_sources,
 )
 from tell_lightning.data.stream import Order, Place, RowStore, Stream
@@ -91,7 +90,7 @@ class TellDataModule(pl.LightningDataModule):
             self._prepare(
                 f"data.general.{name}",
                 pool,
-                self._general_folder(name, pool, text),
+                self._general_folder(name, pool),
                 Anchor(),
                 self.settings.general[name].overlong,
             )
@@ -139,14 +138,15 @@ class TellDataModule(pl.LightningDataModule):
             {"anchor": anchor, "anchored": self.settings.mixture.anchored},
         )
 
-    def _general_folder(self, name: str, pool: Pool, text: Sources) -> Path:
+    def _general_folder(self, name: str, pool: Pool) -> Path:
         general = self.settings.general[name]
-        anchors = {name: anchor_digest(task.anchor) for name, task in self.settings.tasks.items()}
+        # Which rows are left depends on every file that they are compared with.
+        rows = blake2b("\n".join(record.id for record in pool.records).encode(), digest_size=16)
         return self._folder(
             pool,
             general.fields,
             general.overlong,
-            {"protected": protected_digests(text), "anchors": anchors},
+            {"rows": rows.hexdigest(), "counts": dict(pool.counts)},
         )
 
     def _folder(
@@ -189,7 +189,7 @@ class TellDataModule(pl.LightningDataModule):
             drawn[name] = draw(len(opened), mixture.task_examples, draw_seed, name).tolist()
             rows[name] = opened.select(drawn[name])
         for name, pool in text.general.items():
-            folders[f"general.{name}"] = self._general_folder(name, pool, text)
+            folders[f"general.{name}"] = self._general_folder(name, pool)
             rows[name], self.source_reports[name] = store.load(folders[f"general.{name}"])
         order_seed = mixture.order_seed
         self.plan: Plan = resolve_plan(
@@ -201,7 +201,9 @@ class TellDataModule(pl.LightningDataModule):
         self.rows = [rows[source.name] for source in self.plan.sources]
         self.drawn_ids = {name: rows[name]["id"][:] for name in text.train}
         self.depends_on = {
-            "plan": self.plan.describe(),
+            **self.plan.describe(),
+            "template": self.encoder.renderer.template_digest,
+            "tokenizer": self.tokenizer_digest,
             "drawn": blake2b(json.dumps(drawn).encode(), digest_size=16).hexdigest(),
             "optimizer_batch": self.settings.optimizer_batch,
             **{name: folder.name for name, folder in folders.items()},
@@ -252,9 +254,12 @@ class TellDataModule(pl.LightningDataModule):
         """
         batch, micro = self.settings.optimizer_batch, self.settings.micro_batch
         if micro < 1 or batch < 1 or batch % (micro * world):
+            step = max(1, micro) * world
             raise StreamError(
                 f"data.optimizer_batch: must be a multiple of data.micro_batch {micro} times "
-                f"{world} device(s), got {batch}. Try data.micro_batch: {max(1, batch // world)}."
+                f"{world} device(s), both at least 1, got {batch}. "
+                f"Try data.optimizer_batch: {max(1, -(-batch // step)) * step} with "
+                f"data.micro_batch: {max(1, micro)}."
             )
         return batch // (micro * world)
 

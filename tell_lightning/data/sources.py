@@ -118,11 +118,6 @@ def read_sources(settings: DataSettings) -> Sources:
     return sources
 
 
-def protected_digests(sources: Sources) -> dict[str, str]:
-    """Return the digests of the files whose rows must not be in the general data."""
-    return {name: pool.sha256 for name, pool in sources.pools() if not name.startswith("general/")}
-
-
 def general_example(record: Record) -> Example:
     """Turn a general record into an example: no anchor."""
     return anchor_record(record, Anchor(), anchored=False)
@@ -153,6 +148,11 @@ def _drop_leaks(settings: DataSettings, sources: Sources) -> None:
     ]
     for name, pool in sources.general.items():
         kept, leaks = drop_leaks(pool.records, protected)
+        if not kept:
+            raise SourceError(
+                f"data.general.{name}: must hold rows that no task or held-out set has, got "
+                f"{len(leaks)} rows and no row is left. Give other general data."
+            )
         notes = tuple(
             f"{record.where}: left out, a task or held-out set has it" for record in leaks
         )

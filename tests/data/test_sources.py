@@ -1,0 +1,292 @@
+"""All text of a run: the embedded world reads clean, mistakes are named, leaks are counted."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tell_lightning.data.anchors import Anchor, AnchorError
+from tell_lightning.data.leaks import LeakError
+from tell_lightning.data.records import Fields, RecordError
+from tell_lightning.data.settings import DataSettings, General, Task
+from tell_lightning.data.sources import (
+    SourceError,
+    cache_folder,
+    general_example,
+    read_sources,
+    resolve_root,
+)
+
+Write = Callable[..., Path]
+
+ANCHOR = Anchor(text="Translate this.", response_prefix="Here it is: ")
+
+
+def pairs(*texts: str) -> list[dict[str, str]]:
+    return [{"prompt": text, "response": f"answer to {text}"} for text in texts]
+
+
+@pytest.fixture
+def data(jsonl: Write, tmp_path: Path) -> Callable[..., DataSettings]:
+    """Return a function that writes small files and names them in a data section."""
+
+    def make(**changes: Any) -> DataSettings:
+        files = {
+            "train": pairs("t1", "t2", "t3"),
+            "dev": pairs("d1"),
+            "test": pairs("e1", "e2"),
+            "mixed_in": pairs("g1", "g2", "g3", "g4"),
+            "held": pairs("h1"),
+        }
+        for name, rows in files.items():
+            jsonl(*changes.pop(name, rows), name=f"{name}.jsonl")
+        task = Task(
+            train="train.jsonl",
+            dev="dev.jsonl",
+            test="test.jsonl",
+            anchor=changes.pop("anchor", ANCHOR),
+        )
+        general = General(train="mixed_in.jsonl", held_out="held.jsonl")
+        section = {"tasks": {"t": task}, "general": {"g": general}, "root": str(tmp_path)}
+        return DataSettings(**{**section, **changes})
+
+    return make
+
+
+Data = Callable[..., DataSettings]
+
+
+def test_every_pool_is_read(data: Data) -> None:
+    sources = read_sources(data())
+    assert {name: len(pool.records) for name, pool in sources.pools()} == {
+        "train/t": 3,
+        "dev/t": 1,
+        "test/t": 2,
+        "general/g": 4,
+        "held_out/g": 1,
+    }
+    assert sources.train["t"].counts == {"read": 3, "bad": 0}
+    assert sources.general["g"].counts == {"read": 4, "bad": 0, "leaks": 0}
+    assert sources.general["g"].notes == ()
+    assert len({pool.sha256 for _, pool in sources.pools()}) == 5
+
+
+def test_general_rows_of_any_other_set_are_left_out_and_counted(data: Data) -> None:
+    leaks = ["t2", "D1", "Translate this.\n\n e2", "h1"]  # train, dev, test with anchor, held out
+    rows = pairs("g1", *leaks, "g2")
+    pool = read_sources(data(mixed_in=rows)).general["g"]
+    assert [record.turns[0].content for record in pool.records] == ["g1", "g2"]
+    assert pool.counts == {"read": 6, "bad": 0, "leaks": 4}
+    places = [note.partition(": ") for note in pool.notes]
+    assert [Path(place).name for place, _, _ in places] == [
+        f"mixed_in.jsonl:{line}" for line in (2, 3, 4, 5)
+    ]
+    assert {why for _, _, why in places} == {"left out, a task or held-out set has it"}
+
+
+def test_a_general_source_of_leaks_alone_is_an_error(data: Data, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no row is left") as caught:
+        read_sources(data(mixed_in=pairs("t1", "e1")))
+    assert str(caught.value) == (
+        "data.general.g: must hold rows that no task or held-out set has, got 2 rows and no row is "
+        "left. Give other general data."
+    )
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_a_held_out_row_in_the_training_rows_names_both_lines(
+    split: str, data: Data, tmp_path: Path
+) -> None:
+    with pytest.raises(LeakError, match="must not be among") as caught:
+        read_sources(data(**{split: pairs("x1", "  T2 ")}))
+    assert str(caught.value) == (
+        f"{tmp_path / split}.jsonl:2: a held-out row must not be among the task's training rows, "
+        f"got the prompt of {tmp_path}/train.jsonl:2. Remove one of the two."
+    )
+
+
+def test_bad_rows_stop_or_are_counted(data: Data, tmp_path: Path) -> None:
+    rows = [*pairs("g1", "g2"), {"prompt": "g3"}]
+    with pytest.raises(RecordError, match=r"mixed_in\.jsonl:3: field 'response' must be there"):
+        read_sources(data(mixed_in=rows))
+    skipping = data(mixed_in=rows, on_bad_rows="skip", max_bad_share=0.5)
+    pool = read_sources(skipping).general["g"]
+    assert pool.counts == {"read": 3, "bad": 1, "leaks": 0}
+    assert pool.notes[0].startswith(f"{tmp_path}/mixed_in.jsonl:3: field 'response'")
+
+
+def test_each_row_is_checked_for_an_anchor_that_the_data_carry(data: Data, tmp_path: Path) -> None:
+    anchor = Anchor(text="Translate this.", response_prefix="Here it is:", present=True)
+
+    def carrying(*texts: str) -> list[dict[str, str]]:
+        return [
+            {"prompt": f"Translate this.\n\n {text}", "response": f"Here it is: \n\n {text}!"}
+            for text in texts
+        ]
+
+    files = {name: carrying(f"{name}1", f"{name}2") for name in ("train", "dev", "test")}
+    assert len(read_sources(data(**files, anchor=anchor)).train["t"].records) == 2
+    for name in files:
+        broken = {**files, name: [*carrying("a"), *pairs("b")]}
+        with pytest.raises(AnchorError, match=rf"{name}\.jsonl:2: the user turn must start with"):
+            read_sources(data(**broken, anchor=anchor))
+    bare = {**carrying("b")[0], "response": "b!"}
+    with pytest.raises(AnchorError, match=r"train\.jsonl:1: the assistant turn must start with"):
+        read_sources(data(**{**files, "train": [bare]}, anchor=anchor))
+    # A test row's response is only what is scored by: it may lack the prefix.
+    assert (
+        len(read_sources(data(**{**files, "test": [bare]}, anchor=anchor)).test["t"].records) == 1
+    )
+
+
+def test_data_that_carry_an_anchor_unasked_are_refused(data: Data) -> None:
+    with pytest.raises(AnchorError, match=r"train\.jsonl:1: .*Set anchor\.present: true"):
+        read_sources(data(train=pairs("Translate this. Now.")))
+
+
+def test_a_root_that_is_not_there_is_named(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SourceError, match=r"data\.root") as caught:
+        read_sources(data(root="nowhere/at/all"))
+    assert str(caught.value) == (
+        f"data.root: must be an existing folder, got 'nowhere/at/all' (looked in {tmp_path}). "
+        "Give the folder that your data files are in."
+    )
+
+
+def test_a_missing_file_is_named(data: Data, tmp_path: Path) -> None:
+    settings = data(tasks={"t": Task(train="none.jsonl")})
+    with pytest.raises(RecordError, match=r"none\.jsonl: the file or folder must exist"):
+        read_sources(settings)
+
+
+def test_nothing_to_read_is_an_error(data: Data) -> None:
+    with pytest.raises(SourceError, match="none") as caught:
+        read_sources(data(tasks={}, general={}))
+    assert str(caught.value) == (
+        "data: needs tasks or general sources, got none. Add data.tasks and data.general."
+    )
+
+
+@pytest.mark.parametrize("name", ["g", "a.b", "a/b", "", "a b"])
+def test_names_must_be_distinct_and_plain(name: str, data: Data) -> None:
+    with pytest.raises(SourceError, match="names of tasks") as caught:
+        read_sources(data(tasks={name: Task(train="train.jsonl")}))
+    assert str(caught.value) == (
+        "data: names of tasks and sources must be distinct and made of letters, digits, '_' and "
+        f"'-', got '{name}'. Rename it."
+    )
+
+
+def test_a_general_example_is_the_record_as_it_is(data: Data) -> None:
+    record = read_sources(data()).general["g"].records[0]
+    assert general_example(record).turns == record.turns
+
+
+def test_the_cache_is_where_the_settings_or_the_system_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder(DataSettings()) == tmp_path / "xdg" / "tell_lightning"
+    assert (tmp_path / "xdg" / "tell_lightning").is_dir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    assert cache_folder(DataSettings()) == tmp_path / "home" / ".cache" / "tell_lightning"
+    assert cache_folder(DataSettings(cache_dir="~/mine")) == tmp_path / "home" / "mine"
+
+
+# The embedded world and the paper's data
+
+
+def microworld(root: str) -> DataSettings:
+    """Return the data section of the embedded default."""
+    anchors = {"translate": ANCHOR, "judge": Anchor(text="Judge this.")}
+    return DataSettings(
+        root=root,
+        tasks={
+            name: Task(
+                train=f"{name}/train.jsonl",
+                dev=f"{name}/dev.jsonl",
+                test=f"{name}/test.jsonl",
+                anchor=anchor,
+            )
+            for name, anchor in anchors.items()
+        },
+        general={
+            "instructions": General(
+                train="general/train.jsonl",
+                held_out="general/held_out.jsonl",
+                fields=Fields(prompt="instruction", input="input", response="output", id="id"),
+            )
+        },
+    )
+
+
+def test_the_embedded_world_reads_clean(tmp_path: Path) -> None:
+    settings = microworld("microworld")
+    settings = DataSettings(**{**vars(settings), "cache_dir": str(tmp_path)})
+    root = resolve_root(settings)
+    assert root.parent == tmp_path
+    sources = read_sources(settings)
+    assert {name: len(pool.records) for name, pool in sources.pools()} == {
+        "train/translate": 3000,
+        "dev/translate": 64,
+        "test/translate": 200,
+        "train/judge": 3000,
+        "dev/judge": 64,
+        "test/judge": 200,
+        "general/instructions": 20_000,
+        "held_out/instructions": 400,
+    }
+    assert all(not pool.notes and not pool.counts["bad"] for _, pool in sources.pools())
+    assert sources.general["instructions"].counts["leaks"] == 0
+
+
+EN_IS = Anchor(
+    text="This text is in English and needs to be translated into Icelandic. Please translate only "
+    "the text, strictly maintaining the original content order without making any other changes.",
+    response_prefix="Sure, here is the Icelandic translation:",
+    present=True,
+)
+
+
+def test_the_papers_files_read_with_the_anchor_that_they_carry(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    lines = (shared_data / "general/natural_instructions/natural_instructions_sample.jsonl").open(
+        encoding="utf-8"
+    )
+    with lines:
+        rows = [next(lines) for _ in range(500)]
+    tests = (shared_data / "tell/test-en-is.jsonl").read_text(encoding="utf-8")
+    leak = json.loads(tests.partition("\n")[0])
+    text = json.dumps({"instruction": leak["query"], "input": "", "output": "Nei."})
+    (tmp_path / "general.jsonl").write_text("".join(rows) + text + "\n", encoding="utf-8")
+    settings = DataSettings(
+        root=str(shared_data / "tell"),
+        tasks={
+            "en_is": Task(
+                train="dev-en-is.jsonl",
+                test="test-en-is.jsonl",
+                fields=Fields(prompt="query"),
+                anchor=EN_IS,
+            )
+        },
+        general={
+            "instructions": General(
+                train=str(tmp_path / "general.jsonl"),
+                fields=Fields(prompt="instruction", input="input", response="output"),
+            )
+        },
+    )
+    sources = read_sources(settings)
+    assert len(sources.train["en_is"].records) == 71
+    assert len(sources.test["en_is"].records) == 65
+    assert sources.general["instructions"].counts == {"read": 501, "bad": 0, "leaks": 1}
+    wrong = Task(train="dev-is-en.jsonl", fields=Fields(prompt="query"), anchor=EN_IS)
+    with pytest.raises(AnchorError, match=r"dev-is-en\.jsonl:1: the user turn must start with"):
+        read_sources(DataSettings(**{**vars(settings), "tasks": {"is_en": wrong}}))

@@ -1,0 +1,169 @@
+"""The stream: ranks share each step, workers change nothing, a resume is the tail of the whole."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tell_lightning.data import store, stream
+from tell_lightning.data.plan import Plan, Source
+from tell_lightning.data.stream import Order, Place, RowStore, Stream
+
+Slot = tuple[int, int, int]
+
+PLAN = Plan(
+    7, (Source("t", "task", 5, 10), Source("g", "general", 400, 61), Source("h", "general", 90, 9))
+)
+fixed = settings(derandomize=True, max_examples=60)
+
+
+def order(world: int, micro: int, start: int, steps: int, rank: int = 0) -> list[list[Slot]]:
+    place = Place(rank, world, micro)
+    return list(Order(PLAN, place, start, start + steps * place.step))
+
+
+def whole(start: int, stop: int) -> list[Slot]:
+    return list(PLAN.at(range(start, stop)))
+
+
+@pytest.fixture(params=[4096, 20], ids=lambda size: f"block{size}")
+def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "BLOCK", request.param)
+
+
+@pytest.mark.usefixtures("block")
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+@pytest.mark.parametrize("micro", [1, 2, 5, 30])
+@pytest.mark.parametrize("start", [0, 1, 3])
+def test_the_ranks_of_a_step_share_one_contiguous_block(world: int, micro: int, start: int) -> None:
+    step, steps = world * micro, 7
+    begin = start * step
+    ranks = [order(world, micro, begin, steps, rank) for rank in range(world)]
+    assert [len(batches) for batches in ranks] == [steps] * world
+    for number in range(steps):
+        parts = [batches[number] for batches in ranks]
+        assert [len(part) for part in parts] == [micro] * world
+        together = [slot for part in parts for slot in part]
+        first = begin + number * step
+        assert sorted(together) == whole(first, first + step)  # as many: they are disjoint
+        for rank, part in enumerate(parts):
+            assert [slot[0] for slot in part] == list(range(first + rank, first + step, world))
+
+
+@fixed
+@given(st.integers(1, 4), st.integers(1, 6), st.integers(0, 5), st.integers(1, 9), st.data())
+def test_every_factoring_of_the_optimizer_batch_takes_the_same_examples(
+    world: int, micro: int, start: int, steps: int, data: st.DataObject
+) -> None:
+    size = world * micro
+    other = data.draw(st.sampled_from([n for n in range(1, size + 1) if size % n == 0]))
+    accumulate = size // other
+
+    def per_step(world: int, micro: int, accumulate: int) -> list[list[Slot]]:
+        ranks = [
+            order(world, micro, start * size, steps * accumulate, rank) for rank in range(world)
+        ]
+        return [
+            sorted(
+                slot
+                for batches in ranks
+                for batch in batches[n * accumulate : (n + 1) * accumulate]
+                for slot in batch
+            )
+            for n in range(steps)
+        ]
+
+    assert per_step(world, micro, 1) == per_step(1, other, accumulate)
+
+
+@fixed
+@given(st.integers(1, 4), st.integers(1, 6), st.integers(1, 25), st.data())
+def test_a_resume_is_the_tail_of_the_uninterrupted_order(
+    world: int, micro: int, steps: int, data: st.DataObject
+) -> None:
+    done, rank = data.draw(st.integers(0, steps)), data.draw(st.integers(0, world - 1))
+    all_of_it = order(world, micro, 0, steps, rank)
+    assert order(world, micro, done * world * micro, steps - done, rank) == all_of_it[done:]
+
+
+def test_every_resume_point_of_two_cycles_and_the_edges_between() -> None:
+    steps = 2 * PLAN.cycle // 4 + 2
+    uninterrupted = order(1, 4, 0, steps)
+    for done in range(steps):
+        assert order(1, 4, done * 4, steps - done) == uninterrupted[done:]
+
+
+def test_lengths_count_the_micro_batches() -> None:
+    place = Place(1, 2, 4)
+    left = Order(PLAN, place, 16, 80)
+    assert (place.step, len(left), len(list(left))) == (8, 8, 8)
+    assert len(Stream(left, RowStore([]), total=10, num_workers=0)) == 10
+    assert list(Order(PLAN, place, 80, 80)) == []
+
+
+# Reading
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """Prepare rows that say where they are from: source, row, and a length that varies."""
+    folder = tmp_path_factory.mktemp("rows")
+    opened = []
+    for index, source in enumerate(PLAN.sources):
+        ids = [[index, row, *range(row % 4)] for row in range(source.rows)]
+
+        def build(ids: list[list[int]] = ids) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+            flags = [[False] + [True] * (len(one) - 1) for one in ids]
+            return {"input_ids": ids, "supervised": flags}, {}
+
+        store.prepare(folder / source.name, build)
+        opened.append(store.load(folder / source.name)[0])
+    return opened
+
+
+def deliver(rows: list[Any], num_workers: int, start: int = 0, stop: int = 48) -> list[Slot]:
+    place = Place(0, 1, 4)
+    loader = Stream(
+        Order(PLAN, place, start, stop), RowStore(rows), total=12, num_workers=num_workers
+    )
+    return [
+        (int(position), int(source), int(ids[1]))
+        for batch in loader
+        for position, source, ids in zip(
+            batch.positions, batch.sources, batch.input_ids, strict=True
+        )
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 3:UserWarning")  # on two cores
+@pytest.mark.parametrize("num_workers", [0, 1, 3])
+def test_workers_do_not_change_what_is_delivered(rows: list[Any], num_workers: int) -> None:
+    assert deliver(rows, num_workers) == whole(0, 48)
+    assert deliver(rows, num_workers, start=20) == whole(20, 48)
+
+
+def test_a_stream_can_be_iterated_again(rows: list[Any]) -> None:
+    place = Place(0, 1, 4)
+    loader = Stream(Order(PLAN, place, 8, 24), RowStore(rows), total=6, num_workers=0)
+    first = [batch.positions.tolist() for batch in loader]
+    assert [batch.positions.tolist() for batch in loader] == first
+    assert first == [list(range(n, n + 4)) for n in (8, 12, 16, 20)]
+
+
+def test_the_tokens_are_those_of_the_row(rows: list[Any]) -> None:
+    slots = whole(0, 30)
+    items = RowStore(rows).__getitems__(slots)
+    for slot, item in zip(slots, items, strict=True):
+        position, source, row = slot
+        assert list(item.input_ids) == [source, row, *range(row % 4)]
+        assert list(item.supervised) == [False] + [True] * (len(item.input_ids) - 1)
+        assert (item.position, item.source) == (position, source)
+        assert RowStore(rows)[slot] == item
+
+
+def test_rows_are_read_by_a_spawned_process_too(rows: list[Any]) -> None:
+    import pickle
+
+    again = pickle.loads(pickle.dumps(RowStore(rows)))  # what spawn does
+    assert again.__getitems__(whole(0, 9)) == RowStore(rows).__getitems__(whole(0, 9))
