@@ -38,7 +38,7 @@ def save_adapter(
         tokenizer.save_pretrained(str(draft))
         text = json.dumps(anchors.to_json(), indent=2, ensure_ascii=False) + "\n"
         (draft / "anchor.json").write_text(text, encoding="utf-8")
-        (draft / "README.md").write_text(_readme(settings, anchors), encoding="utf-8")
+        (draft / "README.md").write_text(_readme(model, settings, anchors), encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)
         os.chmod(draft, 0o755)
@@ -78,7 +78,10 @@ def _settle_config(path: Path, settings: ModelSettings) -> None:
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _readme(settings: ModelSettings, anchors: AnchorFile) -> str:
+def _readme(model: Any, settings: ModelSettings, anchors: AnchorFile) -> str:
+    options = {"revision": settings.revision, "dtype": str(model.dtype).removeprefix("torch.")}
+    arguments = [f'"{base_path(settings)}"']
+    arguments += [f'{name}="{value}"' for name, value in options.items() if value]
     lines = [
         "---",
         "library_name: peft",
@@ -97,7 +100,7 @@ def _readme(settings: ModelSettings, anchors: AnchorFile) -> str:
         "from peft import PeftModel",
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
         "",
-        f'base = AutoModelForCausalLM.from_pretrained("{base_path(settings)}")',
+        f"base = AutoModelForCausalLM.from_pretrained({', '.join(arguments)})",
         'model = PeftModel.from_pretrained(base, "adapter")',
         'tokenizer = AutoTokenizer.from_pretrained("adapter")',
         "```",

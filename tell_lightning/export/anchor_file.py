@@ -82,7 +82,9 @@ def read_anchor_file(folder: Path) -> AnchorFile:
             f"{folder}: an adapter folder holds anchor.json, got none. "
             "Give the adapter/ folder of a run."
         ) from error
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except TellError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:  # broken JSON is one
         raise AdapterFolderError(
             f"{path}: must be the file that `fit` wrote, got {error!r}. Export the adapter again."
         ) from error

@@ -53,9 +53,10 @@ def load_tokenizer(settings: ModelSettings) -> Any:
 
     # Batches are already tokenised when worker processes start.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    path = base_path(settings)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(base_path(settings), **_options(settings))
-    except (OSError, ValueError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(path, **_options(settings))
+    except (OSError, ValueError, KeyError) as error:
         raise _unavailable("tokenizer", settings, error) from error
     if tokenizer.eos_token_id is None:
         raise BaseModelError(
@@ -71,8 +72,10 @@ def load_base(settings: ModelSettings) -> Any:
     """Load the frozen base model.
 
     Raises:
-        BaseModelError: It cannot be loaded.
+        BaseModelError: It cannot be loaded, or weights are missing or of another shape, which
+            transformers would fill with random values.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -80,15 +83,25 @@ def load_base(settings: ModelSettings) -> Any:
     dtype = settings.dtype
     if dtype == "auto":
         dtype = "bfloat16" if torch.get_default_device().type == "cuda" else "float32"
+    path = base_path(settings)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            base_path(settings),
+        model, loaded = AutoModelForCausalLM.from_pretrained(
+            path,
             dtype=getattr(torch, dtype),
             attn_implementation=settings.attn_implementation,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are named below, with the missing ones
             **_options(settings),
         )
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise _unavailable("model", settings, error) from error
+    random = sorted({*loaded["missing_keys"], *(name for name, *_ in loaded["mismatched_keys"])})
+    if random:
+        raise BaseModelError(
+            f"model.base: the weights must be those that config.json describes, got {len(random)} "
+            f"missing or of another shape in '{settings.base}', such as {random[0]}. "
+            "Give a causal language model that `save_pretrained` wrote."
+        )
     model.requires_grad_(False)
     return model
 
@@ -99,7 +112,13 @@ def _options(settings: ModelSettings) -> dict[str, Any]:
 
 def _unavailable(what: str, settings: ModelSettings, error: Exception) -> BaseModelError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if "trust_remote_code" in str(error):
+        advice = "Read that code, and set model.trust_remote_code: true if you trust it."
+    elif Path(settings.base).expanduser().is_dir():
+        advice = "Give a folder that `save_pretrained` wrote in full."
+    else:
+        advice = "Check the name, model.revision and the network, or give a local folder."
     return BaseModelError(
-        f"model.base: the {what} of '{settings.base}' could not be loaded, got: {reason} "
-        "Check the name, model.revision and the network, or give a local folder."
+        f"model.base: the {what} of '{settings.base}' could not be loaded, got: "
+        f"{reason.rstrip('.:, ')}. {advice}"
     )

@@ -64,7 +64,9 @@ def add_adapters(base: Any, settings: LoraSettings, *, seed: int) -> Any:
         target_modules=targets,
         use_rslora=settings.rslora,
     )
-    with torch.random.fork_rng():
+    # By default every visible device is forked, and so woken up, by every rank.
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         return get_peft_model(base, config)
 

@@ -50,7 +50,9 @@ class TellModule(pl.LightningModule):
         seed = derive_key(self.seed, "init") if init_seed is None else init_seed
         self.model = add_adapters(load_base(self.settings), self.settings.lora, seed=seed)
         if self.settings.activation_checkpointing:
-            self.model.get_base_model().activation_checkpointing_enable()
+            base = self.model.get_base_model()
+            enable = getattr(base, "activation_checkpointing_enable", None)  # 5.23 renames it
+            (enable or base.gradient_checkpointing_enable)({"use_reentrant": False})
         # `from_pretrained` gives eval mode, in which checkpointing and dropout are silently off.
         self.model.train()
         self.parameter_count = count_parameters(self.model)
@@ -150,12 +152,17 @@ class TellModule(pl.LightningModule):
         Raises:
             AdapterError: The checkpoint holds other adapters than this configuration makes.
         """
-        differing = sorted(self.adapter_keys() ^ set(state_dict))
+        parameters = self.named_parameters()
+        wanted = {name: list(value.shape) for name, value in parameters if value.requires_grad}
+        found = {name: list(value.shape) for name, value in state_dict.items()}
+        names = sorted(wanted.keys() | found.keys())
+        differing = [name for name in names if wanted.get(name) != found.get(name)]
         if differing:
+            name = differing[0]
             raise AdapterError(
                 f"checkpoint: must hold the adapters that model.lora describes, got "
-                f"{len(differing)} differing names, such as {differing[0]}. "
-                "Use the configuration of the run that wrote it."
+                f"{len(differing)} that differ, such as {name} ({found.get(name, 'none')} instead "
+                f"of {wanted.get(name, 'none')}). Use the configuration of the run that wrote it."
             )
         return super().load_state_dict(state_dict, strict=False, assign=assign)
 

@@ -136,9 +136,7 @@ def test_an_example_without_labels_adds_no_gradient(
     with_labels, without = training.items()[2:4]
     without = without._replace(supervised=[False] * len(without.input_ids))
     parameters = list(model.parameters())
-    alone = torch.autograd.grad(
-        token_losses(model, collate([with_labels]))[0].sum(), parameters
-    )
+    alone = torch.autograd.grad(token_losses(model, collate([with_labels]))[0].sum(), parameters)
     both = torch.autograd.grad(
         token_losses(model, collate([with_labels, without]))[0].sum(), parameters
     )
@@ -166,9 +164,7 @@ def test_leaves_no_hook_behind(model: PreTrainedModel, batch: Batch) -> None:
 
 def test_sums_by_source() -> None:
     losses = torch.tensor([1.0, 2.0, 4.0, 8.0], requires_grad=True)
-    sums = sums_by_source(
-        losses, torch.tensor([0, 0, 1, 3]), torch.tensor([2, 0, 1, 2]), size=4
-    )
+    sums = sums_by_source(losses, torch.tensor([0, 0, 1, 3]), torch.tensor([2, 0, 1, 2]), size=4)
     # Example 2, the only one of source 1, has no supervised token.
     assert sums.tolist() == [[4, 1, 1], [0, 0, 0], [11, 3, 2], [0, 0, 0]]
     assert not sums.requires_grad

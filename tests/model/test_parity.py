@@ -142,4 +142,3 @@ def test_clipping_sees_the_scaled_gradients(training: ModuleType, llama_folder: 
 
 def _norm(gradients: Mapping[str, Tensor]) -> float:
     return float(torch.nn.utils.get_total_norm(list(gradients.values())))
-

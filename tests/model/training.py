@@ -66,26 +66,44 @@ class Rows:
         return {name: [getattr(self.items[r], name) for r in rows] for name in Item._fields}
 
 
+class Batches:
+    """A loader; Lightning would take a list for several loaders."""
+
+    def __init__(self, *batches: Batch) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.batches)
+
+
 class Data(pl.LightningDataModule):
     """The real stream over the fixed examples."""
 
-    loss_names = list(NAMES)
+    loss_names = NAMES
 
     def __init__(self, micro_batch: int) -> None:
         super().__init__()
         self.plan, self.micro_batch = Plan(), micro_batch
+        self.consumed = 0
 
     def train_dataloader(self) -> Stream:
         trainer = self.trainer
         assert trainer is not None
         place = Place(trainer.global_rank, trainer.world_size, self.micro_batch)
         micro_steps = trainer.max_steps * trainer.accumulate_grad_batches
-        order: Any = Order(self.plan, place, 0, micro_steps * place.step)  # type: ignore[arg-type]
+        plan: Any = self.plan
+        order = Order(plan, place, self.consumed, micro_steps * place.step)
         rows = RowStore([Rows(0), Rows(1)])
         return Stream(order, rows, total=micro_steps, num_workers=0)
 
-    def val_dataloader(self) -> list[Batch]:
-        return [batch_of([0, 1, 2]), batch_of([3, 4])]
+    def val_dataloader(self) -> Batches:
+        return Batches(batch_of([0, 1, 2]), batch_of([3, 4]))
+
+    def test_dataloader(self) -> Batches:
+        return Batches(batch_of([6]))
 
 
 class MeanOfMeans(TellModule):
@@ -135,10 +153,12 @@ class Watch(pl.Callback):
 
     gradients: list[dict[str, torch.Tensor]] = field(default_factory=list)
     lrs: list[float] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give B other values than its zeros, with which A would have no gradient."""
-        warm_up(pl_module)
+        if trainer.datamodule.consumed == 0:  # type: ignore[attr-defined]
+            warm_up(pl_module)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         def keep(optimizer: torch.optim.Optimizer, *_: Any) -> None:
@@ -147,6 +167,10 @@ class Watch(pl.Callback):
             self.gradients.append(gradients_of(pl_module))
 
         trainer.optimizers[0].register_step_post_hook(keep)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Keep what the micro-step was seeded with."""
+        self.seeds.append(torch.initial_seed())
 
 
 def warm_up(module: torch.nn.Module) -> None:
@@ -184,6 +208,7 @@ class Run:
     module: TellModule
     gradients: list[dict[str, torch.Tensor]]
     lrs: list[float]
+    seeds: list[int]
     logged: list[dict[str, float]]
 
 
@@ -195,10 +220,11 @@ def fit(
     kind: type[TellModule] = TellModule,
     ranks: int = 1,
     steps: int = 1,
+    checkpoint: Path | None = None,
     trainer: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Run:
-    """Train for a few optimizer steps."""
+    """Train for a few optimizer steps, from the start or from a checkpoint."""
     watch, metrics = Watch(), Metrics()
     options = {
         "accelerator": "cpu",
@@ -219,8 +245,12 @@ def fit(
     }
     runner = pl.Trainer(**{**options, **(trainer or {})})
     module = make_module(kind, base, **settings)
-    runner.fit(module, datamodule=Data(micro_batch))
-    return Run(runner, module, watch.gradients, watch.lrs, metrics.rows)
+    data = Data(micro_batch)
+    if checkpoint:
+        saved = torch.load(checkpoint, weights_only=True)
+        data.consumed = saved["global_step"] * micro_batch * accumulate * ranks
+    runner.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    return Run(runner, module, watch.gradients, watch.lrs, watch.seeds, metrics.rows)
 
 
 def main(base: str, out: str) -> None:

@@ -1,0 +1,82 @@
+"""`anchor.json`: it comes back as it was, and a spoilt one is named."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tell_lightning.data.anchors import AnchorError
+from tell_lightning.export.anchor_file import AdapterFolderError, AnchorFile, read_anchor_file
+
+
+def write(folder: Path, data: object) -> None:
+    text = json.dumps(data, ensure_ascii=False)
+    (folder / "anchor.json").write_text(text, encoding="utf-8")
+
+
+def test_comes_back_as_it_was(tmp_path: Path, anchors: AnchorFile) -> None:
+    write(tmp_path, anchors.to_json())
+    assert read_anchor_file(tmp_path) == anchors
+
+
+def test_a_folder_without_anchor_json(tmp_path: Path) -> None:
+    with pytest.raises(AdapterFolderError) as raised:
+        read_anchor_file(tmp_path)
+    assert str(raised.value) == (
+        f"{tmp_path}: an adapter folder holds anchor.json, got none. "
+        "Give the adapter/ folder of a run."
+    )
+
+
+def test_another_format(tmp_path: Path, anchors: AnchorFile) -> None:
+    write(tmp_path, {**anchors.to_json(), "format": 7})
+    with pytest.raises(AdapterFolderError) as raised:
+        read_anchor_file(tmp_path)
+    assert str(raised.value) == (
+        f"{tmp_path / 'anchor.json'}: format must be 1, got 7. "
+        "Use the version of tell_lightning that wrote it."
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[]",
+        b"7",
+        b'{"format": 1}',
+        b'{"format": 1, "tasks": []}',
+        b'{"format": 1, "tasks": {"a": 1}}',
+    ],
+)
+def test_a_broken_file(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "anchor.json").write_bytes(content)
+    with pytest.raises(AdapterFolderError) as raised:
+        read_anchor_file(tmp_path)
+    text = str(raised.value)
+    assert text.startswith(f"{tmp_path / 'anchor.json'}: must be the file that `fit` wrote, got ")
+    assert text.endswith("Export the adapter again.")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("max_new_tokens", "many"), ("fields", {"colour": "red"}), ("fields", None)],
+)
+def test_a_task_that_cannot_be_read(
+    tmp_path: Path, anchors: AnchorFile, key: str, value: object
+) -> None:
+    data = anchors.to_json()
+    data["tasks"]["judge"][key] = value
+    write(tmp_path, data)
+    with pytest.raises(AdapterFolderError, match="must be the file that `fit` wrote"):
+        read_anchor_file(tmp_path)
+
+
+def test_an_anchor_that_was_changed_by_hand(tmp_path: Path, anchors: AnchorFile) -> None:
+    data = anchors.to_json()
+    data["tasks"]["judge"]["anchor"]["text"] = "Other."
+    write(tmp_path, data)
+    with pytest.raises(AnchorError, match=r"tasks\.judge\.anchor: the digest must be"):
+        read_anchor_file(tmp_path)

@@ -1,0 +1,178 @@
+"""The base model and its tokenizer, and what is said when there is none."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedTokenizerFast
+
+from tell_lightning.model.base import BaseModelError, base_path, load_base, load_tokenizer
+from tell_lightning.model.settings import ModelSettings
+
+FOLDER_ADVICE = "Give a folder that `save_pretrained` wrote in full."
+HUB_ADVICE = "Check the name, model.revision and the network, or give a local folder."
+
+
+@pytest.fixture
+def folder(llama_folder: Path, tmp_path: Path) -> Path:
+    """A model folder to spoil."""
+    return shutil.copytree(llama_folder, tmp_path / "model")
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What HF_HUB_OFFLINE=1 does, which is read when huggingface_hub is imported."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+
+def message(load: Callable[[ModelSettings], object], base: Path | str, **settings: object) -> str:
+    with pytest.raises(BaseModelError) as raised:
+        load(ModelSettings(base=str(base), **settings))  # type: ignore[arg-type]
+    text = str(raised.value)
+    assert "\n" not in text
+    assert text.count("model.base:") == 1
+    return text
+
+
+# What is there
+
+
+def test_every_weight_is_frozen_and_float32_on_a_cpu(llama_folder: Path) -> None:
+    model = load_base(ModelSettings(base=str(llama_folder)))
+    assert not any(p.requires_grad for p in model.parameters())
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_settings_choose_type_and_attention(llama_folder: Path) -> None:
+    settings = ModelSettings(base=str(llama_folder), dtype="bfloat16", attn_implementation="eager")
+    model = load_base(settings)
+    assert model.dtype == torch.bfloat16
+    assert model.config._attn_implementation == "eager"
+
+
+def test_the_embedded_default_is_a_folder_as_any_other() -> None:
+    settings = ModelSettings()
+    assert (Path(base_path(settings)) / "config.json").is_file()
+    assert load_tokenizer(settings).eos_token_id is not None
+
+
+def test_padding_falls_back_to_the_end_token(llama_folder: Path) -> None:
+    tokenizer = load_tokenizer(ModelSettings(base=str(llama_folder)))
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id == 0
+
+
+def test_a_padding_token_of_its_own_is_kept(
+    tokenizer: PreTrainedTokenizerFast, folder: Path
+) -> None:
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "pad_token": "~"}))
+    loaded = load_tokenizer(ModelSettings(base=str(folder)))
+    assert loaded.pad_token_id == tokenizer.convert_tokens_to_ids("~") != loaded.eos_token_id
+
+
+# What is not
+
+
+@pytest.mark.parametrize("load", [load_base, load_tokenizer])
+def test_a_folder_without_config(load: Callable[[ModelSettings], object], folder: Path) -> None:
+    (folder / "config.json").unlink()
+    assert message(load, folder) == (
+        f"model.base: a model folder holds config.json, got '{folder}' without it. "
+        "Give a folder that `save_pretrained` wrote."
+    )
+
+
+@pytest.mark.parametrize("base", ["./gone", "/gone", "~/gone", "a/b/c"])
+def test_a_missing_folder(base: str) -> None:
+    assert message(load_base, base) == (
+        f"model.base: no such folder, got '{base}' (looked in {Path.cwd()}). "
+        "Give an existing folder or a Hugging Face hub id."
+    )
+
+
+@pytest.mark.parametrize("spoil", [lambda data: b"garbage" * 99, lambda data: data[:5000]])
+def test_corrupted_weights(folder: Path, spoil: Callable[[bytes], bytes]) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(spoil(weights.read_bytes()))
+    text = message(load_base, folder)
+    assert text.startswith(f"model.base: the model of '{folder}' could not be loaded, got: Error")
+    assert text.endswith(FOLDER_ADVICE)
+
+
+def test_no_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    text = message(load_base, folder)
+    assert "no file named model.safetensors" in text
+    assert text.endswith(FOLDER_ADVICE)
+
+
+def test_a_missing_weight_is_not_made_up(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.0.self_attn.q_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert message(load_base, folder) == (
+        "model.base: the weights must be those that config.json describes, got 1 missing or of "
+        f"another shape in '{folder}', such as model.layers.0.self_attn.q_proj.weight. "
+        "Give a causal language model that `save_pretrained` wrote."
+    )
+
+
+def test_weights_of_another_shape(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 128}))
+    text = message(load_base, folder)
+    assert "got 6 missing or of another shape" in text
+    assert "such as model.layers.0.mlp.down_proj.weight" in text
+
+
+def test_a_broken_config(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+    assert "is not a valid JSON file" in message(load_base, folder)
+
+
+@pytest.mark.parametrize("content", ["{", "{}"])
+def test_a_broken_tokenizer(folder: Path, content: str) -> None:
+    (folder / "tokenizer.json").write_text(content)
+    text = message(load_tokenizer, folder)
+    assert text.startswith(f"model.base: the tokenizer of '{folder}' could not be loaded, got: ")
+
+
+def test_a_tokenizer_without_an_end_token(folder: Path) -> None:
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    del config["eos_token"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    assert message(load_tokenizer, folder) == (
+        f"model.base: the tokenizer needs an end-of-text token, got none in '{folder}'. "
+        "Set eos_token in its tokenizer_config.json."
+    )
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("load", [load_base, load_tokenizer])
+@pytest.mark.parametrize("base", ["someone/their-model", "their-model"])
+def test_a_hub_model_without_a_network(load: Callable[[ModelSettings], object], base: str) -> None:
+    text = message(load, base)
+    assert f"of '{base}' could not be loaded, got: We couldn't connect" in text
+    assert text.endswith(HUB_ADVICE)
+
+
+def test_an_attention_kernel_that_is_not_installed(llama_folder: Path) -> None:
+    text = message(load_base, llama_folder, attn_implementation="flash_attention_2")
+    assert "FlashAttention2" in text
+
+
+def test_code_of_the_model_does_not_run_unless_asked(folder: Path) -> None:
+    assert not ModelSettings().trust_remote_code
+    config = {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    marker = folder / "has_run"
+    (folder / "own.py").write_text(f"open({str(marker)!r}, 'w').close()\n")
+    text = message(load_base, folder)
+    assert "contains custom code" in text
+    assert text.endswith("Read that code, and set model.trust_remote_code: true if you trust it.")
+    assert not marker.exists()
