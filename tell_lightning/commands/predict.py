@@ -61,13 +61,23 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise what `main` prints."""
-        raise ConfigError(f"predict: {message}. See `predict --help`.")
+        if "one of the arguments" in message:
+            raise ConfigError(
+                "predict: one of --run, --adapter and --base must be given, got none. "
+                "See `predict --help`."
+            )
+        got = message.removeprefix("unrecognized arguments: ")
+        raise ConfigError(f"predict: options must be known, got {got}. See `predict --help`.")
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     assert __doc__ is not None
     parser = _Parser(
         prog="python -m tell_lightning predict",
+        usage=(
+            "python -m tell_lightning predict (--run RUN | --adapter DIR | --base) [-c FILE]...\n"
+            "           [--task NAME] [--input FILE|-] [--output FILE]"
+        ),
         allow_abbrev=False,
         description=__doc__.split("\n\n")[0],
         epilog=__doc__.rsplit("\n\n", 1)[1],
