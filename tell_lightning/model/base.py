@@ -79,13 +79,14 @@ def load_base(settings: ModelSettings) -> Any:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    auto: Any = AutoModelForCausalLM
     dtype = settings.dtype
     if dtype == "auto":
         dtype = "bfloat16" if torch.get_default_device().type == "cuda" else "float32"
     path = base_path(settings)
     try:
-        model, loaded = AutoModelForCausalLM.from_pretrained(
+        model, loaded = auto.from_pretrained(
             path,
             dtype=getattr(torch, dtype),
             attn_implementation=settings.attn_implementation,

@@ -65,7 +65,8 @@ def add_adapters(base: Any, settings: LoraSettings, *, seed: int) -> Any:
         use_rslora=settings.rslora,
     )
     # By default every visible device is forked, and so woken up, by every rank.
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    cuda: Any = torch.cuda
+    devices = [cuda.current_device()] if cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         return get_peft_model(base, config)
@@ -87,15 +88,16 @@ def check_lora(settings: LoraSettings) -> None:
         )
 
 
-def linear_names(model: nn.Module) -> list[str]:
+def linear_names(model: Any) -> list[str]:
     """List the last part of the name of every linear layer but the output layer, sorted."""
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    kinds = (nn.Linear, *_other_linears())
+    from transformers.pytorch_utils import Conv1D
+
+    head = model.get_output_embeddings()
     return sorted(
         {
             name.rpartition(".")[2]
             for name, module in model.named_modules()
-            if isinstance(module, kinds) and module is not head
+            if isinstance(module, (nn.Linear, Conv1D)) and module is not head
         }
     )
 
@@ -107,9 +109,3 @@ def count_parameters(model: nn.Module) -> ParameterCount:
         trained=sum(size for size, trained in sizes if trained),
         total=sum(size for size, _ in sizes),
     )
-
-
-def _other_linears() -> tuple[type[nn.Module], ...]:
-    from transformers.pytorch_utils import Conv1D
-
-    return (Conv1D,)

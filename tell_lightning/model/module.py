@@ -91,7 +91,8 @@ class TellModule(pl.LightningModule):
         self._window_sums += sums
         self._step_sums.zero_()
         self._micro_step = 0
-        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:
+        trainer: Any = self.trainer
+        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
             self._log_window(torch.nn.utils.get_total_norm(gradients))
 
     def configure_optimizers(self) -> Any:
@@ -140,7 +141,7 @@ class TellModule(pl.LightningModule):
         """Return the names of the trained parameters, as checkpoints hold them."""
         return {name for name, parameter in self.named_parameters() if parameter.requires_grad}
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Return the trained parameters alone."""
         keys = self.adapter_keys()
         state = super().state_dict(*args, **kwargs)
