@@ -105,3 +105,10 @@ class Stream:
             num_workers=self.num_workers,
         )
         yield from loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tell Lightning that a resume is exact; the data module's state says where it starts."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Do nothing: `order` stands where the data module's state says."""

@@ -151,6 +151,15 @@ def test_a_stream_can_be_iterated_again(rows: list[Any]) -> None:
     assert first == [list(range(n, n + 4)) for n in (8, 12, 16, 20)]
 
 
+def test_lightning_is_told_that_a_resume_is_exact(rows: list[Any]) -> None:
+    from lightning.fabric.utilities.types import _Stateful  # else it warns of unreliable results
+
+    loader = Stream(Order(PLAN, Place(0, 1, 4), 8, 24), RowStore(rows), total=6, num_workers=0)
+    assert isinstance(loader, _Stateful)
+    loader.load_state_dict(loader.state_dict())
+    assert [batch.positions[0].item() for batch in loader] == [8, 12, 16, 20]
+
+
 def test_the_tokens_are_those_of_the_row(rows: list[Any]) -> None:
     slots = whole(0, 30)
     items = RowStore(rows).__getitems__(slots)

@@ -1,0 +1,537 @@
+"""The data module: prepares once, resumes exactly, and refuses what would change the order."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from tell_lightning.data.anchors import Anchor
+from tell_lightning.data.batches import IGNORE, Batch
+from tell_lightning.data.datamodule import StreamError, TellDataModule
+from tell_lightning.data.plan import PlanError
+from tell_lightning.data.records import Fields
+from tell_lightning.data.settings import General, Mixture, Task
+from tell_lightning.data.tokens import TokenError
+
+Make = Callable[[str | None], Any]
+
+ANCHOR = Anchor(text="Translate this.", response_prefix="Here it is: ")
+
+
+def pairs(letter: str, count: int) -> list[dict[str, str]]:
+    return [{"prompt": f"{letter}{n}", "response": "x" * (n % 7 + 1)} for n in range(count)]
+
+
+class Files:
+    """Small data files that can be changed in place."""
+
+    def __init__(self, folder: Path, write: Callable[..., Path]) -> None:
+        self.folder, self.write = folder, write
+        for name, count in {"t": 12, "d": 3, "e": 4, "g": 60, "h": 2}.items():
+            self.put(name, pairs(name, count))
+
+    def put(self, name: str, rows: list[dict[str, str]]) -> None:
+        self.write(*rows, name=f"{name}.jsonl")
+
+    def settings(self, **changes: Any) -> dict[str, Any]:
+        task = Task(train="t.jsonl", dev="d.jsonl", test="e.jsonl", anchor=ANCHOR)
+        return {
+            "root": str(self.folder),
+            "cache_dir": str(self.folder / "cache"),
+            "tasks": {"t": task},
+            "general": {"g": General(train="g.jsonl", held_out="h.jsonl")},
+            "mixture": Mixture(task_share=0.25, task_examples=4),
+            "optimizer_batch": 8,
+            "micro_batch": 4,
+            **changes,
+        }
+
+
+@pytest.fixture
+def files(tmp_path: Path, jsonl: Callable[..., Path]) -> Files:
+    return Files(tmp_path, jsonl)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(make_tokenizer: Make) -> Any:
+    return make_tokenizer(None)
+
+
+@pytest.fixture
+def ready(files: Files, tokenizer: Any) -> Callable[..., TellDataModule]:
+    """Return a function that prepares and sets up a data module."""
+
+    def make(*, seed: int = 1, tokenizer: Any = tokenizer, **changes: Any) -> TellDataModule:
+        datamodule = TellDataModule(**files.settings(**changes))
+        datamodule.connect(tokenizer, seed=seed)
+        datamodule.prepare_data()
+        datamodule.setup()
+        return datamodule
+
+    return make
+
+
+Ready = Callable[..., TellDataModule]
+
+
+def place(datamodule: TellDataModule, world: int = 1, rank: int = 0, **more: Any) -> TellDataModule:
+    """Give a data module the four numbers that it asks of a Trainer."""
+    numbers = {"max_steps": 5, "global_step": 0, **more}
+    datamodule.trainer = SimpleNamespace(  # type: ignore[assignment]
+        world_size=world, global_rank=rank, **numbers
+    )
+    return datamodule
+
+
+# Preparing
+
+
+def folders(files: Files) -> set[str]:
+    return {path.name for path in (files.folder / "cache").iterdir()}
+
+
+def test_sources_are_prepared_once_with_their_counts(ready: Ready, files: Files) -> None:
+    datamodule = ready()
+    first = folders(files)
+    assert len(first) == 2
+    assert datamodule.source_reports["g"]["counts"] == {
+        **{"read": 60, "bad": 0, "leaks": 0},
+        **{"overlong": 0, "truncated": 0, "kept": 60},
+    }
+    ready()
+    assert folders(files) == first
+
+
+def test_over_long_and_leaked_rows_are_counted(ready: Ready, files: Files) -> None:
+    long = {"prompt": "z" * 300, "response": "y"}
+    files.put("g", [*pairs("g", 50), *pairs("e", 2), long])
+    report = ready(max_tokens=200).source_reports["g"]
+    assert report["counts"] == {
+        **{"read": 53, "bad": 0, "leaks": 2},
+        **{"overlong": 1, "truncated": 0, "kept": 50},
+    }
+    assert [note.partition("jsonl:")[2].partition(":")[0] for note in report["left_out"]] == [
+        *("51", "52", "53")
+    ]
+    with pytest.raises(TokenError, match=r"must fit data\.max_tokens 40, .* data\.tasks\.t\.overl"):
+        ready(max_tokens=40)
+
+
+def test_a_file_edited_in_place_is_prepared_anew(ready: Ready, files: Files) -> None:
+    before = ready()
+    old = folders(files)
+    files.put("t", pairs("u", 12))
+    after = ready()
+    assert len(folders(files) - old) == 1
+    assert after.digest != before.digest
+    assert "u" in before.encoder.tokenizer.decode(after.rows[0][0]["input_ids"])
+
+
+@pytest.mark.parametrize("name", ["t", "d", "e", "h"])
+def test_general_rows_are_prepared_anew_when_another_file_takes_one(
+    name: str, ready: Ready, files: Files
+) -> None:
+    ready()
+    files.put(name, [*pairs(name, 12), {"prompt": "g7", "response": "r"}])
+    report = ready().source_reports["g"]
+    assert report["counts"]["leaks"] == 1
+    assert report["counts"]["kept"] == 59
+
+
+def test_general_rows_are_prepared_anew_when_the_fields_of_a_task_change(
+    ready: Ready, files: Files
+) -> None:
+    """The same bytes, read as another prompt, protect other rows."""
+    rows = [{**row, "other": f"g{n}"} for n, row in enumerate(pairs("t", 12))]
+    files.put("t", rows)
+    assert ready().source_reports["g"]["counts"]["leaks"] == 0
+    task = Task(train="t.jsonl", fields=Fields(prompt="other"), anchor=ANCHOR)
+    assert ready(tasks={"t": task}).source_reports["g"]["counts"]["leaks"] == 12
+
+
+def test_the_plan_counts_the_rows_that_are_left(ready: Ready, files: Files) -> None:
+    datamodule = ready()
+    assert [(s.name, s.kind, s.rows, s.slots) for s in datamodule.plan.sources] == [
+        ("t", "task", 4, 4),
+        ("g", "general", 60, 12),
+    ]
+    assert [len(rows) for rows in datamodule.rows] == [4, 60]
+    more = ready(mixture=Mixture(task_share=0.25, task_examples=6))
+    assert more.drawn_ids["t"][:4] == datamodule.drawn_ids["t"]  # nested
+    all_of_them = ready(mixture=Mixture(task_share=0.25))
+    assert len(set(all_of_them.drawn_ids["t"])) == 12
+
+
+def test_seeds_of_draw_and_order_can_be_set_alone(ready: Ready) -> None:
+    def of(seed: int, **seeds: int) -> tuple[list[str], list[tuple[int, int, int]]]:
+        mixture = Mixture(task_share=0.25, task_examples=4, **seeds)
+        datamodule = ready(seed=seed, mixture=mixture)
+        return datamodule.drawn_ids["t"], list(datamodule.plan.at(range(16)))
+
+    drawn, order = of(1)
+    assert of(1) == (drawn, order)
+    other_drawn, other_order = of(2)
+    assert other_drawn != drawn
+    assert other_order != order
+    assert of(1, draw_seed=5)[1] == order
+    assert of(1, order_seed=5)[0] == drawn
+    assert of(1, draw_seed=5, order_seed=5) == of(2, draw_seed=5, order_seed=5)
+
+
+def test_arms_train_what_they_say(ready: Ready) -> None:
+    def names(arm: Any) -> list[str]:
+        plan = ready(mixture=Mixture(arm=arm, task_examples=4)).plan
+        return [source.name for source in plan.sources]
+
+    assert names("tell") == ["t", "g"]
+    assert names("sft") == ["t"]
+    assert names("general_only") == ["g"]
+
+
+def test_without_the_anchor_it_is_nowhere(ready: Ready) -> None:
+    for anchored in (True, False):
+        datamodule = ready(mixture=Mixture(task_share=0.25, anchored=anchored))
+        ids = [
+            *datamodule.rows[0]["input_ids"],
+            *datamodule.evaluation["test"]["t"].prompts,
+        ]
+        texts = [datamodule.encoder.tokenizer.decode(one) for one in ids]
+        assert len(texts) == 12 + 4
+        assert {"Translate this." in text for text in texts} == {anchored}
+        prefix = datamodule.evaluation["test"]["t"].response_prefix
+        assert prefix == ("Here it is: " if anchored else "")
+
+
+def test_evaluation_rows_are_the_file_in_order(ready: Ready) -> None:
+    datamodule = ready()
+    test = datamodule.evaluation["test"]["t"]
+    assert test.references == ("x", "xx", "xxx", "xxxx")
+    assert [record.turns[0].content for record in test.records] == ["e0", "e1", "e2", "e3"]
+    assert [list(ids) for ids in test.prompts] == datamodule.encoder.prompt_ids(test.examples)
+    longest = len("Here it is: ") + 7
+    assert test.max_new_tokens == int(longest * 1.25) + 8
+    assert len(datamodule.evaluation["dev"]["t"]) == 3
+
+
+def test_the_plan_as_saved_is_json_and_adds_up(ready: Ready) -> None:
+    datamodule = ready()
+    described = json.loads(json.dumps(datamodule.describe(40)))
+    assert described["digest"] == datamodule.digest == ready().digest
+    assert described["cycle"] == 16
+    assert described["optimizer_batch"] == 8
+    realised = described["realised"]["sources"]
+    assert sum(values["examples"] for values in realised.values()) == 40
+    slots = list(datamodule.plan.at(range(40)))
+    rows = [datamodule.rows[source][row] for _, source, row in slots]
+    assert sum(v["tokens"] for v in realised.values()) == sum(len(r["input_ids"]) for r in rows)
+    assert sum(v["label_tokens"] for v in realised.values()) == sum(
+        sum(row["supervised"]) for row in rows
+    )
+    assert described["task_examples"] == {"t": datamodule.drawn_ids["t"]}
+    assert described["inputs"]["t"]["counts"]["kept"] == 12
+
+
+# Batches and ranks
+
+
+@pytest.mark.parametrize(
+    ("batch", "micro", "world", "passes"), [(8, 4, 1, 2), (8, 4, 2, 1), (8, 1, 4, 2), (6, 2, 3, 1)]
+)
+def test_accumulation_follows(
+    batch: int, micro: int, world: int, passes: int, files: Files
+) -> None:
+    settings = files.settings(optimizer_batch=batch, micro_batch=micro)
+    assert TellDataModule(**settings).accumulation(world) == passes
+
+
+@pytest.mark.parametrize(
+    ("batch", "micro", "world", "way_out"),
+    [
+        (8, 3, 1, (9, 3)),
+        (10, 4, 4, (16, 4)),
+        (4, 8, 1, (8, 8)),
+        (0, 4, 2, (8, 4)),
+        (8, 0, 2, (8, 1)),
+    ],
+)
+def test_an_optimizer_batch_that_cannot_be_split_is_refused(
+    batch: int, micro: int, world: int, way_out: tuple[int, int], files: Files
+) -> None:
+    settings = files.settings(optimizer_batch=batch, micro_batch=micro)
+    with pytest.raises(StreamError, match="must be a multiple") as caught:
+        TellDataModule(**settings).accumulation(world)
+    assert str(caught.value) == (
+        f"data.optimizer_batch: must be a multiple of data.micro_batch {micro} times {world} "
+        f"device(s), both at least 1, got {batch}. Try data.optimizer_batch: {way_out[0]} with "
+        f"data.micro_batch: {way_out[1]}."
+    )
+    changed = files.settings(optimizer_batch=way_out[0], micro_batch=way_out[1])
+    assert TellDataModule(**changed).accumulation(world) >= 1  # the advice helps
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_the_training_stream_covers_the_run(world: int, ready: Ready) -> None:
+    loaders = [place(ready(), world, rank).train_dataloader() for rank in range(world)]
+    assert [len(loader) for loader in loaders] == [5 * 8 // 4 // world] * world
+    positions = [int(p) for loader in loaders for batch in loader for p in batch.positions]
+    assert sorted(positions) == list(range(40))
+
+
+def test_a_run_longer_than_the_general_rows_is_refused(ready: Ready) -> None:
+    with pytest.raises(PlanError, match=r"^data\.general\.g: 88 training examples"):
+        place(ready(), max_steps=11).train_dataloader()
+    again = Mixture(task_share=0.25, task_examples=4, general_repeat=True)
+    assert len(place(ready(mixture=again), max_steps=11).train_dataloader()) == 22
+
+
+@pytest.mark.parametrize("world", [1, 2, 4, 8])
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_the_ranks_watch_the_loss_of_every_row_once(world: int, split: str, ready: Ready) -> None:
+    datamodule = ready()
+    seen: list[tuple[str, tuple[int, ...]]] = []
+    for rank in range(world):
+        place(datamodule, world, rank)
+        loader = datamodule.val_dataloader() if split == "dev" else datamodule.test_dataloader()
+        batches: list[Batch] = list(loader)
+        assert batches  # a rank without a batch would leave the others waiting
+        for batch in batches:
+            for ids, mask, labels, source in zip(
+                batch.input_ids, batch.attention_mask, batch.labels, batch.sources, strict=True
+            ):
+                if (labels != IGNORE).any():
+                    name = datamodule.loss_names[int(source)]
+                    seen.append((name, tuple(ids[mask == 1].tolist())))
+    wanted = [(name, tuple(row.input_ids)) for name, row in datamodule._loss_rows[split]]
+    assert sorted(seen) == sorted(wanted)
+    assert len(wanted) == {"dev": 3, "test": 4}[split] + 2
+
+
+def test_nothing_to_watch_is_one_row_without_weight(ready: Ready) -> None:
+    bare = {"t": Task(train="t.jsonl")}
+    datamodule = place(ready(tasks=bare, general={"g": General(train="g.jsonl")}))
+    (batch,) = datamodule.val_dataloader()
+    assert (batch.labels == IGNORE).all()
+
+
+# State
+
+
+def test_the_state_is_what_completed_steps_have_consumed(ready: Ready) -> None:
+    state = place(ready(), global_step=3).state_dict()
+    assert (state["unit"], state["consumed"]) == ("examples", 24)
+    assert {type(value) for value in state.values()} == {int, str}  # loads with weights_only
+    resumed = place(ready())
+    resumed.load_state_dict(state)
+    positions = [int(p) for batch in resumed.train_dataloader() for p in batch.positions]
+    assert positions == list(range(24, 40))
+    assert len(resumed.train_dataloader()) == 10
+
+
+def test_micro_batch_and_workers_may_change_on_resume(ready: Ready) -> None:
+    state = place(ready(), global_step=2).state_dict()
+    resumed = place(ready(micro_batch=2, num_workers=1), world=2, rank=1)
+    resumed.load_state_dict(state)
+    positions = [int(p) for batch in resumed.train_dataloader() for p in batch.positions]
+    assert positions == list(range(17, 40, 2))
+
+
+CHANGES: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "seed": ({"seed": 2}, ["drawn", "order_seed"]),
+    "order_seed": (
+        {"mixture": Mixture(task_share=0.25, task_examples=4, order_seed=9)},
+        ["order_seed"],
+    ),
+    "draw_seed": ({"mixture": Mixture(task_share=0.25, task_examples=4, draw_seed=9)}, ["drawn"]),
+    "task_share": (
+        {"mixture": Mixture(task_share=0.5, task_examples=4)},
+        ["cycle", "sources", "task_share"],
+    ),
+    "arm": (
+        {"mixture": Mixture(arm="sft", task_examples=4)},
+        ["cycle", "sources", "task_share"],
+    ),
+    "anchored": (
+        {"mixture": Mixture(task_share=0.25, task_examples=4, anchored=False)},
+        ["tasks.t"],
+    ),
+    "optimizer_batch": ({"optimizer_batch": 16}, ["optimizer_batch"]),
+    "max_tokens": ({"max_tokens": 900}, ["general.g", "tasks.t"]),
+}
+
+
+def refused(resumed: TellDataModule, state: dict[str, Any], names: list[str]) -> None:
+    with pytest.raises(StreamError, match=r"^resume: ") as caught:
+        resumed.load_state_dict(state)
+    assert str(caught.value) == (
+        "resume: the data order must be the one that the run began with, got a change in "
+        f"{', '.join(names)}. Undo the change, or start a new run."
+    )
+    assert resumed.consumed == 0
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_resume_with_another_order_is_refused(change: str, ready: Ready) -> None:
+    state = place(ready(), global_step=2).state_dict()
+    changes, names = CHANGES[change]
+    refused(place(ready(**changes)), state, names)
+
+
+@pytest.mark.parametrize(("name", "key"), [("t", "tasks.t"), ("g", "general.g")])
+def test_a_resume_with_another_file_is_refused(
+    name: str, key: str, ready: Ready, files: Files
+) -> None:
+    state = place(ready(), global_step=2).state_dict()
+    rows = pairs(name, 12 if name == "t" else 60)
+    files.put(name, [{**rows[0], "response": "changed"}, *rows[1:]])
+    refused(place(ready()), state, [key])
+
+
+def test_a_resume_with_another_tokenizer_or_template_is_refused(
+    ready: Ready, make_tokenizer: Make
+) -> None:
+    state = place(ready(), global_step=2).state_dict()
+    larger = make_tokenizer(None)
+    larger.add_tokens(["Translate"])
+    refused(place(ready(tokenizer=larger)), state, ["general.g", "tasks.t", "tokenizer"])
+    gemma = (Path(__file__).parent / "templates/gemma.jinja").read_text()
+    names = ["general.g", "tasks.t", "template", "tokenizer"]
+    refused(place(ready(tokenizer=make_tokenizer(gemma))), state, names)
+
+
+def test_a_test_file_may_change_on_resume(ready: Ready, files: Files) -> None:
+    """No trained row depends on it."""
+    state = place(ready(), global_step=2).state_dict()
+    files.put("e", pairs("f", 9))
+    resumed = place(ready())
+    resumed.load_state_dict(state)
+    assert resumed.consumed == 16
+
+
+class Recorder(pl.LightningModule):
+    """Records the position of every example that it is trained on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.positions: list[int] = []
+
+    def training_step(self, batch: Batch, index: int) -> torch.Tensor:
+        self.positions += batch.positions.tolist()
+        return self.weight * batch.labels.shape[0]
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Lightning warns without one."""
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Saver(pl.Callback):
+    """Saves a checkpoint at the end of each optimizer step, as `<steps>.ckpt`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *rest: Any) -> None:
+        if not trainer.fit_loop._should_accumulate():
+            trainer.save_checkpoint(self.folder / f"{trainer.global_step}.ckpt")
+
+
+def train(datamodule: TellDataModule, steps: int, folder: Path, resume: Path | None) -> list[int]:
+    module = Recorder()
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_steps=steps,
+        max_epochs=-1,
+        accumulate_grad_batches=datamodule.accumulation(1),
+        limit_val_batches=0,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        callbacks=[Saver(folder)],
+    )
+    trainer.fit(
+        module,
+        datamodule=datamodule,
+        ckpt_path=None if resume is None else str(resume),
+        weights_only=True,
+    )
+    assert trainer.global_step == steps
+    return module.positions
+
+
+# https://github.com/Lightning-AI/pytorch-lightning/issues/21326
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
+def test_a_trainer_goes_on_where_it_stopped(ready: Ready, tmp_path: Path) -> None:
+    """Through a real checkpoint, across the border of a cycle (16), and a second time."""
+    assert train(ready(), 5, tmp_path / "whole", None) == list(range(40))
+    first = tmp_path / "whole" / "1.ckpt"
+    assert train(ready(), 3, tmp_path / "second", first) == list(range(8, 24))
+    second = tmp_path / "second" / "3.ckpt"
+    assert train(ready(), 5, tmp_path / "third", second) == list(range(24, 40))
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="Lightning's counters are in micro-batches of the old size: the first step is cut short",
+)
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
+def test_a_trainer_goes_on_with_another_micro_batch(ready: Ready, tmp_path: Path) -> None:
+    train(ready(), 3, tmp_path, None)
+    assert train(ready(micro_batch=2), 5, tmp_path, tmp_path / "3.ckpt") == list(range(24, 40))
+
+
+# The paper's data
+
+
+def test_the_papers_data_become_a_plan(shared_data: Path, tmp_path: Path, tokenizer: Any) -> None:
+    """Documents of English and Icelandic as the task, 400 rows of general instructions."""
+    source = shared_data / "general/natural_instructions/natural_instructions_sample.jsonl"
+    lines = source.read_text(encoding="utf-8").split("\n")[:400]
+    (tmp_path / "general.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    anchor = Anchor(
+        text="This text is in English and needs to be translated into Icelandic. Please translate "
+        "only the text, strictly maintaining the original content order without making any other "
+        "changes.",
+        response_prefix="Sure, here is the Icelandic translation:",
+        present=True,
+    )
+    task = Task(
+        train="tell/dev-en-is.jsonl",
+        fields=Fields(prompt="query"),
+        anchor=anchor,
+        overlong="truncate_prompt",
+    )
+    general = General(
+        train=str(tmp_path / "general.jsonl"),
+        fields=Fields(prompt="instruction", input="input", response="output"),
+    )
+    datamodule = TellDataModule(
+        root=str(shared_data),
+        cache_dir=str(tmp_path / "cache"),
+        tasks={"en_is": task},
+        general={"instructions": general},
+        mixture=Mixture(task_share=0.1, task_examples=20),
+        max_tokens=8_000,
+    )
+    datamodule.connect(tokenizer, seed=3)
+    datamodule.prepare_data()
+    datamodule.setup()
+    counts = datamodule.source_reports["en_is"]["counts"]
+    assert (counts["read"], counts["kept"]) == (71, 71)
+    assert 0 < counts["truncated"] < 10
+    assert datamodule.plan.cycle == 200
+    for row in datamodule.rows[0]:
+        text = tokenizer.decode(row["input_ids"])
+        assert text.count(f"### User:\n{anchor.text}") == 1
+        assert text.count(f"### Assistant:\n{anchor.response_prefix} \n\n ") == 1
+        assert len(row["input_ids"]) <= 8_000
+    realised = datamodule.describe(200)["realised"]
+    assert realised["sources"]["en_is"]["examples_share"] == 0.1
