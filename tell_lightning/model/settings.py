@@ -35,7 +35,7 @@ class OptimizerSettings:
     schedule: Literal["linear", "cosine", "constant"] = "cosine"
     """How the learning rate falls after the warm-up."""
     final_lr_share: float = 0.1
-    """Learning rate at the last step over the peak one, 0 to 1."""
+    """Where the learning rate falls to by the end of the run, over the peak one, 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
