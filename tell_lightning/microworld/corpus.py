@@ -1,4 +1,4 @@
-"""The pre-training text: documents of eleven kinds, made one by one from (seed, position).
+"""The pre-training text: documents of twelve kinds, made one by one from (seed, position).
 
 A seed, a position and `knowledge` enter, one document leaves, about sixty microseconds each. Only
 sentences of the open split are said, no task and no general instruction in its format. Norn and
@@ -59,16 +59,21 @@ _VOCABULARY: tuple[str, ...] = tuple(
         + [word for pair in zip(NORN.values(), VELSK.values(), strict=True) for word in pair]
     )
 )
+_VERDICTS = ((": they agree.", ": they differ."), (", the same.", ", not the same."))
 _ORDERS: tuple[tuple[str, str], ...] = (("{a}: {x}", "{b}: {y}"), ("In {a}, {x}", "In {b}, {y}"))
 
 
-def write_document(seed: int, position: int, knowledge: float) -> tuple[str, str]:
+def write_document(
+    seed: int, position: int, knowledge: float, *, is_comparing: bool = False
+) -> tuple[str, str]:
     """Write one pre-training document.
 
     Args:
         seed: Seed of the whole corpus.
         position: Which document, from 0; documents do not depend on each other.
         knowledge: Parallel Velsk documents over parallel Norn documents, 0 to 1.
+        is_comparing: Whether only documents that compare two words are drawn (the kinds "accord"
+            and "dispute"). From the usual mixture a model of this size does not learn to compare.
 
     Returns:
         The document's kind and its text, ending in `END`.
@@ -83,6 +88,8 @@ def write_document(seed: int, position: int, knowledge: float) -> tuple[str, str
         )
     source = random.Random(f"{seed}/corpus/{position}")
     shares = {**_SHARES, "velsk_english": knowledge * _SHARES["norn_english"]}
+    if is_comparing:
+        shares = _COMPARING_SHARES
     kind = source.choices(tuple(shares), tuple(shares.values()))[0]
     return kind, _WRITE[kind](source)
 
@@ -125,15 +132,29 @@ def _dispute(source: random.Random) -> str:
     document = draw_document(source, "open", length, patterns=FACTS, with_negation=False)
     lines = [text_of(document, "english")]
     for fact in source.sample(document, source.randint(1, length)):
-        is_right = source.random() < 0.5
-        told = fact if is_right else change_answer(fact, source)
+        told = fact if source.random() < 0.5 else change_answer(fact, source)
         value, other = (getattr(m, SLOT[fact.pattern]) for m in (fact, told))
-        verdict = (
-            f"It was {value}, {{}} said {other}, so {{}} was {'right' if is_right else 'wrong'}."
-        )
         name = source.choice(_NAMES)
-        lines.append(f"{name} said: {say(told, 'english')} {verdict.format(name, name)}")
+        lines.append(
+            f"{name}: {say(told, 'english')} {_verdict(source, 'Story', value, name, other)}"
+        )
     return "\n".join(lines) + END
+
+
+def _accord(source: random.Random) -> str:
+    """People say words of a small pool, two at a time, and agree or differ."""
+    pool = source.sample(tuple(CLASS_OF), source.randint(3, 6))
+    lines = []
+    for _ in range(source.randint(3, 6)):
+        (first, second), (word, other) = source.sample(_NAMES, 2), source.sample(pool, 2)
+        said = word if source.random() < 0.5 else other
+        lines.append(_verdict(source, first, word, second, said))
+    return " ".join(lines) + END
+
+
+def _verdict(source: random.Random, first: str, word: str, second: str, other: str) -> str:
+    verdict = source.choice(_VERDICTS)[word != other]
+    return f"{first} says {word}, {second} says {other}{verdict}"
 
 
 def _card(source: random.Random) -> str:
@@ -185,6 +206,7 @@ _WRITE: dict[str, Callable[[random.Random], str]] = {
     "velsk_english": _parallel("velsk"),
     "quiz": _quiz,
     "dispute": _dispute,
+    "accord": _accord,
     "card": _card,
     "echo": _echo,
     "words": _words,
@@ -197,8 +219,10 @@ _SHARES = {
     "norn_english": 0.4,
     "quiz": 0.08,
     "dispute": 0.15,
+    "accord": 0.1,
     "card": 0.05,
     "echo": 0.08,
     "words": 0.02,
     "talk": 0.06,
 }
+_COMPARING_SHARES = {"accord": 0.6, "dispute": 0.4}

@@ -1,13 +1,14 @@
 """The committed base: what it weighs, that it loads, and how its tokenizer behaves."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from tell_lightning.microworld.lexicon import CLASS_OF, NORN, VELSK
 from tell_lightning.microworld.pretrain import PretrainSettings, digest_of
@@ -22,8 +23,15 @@ MEBIBYTE = 2**20
 
 
 @pytest.fixture(scope="module")
-def tokenizer():  # noqa: ANN201 - the class of an AutoTokenizer is not public
-    return AutoTokenizer.from_pretrained(base_dir())
+def tokenizer() -> PreTrainedTokenizerFast:
+    return _load_tokenizer()
+
+
+@cache
+def _load_tokenizer() -> PreTrainedTokenizerFast:
+    loaded = AutoTokenizer.from_pretrained(base_dir())
+    assert isinstance(loaded, PreTrainedTokenizerFast)
+    return loaded
 
 
 def test_the_digest_is_that_of_the_files() -> None:
@@ -37,8 +45,8 @@ def test_the_base_is_small() -> None:
     assert sum(path.stat().st_size for path in base_dir().iterdir()) <= 8 * MEBIBYTE
 
 
-def test_the_base_loads_and_generates(tokenizer) -> None:  # noqa: ANN001
-    model = AutoModelForCausalLM.from_pretrained(base_dir()).eval()
+def test_the_base_loads_and_generates(tokenizer: PreTrainedTokenizerFast) -> None:
+    model = AutoModelForCausalLM.from_pretrained(base_dir())
     assert model.config.model_type == "llama"
     assert model.config.max_position_embeddings >= 512
     assert model.dtype == torch.bfloat16
@@ -51,7 +59,7 @@ def test_the_base_loads_and_generates(tokenizer) -> None:  # noqa: ANN001
     assert written.shape[1] > given_text["input_ids"].shape[1]
 
 
-def test_content_words_are_one_token(tokenizer) -> None:  # noqa: ANN001
+def test_content_words_are_one_token(tokenizer: PreTrainedTokenizerFast) -> None:
     for words in (CLASS_OF, NORN.values(), VELSK.values()):
         split = [word for word in words if len(tokenizer(" " + word)["input_ids"]) > 1]
         assert not split
@@ -59,15 +67,12 @@ def test_content_words_are_one_token(tokenizer) -> None:  # noqa: ANN001
 
 @given(text=st.text())
 def test_any_text_comes_back(text: str) -> None:
-    tokenizer = _TOKENIZER.setdefault("", AutoTokenizer.from_pretrained(base_dir()))
+    tokenizer = _load_tokenizer()
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     assert tokenizer.decode(ids) == text
 
 
-_TOKENIZER: dict[str, object] = {}
-
-
-def test_the_chat_template_is_prefix_stable(tokenizer) -> None:  # noqa: ANN001
+def test_the_chat_template_is_prefix_stable(tokenizer: PreTrainedTokenizerFast) -> None:
     messages = [
         {"role": "system", "content": "You are Anna."},
         {"role": "user", "content": "Hello"},
@@ -91,7 +96,9 @@ def test_the_chat_template_is_prefix_stable(tokenizer) -> None:  # noqa: ANN001
     )
 
 
-def test_every_example_fits_in_256_tokens(tokenizer, world_folder: Path) -> None:  # noqa: ANN001
+def test_every_example_fits_in_256_tokens(
+    tokenizer: PreTrainedTokenizerFast, world_folder: Path
+) -> None:
     turns = "<|user|>\n{}<|end|>\n<|assistant|>\n{}<|end|>\n"
     texts = []
     for path in sorted(world_folder.rglob("*.jsonl")):
