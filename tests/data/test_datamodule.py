@@ -168,7 +168,7 @@ def test_the_plan_counts_the_rows_that_are_left(ready: Ready, files: Files) -> N
 
 
 def test_seeds_of_draw_and_order_can_be_set_alone(ready: Ready) -> None:
-    def of(seed: int, **seeds: int) -> tuple[list[str], list[tuple[int, int, int]]]:
+    def of(seed: int, **seeds: Any) -> tuple[list[str], list[tuple[int, int, int]]]:
         mixture = Mixture(task_share=0.25, task_examples=4, **seeds)
         datamodule = ready(seed=seed, mixture=mixture)
         return datamodule.drawn_ids["t"], list(datamodule.plan.at(range(16)))

@@ -106,7 +106,7 @@ def lag(order: Indices, distance: int) -> float:
     size = len(order)
     centred = order - order.mean()
     correlation = float(centred[distance:] @ centred[:-distance] / (centred @ centred))
-    return (correlation + 1 / size) * size**0.5
+    return float((correlation + 1 / size) * size**0.5)
 
 
 def lag_1(order: Indices) -> float:
@@ -145,7 +145,7 @@ def test_orders_of_two_keys_are_not_correlated(size: int) -> None:
         return ours(size, key) * size + ours(size, derive_key(key, "next"))
 
     def correlation(pairs: Indices) -> float:
-        return float(np.corrcoef(*np.divmod(pairs, size))[0, 1]) * (size - 1) ** 0.5
+        return float(np.corrcoef(*np.divmod(pairs, size))[0, 1] * (size - 1) ** 0.5)
 
     assert looks_random(with_the_next, size, correlation)
 

@@ -17,7 +17,7 @@ from tell_lightning.data.permutation import ALGORITHM
 from tell_lightning.data.plan import Plan, PlanError, Source, check_supply, draw, resolve_plan
 from tell_lightning.data.settings import Mixture
 
-Flags = np.ndarray
+Flags = np.ndarray[Any, np.dtype[np.bool_]]
 RunsZ = Callable[[Flags], float]
 fixed = settings(derandomize=True, max_examples=60)
 
@@ -399,7 +399,7 @@ SEEDS, CYCLE, TASK, WINDOW = 60, 2000, 100, 50
 def ours(seed: int) -> Flags:
     plan = resolve_plan(mix(task_share=TASK / CYCLE), {"t": TASK}, {"g": (10**6, None)}, seed=seed)
     assert plan.cycle == CYCLE
-    return plan.at(range(CYCLE)).sources == 0
+    return np.equal(plan.at(range(CYCLE)).sources, 0)
 
 
 def periodic(seed: int) -> Flags:
@@ -422,7 +422,8 @@ def buffered(seed: int) -> Flags:
 def alternating(seed: int) -> Flags:
     """Take from each source in turn until the smaller is empty."""
     turn = np.arange(CYCLE)
-    return (turn % 2 == seed % 2) & (turn < 2 * TASK)
+    mine: Flags = (turn % 2 == seed % 2) & (turn < 2 * TASK)
+    return mine
 
 
 def runs_mean(stream: Callable[[int], Flags], runs_z: RunsZ) -> float:

@@ -1,6 +1,7 @@
 """What a plan comes to, against counting slot by slot."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def lengths_of(plan: Plan) -> list[Lengths]:
 
 def brute_force(plan: Plan, positions: int, lengths: Sequence[Lengths]) -> dict[str, object]:
     slots = [(source, row) for _, source, row in plan.at(range(positions))]
-    sources = {}
+    sources: dict[str, dict[str, Any]] = {}
     for index, source in enumerate(plan.sources):
         rows = [row for number, row in slots if number == index]
         sources[source.name] = {
@@ -50,8 +51,8 @@ def brute_force(plan: Plan, positions: int, lengths: Sequence[Lengths]) -> dict[
         for values in sources.values():
             values[f"{key}_share"] = values[key] / total
     gap = longest = 0
-    for source, _ in slots:
-        gap = 0 if plan.sources[source].kind == "task" else gap + 1
+    for index, _ in slots:
+        gap = 0 if plan.sources[index].kind == "task" else gap + 1
         longest = max(longest, gap)
     return {
         "positions": positions,
