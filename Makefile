@@ -1,0 +1,63 @@
+# The commands of this repository; `make` alone lists them. CI runs the same ones (.ci/run).
+# They need Python 3.11 or newer and make; the rest is installed into .venv on the first call.
+
+PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3; do \
+	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
+	&& echo "$$name" && break; done)
+TORCH ?= $(shell sed -n 's/^torch==//p' requirements.lock)
+ARGS ?=
+
+RUN := .venv/bin/python
+PIP_INSTALL := -m pip install -qq --disable-pip-version-check --no-input --no-compile
+
+.DEFAULT_GOAL := help
+.PHONY: help fit test test-all check lock python
+.DELETE_ON_ERROR:
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+fit: .venv/ready ## Train and score the embedded default; options: make fit ARGS="--trainer.max_steps=20"
+	@$(RUN) -m tell_lightning fit $(ARGS)
+
+test: .venv/ready ## Run the tests that take seconds; options: make test ARGS="-k anchor"
+	@$(TESTING) $(RUN) -m pytest -m "not long" $(ARGS)
+
+test-all: .venv/ready ## Run every test and the examples in docstrings
+	@$(TESTING) $(RUN) -m pytest --doctest-modules tests tell_lightning $(ARGS)
+
+check: .venv/ready ## Lint, format, types and the direction of imports
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m mypy
+	@.venv/bin/lint-imports --no-logo
+
+# Tests neither use the network nor fight over the cores.
+TESTING = OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 \
+	WANDB_MODE="$${WANDB_MODE:-offline}"
+
+# PyTorch goes first and alone: a looser request of another package would bring another build of it.
+.venv/ready: requirements.lock pyproject.toml | python
+	@echo "Setting up .venv with $(PYTHON), once: a minute or two, more where PyTorch brings CUDA."
+	@"$(PYTHON)" -m venv .venv || { echo "error: $(PYTHON) has no working venv module." \
+		"Install it (on Debian: python3-venv)." >&2; exit 1; }
+	@$(RUN) $(PIP_INSTALL) "torch==$(TORCH)"
+	@$(RUN) $(PIP_INSTALL) --requirement requirements.lock
+	@$(RUN) $(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+python:
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed, found" \
+		"$$(python3 --version 2>/dev/null || echo none). Install one, or name it:" \
+		"make PYTHON=/path/to/python3.11" >&2; exit 1; }
+
+lock: python ## Renew requirements.lock from pyproject.toml; another PyTorch: make lock TORCH=2.14.0
+	@rm -rf build/lock && "$(PYTHON)" -m venv build/lock
+	@build/lock/bin/python $(PIP_INSTALL) "torch==$(TORCH)"
+	@build/lock/bin/python $(PIP_INSTALL) --editable ".[dev]"
+	@build/lock/bin/python -m pip check
+	@{ echo "# Made by \`make lock\`: what pip installs for .[dev] into an empty environment of"; \
+		echo "# $$(build/lock/bin/python --version), frozen, without the builds of PyTorch for one device."; \
+		build/lock/bin/python -m pip freeze --all --exclude-editable --exclude pip \
+		| sed 's/+[a-z0-9]*$$//' | grep -Ev '^(nvidia-|cuda-|triton)'; } > build/requirements.lock
+	@mv build/requirements.lock requirements.lock && rm -rf build/lock
