@@ -40,12 +40,14 @@ def fit(arguments: list[str]) -> None:
     folder = folder or new_folder(config.run.dir, config.run.name)
 
     quieten()
+    from tell_lightning.callbacks.loggers import make_loggers
     from tell_lightning.callbacks.run_record import RunRecord
     from tell_lightning.commands.lightning_cli import open_session
 
     session = open_session(options, config, folder, text, training=True)
-    facts = read_facts(folder) if checkpoint else None
-    record = RunRecord(folder, facts)
+    _prepare(session, config, checkpoint)  # before the base is loaded and anything is written
+    session.trainer.loggers += make_loggers(folder, config.run, config.values)
+    record = RunRecord(folder, read_facts(folder) if checkpoint else None)
     with _recorded(record):
         _fit(session, config, folder, record, checkpoint)
 
@@ -56,6 +58,40 @@ def read_facts(folder: RunFolder) -> dict[str, Any]:
         return {}
     facts: dict[str, Any] = json.loads(folder.record.read_text(encoding="utf-8"))
     return facts | {"status": "running"}
+
+
+def _prepare(session: "Session", config: Config, checkpoint: Path | None) -> None:
+    """Set the data up and make every check that needs no model.
+
+    Raises:
+        TellError: Batches that do not divide, too few rows, a checkpoint that does not fit.
+    """
+    from tell_lightning.data.plan import check_supply
+
+    datamodule, trainer = session.datamodule, session.trainer
+    datamodule.prepare_data()
+    datamodule.setup()
+    trainer.accumulate_grad_batches = datamodule.accumulation(trainer.world_size)
+    check_supply(
+        datamodule.plan,
+        trainer.max_steps * config.data.optimizer_batch,
+        general_repeat=config.data.mixture.general_repeat,
+    )
+    if checkpoint is not None:
+        _check_resume(session, checkpoint)
+
+
+def _check_resume(session: "Session", checkpoint: Path) -> None:
+    """Refuse a checkpoint of another data order, or one with nothing left to do."""
+    import torch
+
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    session.datamodule.load_state_dict(saved[type(session.datamodule).__qualname__])
+    if saved["global_step"] >= session.trainer.max_steps:
+        raise ConfigError(
+            f"--resume: trainer.max_steps must be above the {saved['global_step']} steps that the "
+            f"run has taken, got {session.trainer.max_steps}. Raise it: --trainer.max_steps=N."
+        )
 
 
 def _fit(
@@ -70,8 +106,6 @@ def _fit(
     from tell_lightning.callbacks.run_record import scores_json
 
     trainer, module, datamodule = session.trainer, session.module, session.datamodule
-    datamodule.prepare_data()
-    datamodule.setup()
     if trainer.is_global_zero:
         _write_inputs(session, config, folder, record, resuming=checkpoint is not None)
     seconds: dict[str, float] = record.facts["seconds"]

@@ -16,7 +16,6 @@ from lightning.pytorch.loggers import Logger
 from tell_lightning.callbacks.checkpoints import checkpoint_callbacks
 from tell_lightning.callbacks.evaluation import Evaluation
 from tell_lightning.callbacks.folder import RunFolder
-from tell_lightning.callbacks.loggers import make_loggers
 from tell_lightning.callbacks.progress import progress_callback
 from tell_lightning.callbacks.settings import EvalSettings, RunSettings
 from tell_lightning.callbacks.throughput import Throughput
@@ -86,13 +85,11 @@ class TellCLI(LightningCLI):
             progress_callback(terminal=terminal),
             self.evaluation,
         ]
-        loggers = _asked_loggers(asked["logger"])
         if self.training:
             callbacks += checkpoint_callbacks(self.folder, config.eval, config.run, has_dev=has_dev)
-            loggers = [*make_loggers(self.folder, config.run, config.values), *loggers]
         return super().instantiate_trainer(
             callbacks=callbacks,
-            logger=loggers,
+            logger=_asked_loggers(asked["logger"]),  # the verb adds those of a run
             enable_checkpointing=self.training,
             precision=asked["precision"] or default_precision(str(asked["accelerator"])),
             default_root_dir=str(self.folder.path),
