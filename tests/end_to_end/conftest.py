@@ -8,7 +8,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
-from runs import Fits, Run, command
+from tiny_runs import Fits, Run, command
 from tiny_world import World, make_world
 
 

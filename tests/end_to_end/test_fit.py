@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 import yaml
-from runs import Fits, Run
+from tiny_runs import Fits, Run
 from tiny_world import World
 
 from tell_lightning.cli import main

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import Run
+from tiny_runs import Run
 from tiny_world import ANCHOR, PREFIX, World
 
 from tell_lightning.cli import main

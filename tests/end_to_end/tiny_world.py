@@ -21,7 +21,8 @@ from tell_lightning.microworld.tokenizer import save_tokenizer, train_tokenizer
 ANCHOR = "This text is in Tuvan and needs to be translated into English."
 PREFIX = "Here it is: "
 JUDGE = "You judge answers. Write JSON."
-WORDS = "one two three four five six seven eight nine ten red blue green small large round".split()
+NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+WORDS = [*NUMBERS, "red", "blue", "green", "small", "large", "round"]
 
 
 @dataclass(frozen=True)
@@ -162,4 +163,5 @@ class Raise(pl.Callback):
 
 
 if __name__ == "__main__":
-    make_base(Path(sys.argv[1]), [line for name in sys.argv[2:] for line in open(name)])
+    files = [Path(name).read_text(encoding="utf-8") for name in sys.argv[2:]]
+    make_base(Path(sys.argv[1]), [line for text in files for line in text.split("\n")])
