@@ -57,6 +57,7 @@ def read_facts(folder: RunFolder) -> dict[str, Any]:
     if not folder.record.is_file():
         return {}
     facts: dict[str, Any] = json.loads(folder.record.read_text(encoding="utf-8"))
+    facts.pop("error", None)
     return facts | {"status": "running"}
 
 
@@ -252,7 +253,9 @@ def _recorded(record: "RunRecord") -> Iterator[None]:
     except BaseException as error:
         if record.folder.path.is_dir():
             status = "failed" if isinstance(error, Exception) else "interrupted"
-            record.write(status=status, error=f"{type(error).__name__}: {error}")
+            # Lightning turns Ctrl+C into an exit.
+            reason = error.__context__ if isinstance(error, SystemExit) else error
+            record.write(status=status, error=f"{type(reason).__name__}: {reason}")
         raise
 
 

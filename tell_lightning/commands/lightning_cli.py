@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 
@@ -17,6 +17,7 @@ from tell_lightning.callbacks.checkpoints import checkpoint_callbacks
 from tell_lightning.callbacks.evaluation import Evaluation
 from tell_lightning.callbacks.folder import RunFolder
 from tell_lightning.callbacks.progress import progress_callback
+from tell_lightning.callbacks.resume import Resume
 from tell_lightning.callbacks.settings import EvalSettings, RunSettings
 from tell_lightning.callbacks.throughput import Throughput
 from tell_lightning.commands.check import DEFAULT, Config
@@ -80,16 +81,17 @@ class TellCLI(LightningCLI):
         terminal = sys.stdout.isatty()
         has_dev = any(task.dev is not None for task in config.data.tasks.values())
         callbacks = [
-            *(asked["callbacks"] or []),
+            *_asked(asked["callbacks"], Callback),
             self.throughput,
             progress_callback(terminal=terminal),
             self.evaluation,
         ]
         if self.training:
             callbacks += checkpoint_callbacks(self.folder, config.eval, config.run, has_dev=has_dev)
+            callbacks.append(Resume(config.eval.patience))
         return super().instantiate_trainer(
             callbacks=callbacks,
-            logger=_asked_loggers(asked["logger"]),  # the verb adds those of a run
+            logger=_asked(asked["logger"], Logger),  # the verb adds those of a run
             enable_checkpointing=self.training,
             precision=asked["precision"] or default_precision(str(asked["accelerator"])),
             default_root_dir=str(self.folder.path),
@@ -139,7 +141,8 @@ def open_session(
     )
 
 
-def _asked_loggers(asked: Any) -> list[Logger]:
-    if isinstance(asked, Logger):
-        return [asked]
-    return list(asked) if isinstance(asked, list) else []
+def _asked(value: Any, kind: type) -> list[Any]:
+    """Return what the configuration gives as one object, a list or nothing."""
+    if isinstance(value, kind):
+        return [value]
+    return list(value) if isinstance(value, list) else []

@@ -160,7 +160,9 @@ def _lines(stream: IO[str], prompt: TaskPrompt) -> Iterator[Record]:
     for number, line in enumerate(stream, start=1):
         if line.strip():
             where = f"standard input:{number}"
-            yield record_from_line(line, fields=prompt.fields, where=where, id=str(number))
+            yield record_from_line(
+                line.rstrip("\r\n"), fields=prompt.fields, where=where, id=str(number)
+            )
 
 
 def _answer(request: Request, output: IO[str]) -> None:

@@ -1,0 +1,167 @@
+"""A run that goes on is the run that never stopped; one that ends badly says so."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tiny_runs import Fits, Run
+from tiny_world import Raise, World
+
+from tell_lightning.cli import main
+
+SHORT = ["--eval.test=false", "--eval.every_steps=3", "--eval.select=last", "--eval.dev_rows=1"]
+
+
+def losses(run: Run) -> dict[int, str]:
+    """Train losses by step, as written."""
+    with (run.folder / "metrics.csv").open(newline="") as file:
+        return {int(r["step"]): r["train/loss"] for r in csv.DictReader(file) if r["train/loss"]}
+
+
+def adapter(run: Run) -> bytes:
+    return (run.folder / "adapter/adapter_model.safetensors").read_bytes()
+
+
+def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run a command that must be refused, and return why."""
+    with pytest.raises(SystemExit) as exit_:
+        main([*arguments])
+    assert exit_.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0].removeprefix("error: ")
+
+
+def test_resumed_run_is_the_uninterrupted_one_to_the_byte(fit: Fits) -> None:
+    whole = fit(*SHORT, "--trainer.max_steps=6")
+    halved = fit(*SHORT, "--trainer.max_steps=3")
+    assert len(losses(halved)) == 3
+    main(["fit", "--resume", str(halved.folder), "--trainer.max_steps=6"])
+    assert len(losses(whole)) == 6
+    assert losses(halved) == losses(whole)
+    assert adapter(halved) == adapter(whole)
+    record = halved.record
+    assert record["status"] == "completed"
+    assert record["steps"] == 6
+    assert record["metrics"]["dev"]["before"]["step"] == 0
+    (saved,) = halved.folder.glob("config.resume-*.yaml")
+    assert yaml.safe_load(saved.read_text())["trainer"]["max_steps"] == 6
+    assert yaml.safe_load((halved.folder / "config.yaml").read_text())["trainer"]["max_steps"] == 3
+
+
+@pytest.fixture(scope="module")
+def halved(tmp_path_factory: pytest.TempPathFactory, world: World) -> Run:
+    """A finished run of two steps, to resume in several wrong and right ways."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "disabled")
+        fits = Fits(world)
+        return fits(*SHORT, "--trainer.max_steps=2")
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        (["--seed_everything=7"], "drawn, order_seed"),
+        (["--data.mixture.task_share=0.5"], "cycle, sources, task_share"),
+        (["--data.optimizer_batch=8"], "optimizer_batch"),
+        (["--data.max_tokens=300"], "general.writing, tasks.turn, tasks.verdict"),
+    ],
+)
+def test_changed_order_is_refused_on_resume_and_the_record_stays(
+    halved: Run, options: list[str], field: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (halved.folder / "run.json").read_bytes(), (halved.folder / "plan.json").read_bytes()
+    resume = ["fit", "--resume", str(halved.folder), "--trainer.max_steps=3"]
+    assert error_of(capsys, *resume, *options) == (
+        "resume: the data order must be the one that the run began with, got a change in "
+        f"{field}. Undo the change, or start a new run."
+    )
+    after = (halved.folder / "run.json").read_bytes(), (halved.folder / "plan.json").read_bytes()
+    assert after == before
+
+
+def test_nothing_left_to_do_is_refused_on_resume(
+    halved: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert error_of(capsys, "fit", "--resume", str(halved.folder)) == (
+        "--resume: trainer.max_steps must be above the 2 steps that the run has taken, got 2. "
+        "Raise it: --trainer.max_steps=N."
+    )
+
+
+def test_what_is_typed_wins_on_resume(halved: Run) -> None:
+    options = ["--trainer.max_steps=3", "--model.optimizer.lr=0.001", "--data.micro_batch=4"]
+    main(["fit", "--resume", str(halved.folder), *options])
+    with (halved.folder / "metrics.csv").open(newline="") as file:
+        rates = {
+            int(r["step"]): float(r["train/lr"]) for r in csv.DictReader(file) if r["train/lr"]
+        }
+    assert list(rates.values()) == pytest.approx([0.05, 0.05, 0.001])
+    saved = torch.load(halved.folder / "checkpoints/last.ckpt", weights_only=True)
+    assert saved["global_step"] == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(RuntimeError, "failed"), (KeyboardInterrupt, "interrupted")]
+)
+def test_run_that_ends_badly_says_so_and_can_go_on(
+    fit: Fits, error: type[BaseException], status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Raise, "error", error)
+    runs = fit.world.folder / "runs"
+    before = set(runs.iterdir()) if runs.is_dir() else set()
+    with pytest.raises((RuntimeError, SystemExit)):
+        fit(
+            *SHORT,
+            "--run.checkpoint_every_steps=2",
+            "--trainer.callbacks=tiny_world.Raise",
+            "--trainer.max_steps=4",
+        )
+    (folder,) = set(runs.iterdir()) - before
+    run = Run(folder)
+    assert run.record["status"] == status
+    assert error.__name__ in run.record["error"]
+    assert run.record["seconds"]["total"] > 0
+    assert not (folder / "adapter").exists()
+    monkeypatch.setattr(Raise, "error", None)
+    main(["fit", "--resume", str(folder), "--trainer.callbacks=null"])
+    assert run.record["status"] == "completed"
+    assert "error" not in run.record
+    assert list(losses(run)) == sorted(losses(run))
+    assert json.loads((folder / "plan.json").read_text())["digest"]
+
+
+def test_last_and_best_are_what_they_say(fit: Fits) -> None:
+    options = ["--trainer.max_steps=3", "--eval.every_steps=1", "--eval.test=false"]
+    run = fit(*options)
+    history = {entry["step"]: entry["score"] for entry in run.record["metrics"]["dev_history"]}
+    assert set(history) == {0, 1, 2, 3}
+    best = run.record["selected"]
+    assert best["score"] == pytest.approx(max(history[step] for step in (1, 2, 3)))
+    assert history[best["step"]] == pytest.approx(best["score"])
+    last = fit(*options, "--eval.select=last")
+    assert last.record["selected"]["step"] == 3
+    assert (adapter(last) == adapter(run)) == (best["step"] == 3)
+
+
+def test_no_better_score_stops_a_run_early(fit: Fits) -> None:
+    run = fit(
+        "--trainer.max_steps=8",
+        "--eval.every_steps=1",
+        "--eval.patience=1",
+        "--eval.test=false",
+        "--model.optimizer.lr=0.0",
+    )
+    assert run.record["steps"] == 2
+    assert run.record["status"] == "completed"
+
+
+def test_checkpoints_hold_adapters_and_position_alone(halved: Run) -> None:
+    saved = torch.load(halved.folder / "checkpoints/last.ckpt", weights_only=True)
+    assert all("lora_" in name for name in saved["state_dict"])
+    assert saved["TellDataModule"]["unit"] == "examples"
+    assert saved["TellDataModule"]["consumed"] == saved["global_step"] * 4
+    assert Path(halved.folder / "checkpoints/last.ckpt").stat().st_size < 1_000_000
