@@ -7,6 +7,8 @@ import pytest
 from tiny_runs import Run, command
 from tiny_world import World
 
+from tell_lightning.cli import main
+
 
 @pytest.mark.ddp
 def test_two_processes_give_one_folder_and_the_scores_of_one(world: World, tmp_path: Path) -> None:
@@ -28,10 +30,7 @@ def test_two_processes_give_one_folder_and_the_scores_of_one(world: World, tmp_p
         ids = [row["id"] for row in run.jsonl(f"test-{task}-step-{step:06d}")]
         assert ids == [f"{task}-test.jsonl:{number}" for number in range(1, 25)]
 
-    one = command(
-        ["test", str(folder), "--trainer.devices=1", "--trainer.strategy=auto"], home=tmp_path
-    )
-    assert one.returncode == 0, one.stderr
+    main(["test", str(folder), "--trainer.devices=1", "--trainer.strategy=auto"])
     again = json.loads((folder / "scores-test.json").read_text())["after"]
     after = record["metrics"]["test"]["after"]
     assert again["tasks"] == after["tasks"]

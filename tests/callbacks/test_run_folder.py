@@ -1,0 +1,63 @@
+"""A run's folder: a name of its own, files whole or not there, numbers that go on."""
+
+import csv
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from tell_lightning.callbacks.folder import (
+    RunFolderError,
+    existing_folder,
+    new_folder,
+    write_json,
+    write_jsonl,
+)
+from tell_lightning.callbacks.loggers import MetricsFile
+
+
+def test_second_run_of_the_same_second_gets_a_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "strftime", lambda _: "20260102-030405")
+    first = new_folder(str(tmp_path), "name")
+    first.path.mkdir()
+    second = new_folder(str(tmp_path), "name")
+    assert first.path.name == "20260102-030405-name"
+    assert second.path.name == "20260102-030405-name-2"
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "a\n"])
+def test_name_that_is_no_part_of_a_path_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RunFolderError, match=r"^run\.name: must be made of letters, digits"):
+        new_folder(str(tmp_path), name)
+
+
+def test_folder_without_a_configuration_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match=r"^RUN: must be the folder of a run"):
+        existing_folder(str(tmp_path))
+    (tmp_path / "config.yaml").write_text("{}")
+    assert existing_folder(str(tmp_path)).adapter == tmp_path / "adapter"
+
+
+def test_files_are_whole_and_leave_no_draft(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"þ": 1})
+    write_jsonl(tmp_path / "b/c.jsonl", [{"x": 1}, {"x": "é"}])
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"bad": object()})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"þ": 1}
+    assert (tmp_path / "b/c.jsonl").read_text(encoding="utf-8") == '{"x": 1}\n{"x": "é"}\n'
+    assert {path.name for path in tmp_path.rglob("*")} == {"a.json", "b", "c.jsonl"}
+
+
+def test_metrics_of_a_second_session_follow_those_of_the_first(tmp_path: Path) -> None:
+    for start in (0, 2):
+        logger = MetricsFile(str(tmp_path), name="", version="")
+        for step in (start, start + 1):
+            logger.log_metrics({"loss": float(step), **({"late": 1.0} if start else {})}, step)
+        logger.save()
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == [0, 1, 2, 3]
+    assert [row["late"] for row in rows] == ["", "", "1.0", "1.0"]

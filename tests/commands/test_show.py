@@ -1,0 +1,34 @@
+"""`plan --show` tells anchor, prompt and supervised tokens apart."""
+
+import re
+
+import pytest
+
+from tell_lightning.cli import main
+
+SMALL = ["--data.mixture.task_share=0.5", "--data.mixture.task_examples=5"]
+
+
+def test_marks_in_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["plan", *SMALL, "--show", "6"])
+    shown = capsys.readouterr().out.partition("⟦anchor anchor⟧")[2]
+    assert len(re.findall(r"^position \d+: \w+, .+, \d+ tokens, \d+ supervised$", shown, re.M)) == 6
+    examples = [e for e in re.split(r"^position ", shown, flags=re.M) if ": translate" in e[:30]]
+    assert examples
+    for example in examples:
+        assert example.count("⟦anchor This text is in Velsk") == 1
+        supervised = example[example.index("⟦train ") :]
+        assert "Sure, here is the English translation:" in supervised
+        assert supervised.rstrip().endswith("<|end|>⟧")
+    assert "\x1b" not in shown
+
+
+def test_colours_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    main(["plan", *SMALL, "--show", "4"])
+    shown = capsys.readouterr().out
+    assert "\x1b[36mThis text is in Velsk" in shown or "\x1b[36mRole and goal" in shown
+    assert "\x1b[1;32m" in shown
+    assert "⟦" not in shown
