@@ -330,6 +330,7 @@ class TellDataModule(pl.LightningDataModule):
         return {
             "unit": "examples",
             "consumed": self.trainer.global_step * self.settings.optimizer_batch,
+            "accumulation": self.accumulation(self.trainer.world_size),
             "depends_on": json.dumps(self.depends_on, sort_keys=True),
         }
 
@@ -337,8 +338,10 @@ class TellDataModule(pl.LightningDataModule):
         """Go on from a saved position.
 
         Raises:
-            StreamError: Something that the order depends on has changed; it is named.
+            StreamError: Something that the order depends on has changed, and it is named; or the
+                accumulation has, in whose micro-batches Lightning's own counters stand.
         """
+        assert self.trainer is not None
         saved = json.loads(state_dict["depends_on"])
         now = json.loads(json.dumps(self.depends_on))
         changed = sorted(key for key in saved.keys() | now.keys() if saved.get(key) != now.get(key))
@@ -346,6 +349,13 @@ class TellDataModule(pl.LightningDataModule):
             raise StreamError(
                 f"resume: the data order must be the one that the run began with, got a change in "
                 f"{', '.join(changed)}. Undo the change, or start a new run."
+            )
+        accumulation = self.accumulation(self.trainer.world_size)
+        if accumulation != state_dict["accumulation"]:
+            raise StreamError(
+                f"resume: an optimizer batch must take {state_dict['accumulation']} forward "
+                f"pass(es) a device, as it did when the run began, got {accumulation}. Set "
+                "data.micro_batch and the number of devices so that their product is unchanged."
             )
         self.consumed = int(state_dict["consumed"])
 
