@@ -23,8 +23,7 @@ class Resume(pl.Callback):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EarlyStopping) and self.patience is not None:
                 callback.patience = self.patience
-        configured = pl_module.configure_optimizers()
-        assert isinstance(configured, dict)
+        configured: Any = pl_module.configure_optimizers()
         fresh = configured["lr_scheduler"]["scheduler"]
         for config in trainer.lr_scheduler_configs:
             scheduler = config.scheduler

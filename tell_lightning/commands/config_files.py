@@ -73,7 +73,7 @@ def locate(key: str, files: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
     ('a.yaml', 'data.tasks.halu.shape')
     """
     last = key.rpartition(".")[2]
-    for name, values in reversed(files.items()):
+    for name, values in reversed(list(files.items())):
         for path in _paths(values, ""):
             if path == key or path.endswith(f".{key}"):
                 return name, path

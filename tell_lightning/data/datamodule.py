@@ -7,10 +7,7 @@ on.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -18,7 +15,6 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from tell_lightning.data import store
-from tell_lightning.data.anchors import Anchor, anchor_digest
 from tell_lightning.data.batches import Item, collate
 from tell_lightning.data.evaluation_rows import (
     EvaluationRows,
@@ -28,19 +24,18 @@ from tell_lightning.data.evaluation_rows import (
 )
 from tell_lightning.data.permutation import derive_key
 from tell_lightning.data.plan import Plan, check_supply, draw, resolve_plan
-from tell_lightning.data.records import Fields
+from tell_lightning.data.preparation import Preparation, training_sources
 from tell_lightning.data.report import Lengths, realise
-from tell_lightning.data.settings import DataSettings, Overlong
+from tell_lightning.data.settings import DataSettings
 from tell_lightning.data.sources import (
     Pool,
     Sources,
-    cache_folder,
     general_example,
     read_sources,
 )
 from tell_lightning.data.stream import Order, Place, RowStore, Stream
 from tell_lightning.data.templates import Renderer
-from tell_lightning.data.tokens import Encoder, TokenRow, encode_source
+from tell_lightning.data.tokens import Encoder, TokenRow
 from tell_lightning.errors import TellError
 
 
@@ -70,101 +65,13 @@ class TellDataModule(pl.LightningDataModule):
         self.encoder = Encoder(tokenizer, Renderer(tokenizer))
         self.seed = seed
         self.text = text
-        self.tokenizer_digest = store.tokenizer_digest(tokenizer)
+        self.preparation = Preparation(self.settings, self.encoder)
 
     # Preparing
 
     def prepare_data(self) -> None:
         """Tokenise every training source into the cache, once on each machine."""
-        text = self._text()
-        for name, pool in text.train.items():
-            task = self.settings.tasks[name]
-            self._prepare(
-                f"data.tasks.{name}",
-                pool,
-                self._train_folder(name, pool),
-                task.anchor,
-                task.overlong,
-            )
-        for name, pool in text.general.items():
-            self._prepare(
-                f"data.general.{name}",
-                pool,
-                self._general_folder(name, pool),
-                Anchor(),
-                self.settings.general[name].overlong,
-            )
-
-    def _prepare(
-        self, name: str, pool: Pool, folder: Path, anchor: Anchor, overlong: Overlong
-    ) -> None:
-        def build() -> tuple[dict[str, list[Any]], dict[str, Any]]:
-            encoded = encode_source(
-                self.encoder,
-                pool.records,
-                anchor,
-                name=name,
-                anchored=self.settings.mixture.anchored,
-                max_tokens=self.settings.max_tokens,
-                overlong=overlong,
-            )
-            columns: dict[str, list[Any]] = {
-                "input_ids": [row.input_ids for row in encoded.rows],
-                "supervised": [row.supervised for row in encoded.rows],
-                "id": [pool.records[index].id for index in encoded.records],
-                "where": [pool.records[index].where for index in encoded.records],
-            }
-            report: dict[str, Any] = {
-                "counts": {
-                    **pool.counts,
-                    "overlong": len(encoded.dropped),
-                    "truncated": encoded.truncated,
-                    "kept": len(encoded.rows),
-                },
-                "sha256": pool.sha256,
-                "left_out": [*pool.notes, *encoded.dropped],
-            }
-            return columns, report
-
-        store.prepare(folder, build)
-
-    def _train_folder(self, name: str, pool: Pool) -> Path:
-        task = self.settings.tasks[name]
-        anchor = anchor_digest(task.anchor)
-        return self._folder(
-            pool,
-            task.fields,
-            task.overlong,
-            {"anchor": anchor, "anchored": self.settings.mixture.anchored},
-        )
-
-    def _general_folder(self, name: str, pool: Pool) -> Path:
-        general = self.settings.general[name]
-        # Which rows are left depends on every file that they are compared with.
-        rows = blake2b("\n".join(record.id for record in pool.records).encode(), digest_size=16)
-        return self._folder(
-            pool,
-            general.fields,
-            general.overlong,
-            {"rows": rows.hexdigest(), "counts": dict(pool.counts)},
-        )
-
-    def _folder(
-        self, pool: Pool, fields: Fields, overlong: str, more: Mapping[str, object]
-    ) -> Path:
-        key = store.content_key(
-            {
-                "file": pool.sha256,
-                "fields": asdict(fields),
-                "bad_rows": self.settings.on_bad_rows,
-                "max_tokens": self.settings.max_tokens,
-                "overlong": overlong,
-                "template": self.encoder.renderer.template_digest,
-                "tokenizer": self.tokenizer_digest,
-                **more,
-            }
-        )
-        return cache_folder(self.settings) / f"tokens-{key}"
+        self.preparation.prepare(training_sources(self.settings, self._text()))
 
     # Setting up
 
@@ -180,17 +87,16 @@ class TellDataModule(pl.LightningDataModule):
         mixture = self.settings.mixture
         draw_seed = mixture.draw_seed
         draw_seed = derive_key(self.seed, "draw") if draw_seed is None else draw_seed
-        folders = {f"tasks.{name}": self._train_folder(name, p) for name, p in text.train.items()}
+        sources = training_sources(self.settings, text)
         drawn: dict[str, list[int]] = {}
         rows: dict[str, Any] = {}
         self.source_reports: dict[str, dict[str, Any]] = {}
-        for name in text.train:
-            opened, self.source_reports[name] = store.load(folders[f"tasks.{name}"])
-            drawn[name] = draw(len(opened), mixture.task_examples, draw_seed, name).tolist()
-            rows[name] = opened.select(drawn[name])
-        for name, pool in text.general.items():
-            folders[f"general.{name}"] = self._general_folder(name, pool)
-            rows[name], self.source_reports[name] = store.load(folders[f"general.{name}"])
+        for source in sources:
+            name = source.name
+            rows[name], self.source_reports[name] = store.load(self.preparation.folder(source))
+            if name in text.train:
+                drawn[name] = draw(len(rows[name]), mixture.task_examples, draw_seed, name).tolist()
+                rows[name] = rows[name].select(drawn[name])
         order_seed = mixture.order_seed
         self.plan: Plan = resolve_plan(
             mixture,
@@ -203,10 +109,10 @@ class TellDataModule(pl.LightningDataModule):
         self.depends_on = {
             **self.plan.describe(),
             "template": self.encoder.renderer.template_digest,
-            "tokenizer": self.tokenizer_digest,
+            "tokenizer": self.preparation.tokenizer_digest,
             "drawn": blake2b(json.dumps(drawn).encode(), digest_size=16).hexdigest(),
             "optimizer_batch": self.settings.optimizer_batch,
-            **{name: folder.name for name, folder in folders.items()},
+            **{source.key: self.preparation.folder(source).name for source in sources},
         }
         self._set_up_evaluation(text)
         self.text = None
