@@ -87,6 +87,7 @@ def _check_resume(session: "Session", checkpoint: Path) -> None:
     import torch
 
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    session.datamodule.trainer = session.trainer  # as Lightning does when it starts
     session.datamodule.load_state_dict(saved[type(session.datamodule).__qualname__])
     if saved["global_step"] >= session.trainer.max_steps:
         raise ConfigError(

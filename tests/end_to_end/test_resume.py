@@ -93,7 +93,7 @@ def test_nothing_left_to_do_is_refused_on_resume(
 
 
 def test_what_is_typed_wins_on_resume(halved: Run) -> None:
-    options = ["--trainer.max_steps=3", "--model.optimizer.lr=0.001", "--data.micro_batch=4"]
+    options = ["--trainer.max_steps=3", "--model.optimizer.lr=0.001"]
     main(["fit", "--resume", str(halved.folder), *options])
     with (halved.folder / "metrics.csv").open(newline="") as file:
         rates = {
