@@ -1,0 +1,106 @@
+"""Run the default with three seeds; write `results.json`, `output.txt` and the README's figures."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+README = HERE.parents[1] / "README.md"
+SEEDS = (42, 43, 44)
+SHOWN = {
+    ("translate", "bleu"): "translate: BLEU",
+    ("translate", "words_recall"): "translate: words that no training row held, found",
+    ("judge", "balanced_accuracy"): "judge: balanced accuracy",
+    ("judge", "f1"): 'judge: F1 of "yes"',
+    ("judge", "label_valid"): "judge: valid JSON with a verdict",
+}
+FLOORS = {"translate": ("copy_source", "random_words"), "judge": ("always_yes", "always_no")}
+
+
+def run(seed: int) -> tuple[dict[str, Any], str]:
+    """Run `fit` with a seed; return what is kept of run.json, and the screen output."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, "-m", "tell_lightning", "fit", f"--seed_everything={seed}"],
+            check=True,
+            cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        record = json.loads(next(Path(folder).glob("runs/*/run.json")).read_text("utf-8"))
+    keys = ("git", "base", "seconds", "tokens_per_second", "peak_memory_bytes", "selected")
+    return {key: record[key] for key in keys} | {"test": record["metrics"]["test"]}, done.stdout
+
+
+def main() -> None:
+    """Run every seed and write everything."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
+    with ThreadPoolExecutor(parser.parse_args().jobs) as pool:
+        done = list(pool.map(run, SEEDS))
+    results = {str(seed): result for seed, (result, _) in zip(SEEDS, done, strict=True)}
+    (HERE / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    (HERE / "output.txt").write_text(done[0][1], encoding="utf-8")
+    text = README.read_text(encoding="utf-8")
+    text = put(text, "output", "```\n" + last_tables(done[0][1]) + "\n```")
+    text = put(text, "scores", table(results))
+    README.write_text(text, encoding="utf-8")
+
+
+def put(text: str, name: str, block: str) -> str:
+    """Replace what stands between the two marks of a block."""
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, after = text.split(start)[0], text.split(end)[1]
+    return f"{before}{start}\n\n{block}\n\n{end}{after}"
+
+
+def last_tables(output: str) -> str:
+    """Return the tables of scores and the last line of a run's output."""
+    lines = [line.rstrip() for line in output.splitlines()]
+    start = next(i for i, line in enumerate(lines) if line.startswith("test, "))
+    return "\n".join(line for line in lines[start:] if line)
+
+
+def table(results: dict[str, Any]) -> str:
+    """Return the README's table: floors, the base, and the mean over seeds with its range."""
+    lines = [
+        "| on 200 test rows | floors | base | after, mean (range) |",
+        "| --- | --- | --- | --- |",
+    ]
+    first = next(iter(results.values()))["test"]
+    for (task, score), label in SHOWN.items():
+        style = ".1f" if score == "bleu" else ".2f"
+        after = [r["test"]["after"]["tasks"][task]["values"][score] for r in results.values()]
+        floors = " / ".join(
+            format(first["floors"][task][name]["values"][score], style) for name in FLOORS[task]
+        )
+        base = format(first["before"]["tasks"][task]["values"][score], style)
+        spread = f"{min(after):{style}}\u2013{max(after):{style}}"
+        lines.append(f"| {label} | {floors} | {base} | **{mean(after):{style}}** ({spread}) |")
+    commits = ", ".join(sorted({r["git"]["commit"][:10] for r in results.values()}))
+    names = "; ".join(
+        f"{task}: {' / '.join(name.replace('_', ' ') for name in names)}"
+        for task, names in FLOORS.items()
+    )
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"`python experiments/default_run/run.py`, commit {commits}, seeds "
+            f"{', '.join(results)}: each draws other examples, order and initialisation. Floors "
+            f"need no model ({names}).",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()
