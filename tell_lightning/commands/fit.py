@@ -195,7 +195,7 @@ def _export(session: "Session", config: Config, folder: RunFolder) -> None:
     anchors = AnchorFile(
         base=config.model.base,
         revision=config.model.revision,
-        anchored=config.data.mixture.anchored,
+        variant=config.data.mixture.anchor,
         template_digest=datamodule.encoder.renderer.template_digest,
         tasks=tasks,
     )

@@ -198,7 +198,7 @@ def _answer(request: Request, output: IO[str]) -> None:
             records,
             task=name,
             anchor=prompt.anchor,
-            anchored=anchors.anchored if anchors else request.config.data.mixture.anchored,
+            variant=anchors.variant if anchors else request.config.data.mixture.anchor,
             scoring=request.config.data.tasks.get(name, Task()).scoring,
             max_new_tokens=prompt.max_new_tokens,
         )

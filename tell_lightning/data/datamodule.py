@@ -133,9 +133,9 @@ class TellDataModule(pl.LightningDataModule):
         self.loss_names = [*self.settings.tasks, *self.settings.general]
 
     def _evaluation_rows(self, name: str, pool: Pool, text: Sources) -> EvaluationRows:
-        task, anchored = self.settings.tasks[name], self.settings.mixture.anchored
+        task, variant = self.settings.tasks[name], self.settings.mixture.anchor
         known = [
-            evaluation_example(record, task.anchor, anchored=anchored)
+            evaluation_example(record, task.anchor, variant)
             for pools in (text.train, text.dev)
             if name in pools
             for record in pools[name].records
@@ -145,7 +145,7 @@ class TellDataModule(pl.LightningDataModule):
             pool.records,
             task=name,
             anchor=task.anchor,
-            anchored=anchored,
+            variant=variant,
             scoring=task.scoring,
             max_new_tokens=task.max_new_tokens or default_max_new_tokens(self.encoder, known),
         )

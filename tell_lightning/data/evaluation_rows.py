@@ -8,9 +8,10 @@ score.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tell_lightning.data.anchors import Anchor, Example, anchor_record, reference_text
+from tell_lightning.data.anchors import Anchor, Example, reference_text
 from tell_lightning.data.records import Record
 from tell_lightning.data.tokens import Encoder
+from tell_lightning.data.variants import Variant, apply_anchor, variant_prefix
 from tell_lightning.metrics.settings import Scoring
 
 
@@ -39,7 +40,7 @@ def build(
     *,
     task: str,
     anchor: Anchor,
-    anchored: bool,
+    variant: Variant,
     scoring: Scoring,
     max_new_tokens: int,
 ) -> EvaluationRows:
@@ -50,30 +51,30 @@ def build(
         records: The rows, with or without a response.
         task: The task's name.
         anchor: The task's anchor.
-        anchored: Whether prompts carry it, as in training.
+        variant: Which form of it the prompts carry, as in training.
         scoring: How the answers are scored.
         max_new_tokens: Longest answer in tokens.
     """
-    examples = tuple(evaluation_example(record, anchor, anchored=anchored) for record in records)
+    examples = tuple(evaluation_example(record, anchor, variant) for record in records)
     return EvaluationRows(
         task=task,
         records=tuple(records),
         examples=examples,
         prompts=tuple(tuple(ids) for ids in encoder.prompt_ids(examples)),
         references=tuple(reference_text(record, anchor) for record in records),
-        response_prefix=anchor.response_prefix if anchored else "",
+        response_prefix=variant_prefix(anchor, variant),
         stop_ids=tuple(encoder.renderer.stop_ids),
         max_new_tokens=max_new_tokens,
         scoring=scoring,
     )
 
 
-def evaluation_example(record: Record, anchor: Anchor, *, anchored: bool) -> Example:
+def evaluation_example(record: Record, anchor: Anchor, variant: Variant) -> Example:
     """Put the anchor on a row to evaluate, or take it off.
 
     Its reference may lack the response prefix, which is stripped before scoring anyhow.
     """
-    return anchor_record(record, anchor, anchored=anchored, check_reference=False)
+    return apply_anchor(record, anchor, variant, check_reference=False)
 
 
 def default_max_new_tokens(encoder: Encoder, examples: Sequence[Example]) -> int:

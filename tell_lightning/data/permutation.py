@@ -58,6 +58,18 @@ def permute(indices: Iterable[int] | Indices, size: int, key: int) -> Indices:
     return _walk(index.astype(np.uint64), size, key).astype(np.int64)
 
 
+def offsets(indices: Indices, widths: Indices, key: int) -> Indices:
+    """Choose an offset in 0..width-1 for each index, by hash.
+
+    Args:
+        indices: What the offsets are for.
+        widths: One width for each, at least 1.
+        key: 64-bit key, from `derive_key`.
+    """
+    hashes = _mix(indices.astype(np.uint64) + np.uint64(key))
+    return (hashes % widths.astype(np.uint64)).astype(np.int64)
+
+
 @lru_cache(maxsize=256)
 def _table(size: int, key: int) -> Indices:
     hashes = _mix(np.arange(size, dtype=np.uint64) + np.uint64(key))

@@ -19,8 +19,9 @@ from typing import Literal
 
 import numpy as np
 
+from tell_lightning.data.orders import mix
 from tell_lightning.data.permutation import ALGORITHM, Indices, derive_key, permute
-from tell_lightning.data.settings import Mixture
+from tell_lightning.data.settings import Mixture, Order
 from tell_lightning.errors import TellError
 
 
@@ -57,11 +58,13 @@ class Plan:
 
     Attributes:
         seed: Seed of the order.
-        sources: The pools; a source is known by its index here.
+        sources: The pools, tasks first; a source is known by its index here.
+        order: How the slots of a cycle are mixed.
     """
 
     seed: int
     sources: tuple[Source, ...]
+    order: Order = "random"
 
     @property
     def cycle(self) -> int:
@@ -69,10 +72,14 @@ class Plan:
         return sum(source.slots for source in self.sources)
 
     @property
+    def task_slots(self) -> int:
+        """Slots of a cycle that hold task examples."""
+        return sum(source.slots for source in self.sources if source.kind == "task")
+
+    @property
     def task_share(self) -> float:
         """Task slots over all slots of a cycle, 0 to 1."""
-        task = sum(source.slots for source in self.sources if source.kind == "task")
-        return task / self.cycle
+        return self.task_slots / self.cycle
 
     def at(self, positions: Indices | range) -> Slots:
         """Look up positions.
@@ -89,7 +96,7 @@ class Plan:
         for cycle in np.unique(cycles).tolist():
             chosen = cycles == cycle
             key = derive_key(self.seed, "mix", cycle)
-            mixed[chosen] = permute(within[chosen], self.cycle, key)
+            mixed[chosen] = mix(within[chosen], self.task_slots, self.cycle, self.order, key)
         edges = np.cumsum([source.slots for source in self.sources])
         sources = np.searchsorted(edges, mixed, side="right").astype(np.int64)
         rows = np.empty_like(within)
@@ -113,6 +120,7 @@ class Plan:
         """Give the plan as plain values: all that the order depends on."""
         return {
             "algorithm": ALGORITHM,
+            "order": self.order,
             "order_seed": self.seed,
             "cycle": self.cycle,
             "task_share": self.task_share,
@@ -172,7 +180,7 @@ def resolve_plan(
     if with_general:
         slots = _split(general_slots, general)
         pools += [Source(name, "general", rows, slots[name]) for name, (rows, _) in general.items()]
-    return Plan(seed, tuple(pools))
+    return Plan(seed, tuple(pools), mixture.order)
 
 
 def check_supply(plan: Plan, positions: int, *, general_repeat: bool) -> None:
@@ -210,24 +218,22 @@ def _counts(
         return 1, 0
     if mixture.arm == "general_only":
         return 0, _one_pass(general)
-    if (share is None) == (passes is None):
+    if share is None and passes is None:
         raise PlanError(
-            "data.mixture: give task_share or task_passes, "
-            f"got task_share {share} and task_passes {passes}. Set the other one to null."
+            "data.mixture: needs task_share, task_passes or both, got neither. Set task_share: 0.1."
         )
-    if passes is not None:
-        if passes < 1:
-            raise PlanError(
-                f"data.mixture.task_passes: must be at least 1, got {passes}. Raise it."
-            )
+    if passes is not None and passes < 1:
+        raise PlanError(f"data.mixture.task_passes: must be at least 1, got {passes}. Raise it.")
+    if share is None:
+        assert passes is not None
         return passes, _one_pass(general)
-    assert share is not None
     if not 0 < share < 1:
         raise PlanError(
             f"data.mixture.task_share: must lie between 0 and 1, got {share}. For task rows "
             "alone set data.mixture.arm: sft, for none of them general_only."
         )
-    return 1, max(1, round(sum(tasks.values()) * (1 - share) / share))
+    passes = passes or 1
+    return passes, max(1, round(passes * sum(tasks.values()) * (1 - share) / share))
 
 
 def _weights(general: Mapping[str, tuple[int, float | None]]) -> dict[str, float]:

@@ -48,7 +48,7 @@ def training_sources(settings: DataSettings, text: Sources) -> list[TrainingSour
         task = settings.tasks[name]
         chosen = {
             "anchor": anchor_digest(task.anchor),
-            "anchored": settings.mixture.anchored,
+            "variant": settings.mixture.anchor,
         }
         sources.append(
             TrainingSource(f"tasks.{name}", pool, task.fields, task.anchor, task.overlong, chosen)
@@ -108,7 +108,7 @@ class Preparation:
             records,
             source.anchor,
             name=f"data.{source.key}",
-            anchored=self.settings.mixture.anchored,
+            variant=self.settings.mixture.anchor,
             max_tokens=self.settings.max_tokens,
             overlong=source.overlong,
         )

@@ -5,9 +5,11 @@ from typing import Literal
 
 from tell_lightning.data.anchors import Anchor
 from tell_lightning.data.records import Fields, Rows
+from tell_lightning.data.variants import Variant
 from tell_lightning.metrics.settings import Scoring
 
 Arm = Literal["tell", "sft", "general_only"]
+Order = Literal["random", "spread", "general_then_task", "task_then_general", "late_mix"]
 Overlong = Literal["error", "drop", "truncate_prompt"]
 
 
@@ -55,12 +57,16 @@ class Mixture:
 
     arm: Arm = "tell"
     """tell: task and general rows; sft: task rows alone; general_only: general rows alone."""
-    anchored: bool = True
-    """Whether task rows carry their anchor, in training and in evaluation alike."""
+    order: Order = "random"
+    """How a cycle is mixed; every order has the same counts (`tell_lightning/data/plan.py`)."""
+    anchor: Variant = "given"
+    """Form of the anchor that task rows carry, in training and in evaluation alike: given, none,
+    arbitrary (fixed words without a meaning), random (others for each row), end (behind it)."""
     task_share: float | None = 0.1
-    """Task slots over all slots of a cycle, 0 to 1. Give this or task_passes."""
+    """Task slots over all slots of a cycle, 0 to 1; null: what task_passes comes to."""
     task_passes: int | None = None
-    """Passes over the task examples in one pass over the general rows, in place of task_share."""
+    """Passes over the task examples in a cycle; null: one. Without task_share, a cycle is one pass
+    over the general rows. An order that is not mixed needs as many as the whole run has."""
     task_examples: int | None = None
     """Task examples to draw per task, nested: the first n of one keyed order; null: all."""
     general_repeat: bool = False

@@ -19,6 +19,7 @@ from tell_lightning.data.anchors import Anchor, Example, anchor_record
 from tell_lightning.data.records import Record, Turn
 from tell_lightning.data.settings import Overlong
 from tell_lightning.data.templates import Renderer
+from tell_lightning.data.variants import Variant, apply_anchor
 from tell_lightning.errors import TellError
 
 
@@ -122,7 +123,7 @@ def encode_source(
     anchor: Anchor,
     *,
     name: str,
-    anchored: bool,
+    variant: Variant,
     max_tokens: int,
     overlong: Overlong,
 ) -> Encoded:
@@ -133,7 +134,7 @@ def encode_source(
         records: The source's records.
         anchor: The task's anchor; an empty one for general sources.
         name: Configuration key of the source, for messages.
-        anchored: Whether the anchor is put on, or taken off.
+        variant: Which form of the anchor the examples carry.
         max_tokens: Longest example.
         overlong: error, drop, or truncate_prompt.
 
@@ -142,7 +143,7 @@ def encode_source(
     """
 
     def make(record: Record) -> Example:
-        return anchor_record(record, anchor, anchored=anchored)
+        return apply_anchor(record, anchor, variant)
 
     rows = encoder.encode([make(record) for record in records])
     kept: list[TokenRow] = []
@@ -160,7 +161,7 @@ def encode_source(
             dropped.append(f"{record.where}: {length} tokens, more than {max_tokens}, left out")
             continue
         if length > max_tokens:
-            row = _truncate_prompt(encoder, record, anchor, anchored, max_tokens)
+            row = _truncate_prompt(encoder, record, anchor, variant, max_tokens)
             truncated += 1
         kept.append(row)
         indices.append(index)
@@ -173,13 +174,14 @@ def encode_source(
 
 
 def _truncate_prompt(
-    encoder: Encoder, record: Record, anchor: Anchor, anchored: bool, max_tokens: int
+    encoder: Encoder, record: Record, anchor: Anchor, variant: Variant, max_tokens: int
 ) -> TokenRow:
     """Cut the end of the last user turn; the response, the anchor and the template stay whole."""
-    example = anchor_record(record, anchor, anchored=anchored)
+    example = apply_anchor(record, anchor, variant)
     *before, asked, response = example.turns
     text = anchor_record(record, anchor, anchored=False).turns[-2].content
-    start = 0 if anchor.position == "suffix" else len(asked.content) - len(text)
+    behind = anchor.position == "suffix" or variant == "end"
+    start = 0 if behind else len(asked.content) - len(text)
     first, end = start + len(text) - len(text.lstrip()), start + len(text)
 
     def attempt(characters: int) -> TokenRow:

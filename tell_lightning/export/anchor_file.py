@@ -7,10 +7,11 @@ task the anchor, the names of its fields and the length of its answers.
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 from tell_lightning.data.anchors import Anchor, anchor_from_json, anchor_to_json
 from tell_lightning.data.records import Fields
+from tell_lightning.data.variants import Variant
 from tell_lightning.errors import TellError
 
 FORMAT = 1
@@ -35,7 +36,7 @@ class AnchorFile:
 
     base: str
     revision: str | None
-    anchored: bool
+    variant: Variant
     template_digest: str
     tasks: dict[str, TaskPrompt]
 
@@ -75,7 +76,11 @@ def read_anchor_file(folder: Path) -> AnchorFile:
             for name, task in data["tasks"].items()
         }
         return AnchorFile(
-            data["base"], data["revision"], bool(data["anchored"]), data["template_digest"], tasks
+            data["base"],
+            data["revision"],
+            _variant(data["variant"], path),
+            data["template_digest"],
+            tasks,
         )
     except FileNotFoundError as error:
         raise AdapterFolderError(
@@ -88,3 +93,12 @@ def read_anchor_file(folder: Path) -> AnchorFile:
         raise AdapterFolderError(
             f"{path}: must be the file that `fit` wrote, got {error!r}. Export the adapter again."
         ) from error
+
+
+def _variant(value: object, path: Path) -> Variant:
+    if value not in get_args(Variant):
+        raise AdapterFolderError(
+            f"{path}: variant must be one of {', '.join(get_args(Variant))}, got {value!r}. "
+            "Export the adapter again."
+        )
+    return cast("Variant", value)

@@ -195,7 +195,7 @@ def test_arms_train_what_they_say(ready: Ready) -> None:
 
 def test_without_the_anchor_it_is_nowhere(ready: Ready) -> None:
     for anchored in (True, False):
-        datamodule = ready(mixture=Mixture(task_share=0.25, anchored=anchored))
+        datamodule = ready(mixture=Mixture(task_share=0.25, anchor="given" if anchored else "none"))
         ids = [
             *datamodule.rows[0]["input_ids"],
             *datamodule.evaluation["test"]["t"].prompts,
@@ -356,7 +356,7 @@ CHANGES: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["cycle", "sources", "task_share"],
     ),
     "anchored": (
-        {"mixture": Mixture(task_share=0.25, task_examples=4, anchored=False)},
+        {"mixture": Mixture(task_share=0.25, task_examples=4, anchor="none")},
         ["tasks.t"],
     ),
     "optimizer_batch": ({"optimizer_batch": 16}, ["optimizer_batch"]),

@@ -183,7 +183,7 @@ def source(
         records,
         anchor,
         name="data.tasks.t",
-        anchored=anchored,
+        variant="given" if anchored else "none",
         max_tokens=max_tokens,
         overlong=overlong,
     )

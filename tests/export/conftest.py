@@ -53,7 +53,7 @@ def anchors() -> AnchorFile:
     return AnchorFile(
         base="microworld",
         revision=None,
-        anchored=True,
+        variant="given",
         template_digest="0123",
         tasks={
             "translate": TaskPrompt(translate, 96, Fields(prompt="source")),
