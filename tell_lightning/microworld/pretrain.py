@@ -4,8 +4,9 @@ Settings enter; a Hugging Face checkpoint with its tokenizer and `base.json` (se
 measured quality) leave. One document a row, never a random window; Muon for the matrices, AdamW
 for the rest; bf16 autocast. For a stretch in the middle only documents that compare two words are
 read: from the usual mixture a model of this size does not learn to tell equal from different. The
-defaults take about 10 minutes on two free cores and reproduce the committed base's quality, not
-its bytes.
+defaults took 13 minutes on two shared cores. How well Velsk is known and whether comparing is
+learned change abruptly with small changes of the text (experiments/microworld/README.md), so
+measure a new base before using it.
 """
 
 import argparse
