@@ -7,6 +7,7 @@ The run's own configuration is used; what is typed after it wins. The scores go 
 """
 
 import json
+from typing import Literal
 
 from tell_lightning.callbacks.folder import RunFolder, existing_folder, write_json
 from tell_lightning.commands.check import Config, ConfigError, check, print_help
@@ -32,7 +33,7 @@ def test(arguments: list[str]) -> None:
     _evaluate("test", "test", arguments)
 
 
-def _evaluate(verb: str, split: str, arguments: list[str]) -> None:
+def _evaluate(verb: str, split: Literal["dev", "test"], arguments: list[str]) -> None:
     if {"-h", "--help"} & set(arguments):
         print_help(verb)
         return
@@ -44,7 +45,7 @@ def _evaluate(verb: str, split: str, arguments: list[str]) -> None:
     folder = existing_folder(arguments[0])
     options = ["-c", str(folder.config), *arguments[1:]]
     config = check(options)
-    if not any(getattr(task, split) for task in config.data.tasks.values()):
+    if not any(task.has(split) for task in config.data.tasks.values()):
         raise ConfigError(
             f"data.tasks: {verb} needs a task with {split} rows, got none. "
             f"Add data.tasks.NAME.{split}."

@@ -79,7 +79,7 @@ class TellCLI(LightningCLI):
         config = self.checked
         asked = self._get(self.config_init, "trainer")
         terminal = sys.stdout.isatty()
-        has_dev = any(task.dev is not None for task in config.data.tasks.values())
+        has_dev = any(task.has("dev") for task in config.data.tasks.values())
         callbacks = [
             *_asked(asked["callbacks"], Callback),
             self.throughput,

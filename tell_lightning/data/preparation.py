@@ -49,6 +49,7 @@ def training_sources(settings: DataSettings, text: Sources) -> list[TrainingSour
         chosen = {
             "anchor": anchor_digest(task.anchor),
             "variant": settings.mixture.anchor,
+            "dev_from_train": task.dev_from_train,
         }
         sources.append(
             TrainingSource(f"tasks.{name}", pool, task.fields, task.anchor, task.overlong, chosen)

@@ -21,6 +21,8 @@ class Task:
     """Rows to train on; a path below data.root, or {path, hub, split, revision}."""
     dev: str | Rows | None = None
     """Rows to choose the adapter by."""
+    dev_from_train: int | None = None
+    """In place of dev: so many rows of the training file are set apart, the same for every seed."""
     test: str | Rows | None = None
     """Rows to report the final score on; never dropped, never trained on."""
     fields: Fields = Fields()
@@ -33,6 +35,12 @@ class Task:
     """Longest answer in tokens; null: a quarter more than the longest known one."""
     overlong: Overlong = "error"
     """What happens to a training example longer than data.max_tokens."""
+
+    def has(self, split: Literal["dev", "test"]) -> bool:
+        """Say whether the task is scored on a split."""
+        if split == "dev" and self.dev_from_train is not None:
+            return True
+        return getattr(self, split) is not None
 
 
 @dataclass(frozen=True, kw_only=True)

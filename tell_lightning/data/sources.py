@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tell_lightning.data.anchors import Anchor, Example, anchor_record
 from tell_lightning.data.leaks import check_disjoint, drop_leaks
+from tell_lightning.data.permutation import derive_key, permute
 from tell_lightning.data.records import Fields, Record, RecordSet, Rows, read_records
 from tell_lightning.data.settings import DataSettings, General, Task
 from tell_lightning.errors import TellError
@@ -29,7 +30,7 @@ class Pool:
     Attributes:
         records: What is left, in the order of the file.
         sha256: Digest of the file's bytes.
-        counts: Rows by reason: read, bad, leaks.
+        counts: Rows by reason: read, bad, leaks, set_apart.
         notes: One line for each row left out.
     """
 
@@ -106,6 +107,8 @@ def read_sources(settings: DataSettings) -> Sources:
                         record, task.anchor, anchored=True, check_reference=split == "train"
                     )
                 getattr(sources, split)[name] = pool
+        if task.dev_from_train is not None:
+            _set_dev_apart(name, task, task.dev_from_train, sources)
         for split in ("dev", "test"):
             if name in sources.train and name in getattr(sources, split):
                 held_out = getattr(sources, split)[name].records
@@ -133,6 +136,27 @@ def _read(settings: DataSettings, root: Path, rows: str | Rows, fields: Fields) 
     )
     counts = {"read": len(read.records) + len(read.bad), "bad": len(read.bad)}
     return Pool(read.records, read.sha256, counts, read.bad)
+
+
+def _set_dev_apart(name: str, task: Task, count: int, sources: Sources) -> None:
+    """Move rows of the training pool to dev, chosen by a key that no seed changes."""
+    key = f"data.tasks.{name}.dev_from_train"
+    if task.dev is not None:
+        raise SourceError(f"{key}: must stand alone, got dev as well. Leave one of the two out.")
+    pool = sources.train.get(name)
+    rows = len(pool.records) if pool else 0
+    if pool is None or not 0 < count < rows:
+        raise SourceError(
+            f"{key}: must be at least 1 and leave a row to train on, got {count} of {rows} "
+            "training rows. Lower it, or give dev."
+        )
+    chosen = set(permute(range(count), rows, derive_key(0, "dev_from_train")).tolist())
+    split: dict[bool, list[Record]] = {False: [], True: []}
+    for index, record in enumerate(pool.records):
+        split[index in chosen].append(record)
+    counts = {**pool.counts, "set_apart": count}
+    sources.train[name] = Pool(tuple(split[False]), pool.sha256, counts, pool.notes)
+    sources.dev[name] = Pool(tuple(split[True]), pool.sha256, {"read": count, "bad": 0})
 
 
 def _drop_leaks(settings: DataSettings, sources: Sources) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from tell_lightning.data.anchors import Anchor, AnchorError
 from tell_lightning.data.leaks import LeakError
+from tell_lightning.data.preparation import training_sources
 from tell_lightning.data.records import Fields, RecordError
 from tell_lightning.data.settings import DataSettings, General, Task
 from tell_lightning.data.sources import (
@@ -21,6 +22,7 @@ from tell_lightning.data.sources import (
 
 Write = Callable[..., Path]
 
+GOLDEN_DEV_LINES = (5, 9, 10, 19)
 ANCHOR = Anchor(text="Translate this.", response_prefix="Here it is: ")
 
 
@@ -197,6 +199,70 @@ def test_the_cache_is_where_the_settings_or_the_system_say(
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     assert cache_folder(DataSettings()) == tmp_path / "home" / ".cache" / "tell_lightning"
     assert cache_folder(DataSettings(cache_dir="~/mine")) == tmp_path / "home" / "mine"
+
+
+# Rows of the training file set apart as dev
+
+
+def apart(data: Data, count: int, **changes: Any) -> DataSettings:
+    task = Task(**{"train": "train.jsonl", "dev_from_train": count, **changes})
+    return data(train=pairs(*(f"t{n}" for n in range(20))), tasks={"t": task})
+
+
+def test_dev_is_set_apart_from_the_training_file_by_no_seed(data: Data) -> None:
+    sources = read_sources(apart(data, 4, test="test.jsonl"))
+    train, dev = sources.train["t"], sources.dev["t"]
+    assert [record.id for record in dev.records] == [
+        f"train.jsonl:{line}" for line in GOLDEN_DEV_LINES
+    ]
+    assert train.counts == {"read": 20, "bad": 0, "set_apart": 4}
+    lines = [int(r.id.rpartition(":")[2]) for r in train.records]
+    assert lines == [line for line in range(1, 21) if line not in GOLDEN_DEV_LINES]
+    assert train.sha256 == dev.sha256
+
+
+def test_a_larger_dev_holds_the_smaller_one(data: Data) -> None:
+    small, large = (
+        {record.id for record in read_sources(apart(data, count)).dev["t"].records}
+        for count in (4, 7)
+    )
+    assert len(large) == 7
+    assert small < large
+
+
+def test_general_rows_that_the_dev_part_holds_are_leaks(data: Data) -> None:
+    settings = apart(data, 4)
+    held = read_sources(settings).dev["t"].records[0].turns[0].content
+    task = {"tasks": settings.tasks, "train": pairs(*(f"t{n}" for n in range(20)))}
+    assert read_sources(data(**task, mixed_in=pairs("g1", held))).general["g"].counts["leaks"] == 1
+
+
+@pytest.mark.parametrize("count", [0, -1, 20, 21])
+def test_rows_set_apart_must_leave_some(count: int, data: Data) -> None:
+    with pytest.raises(SourceError, match="dev_from_train") as caught:
+        read_sources(apart(data, count))
+    assert str(caught.value) == (
+        "data.tasks.t.dev_from_train: must be at least 1 and leave a row to train on, got "
+        f"{count} of 20 training rows. Lower it, or give dev."
+    )
+
+
+def test_rows_set_apart_need_training_rows_and_no_dev_file(data: Data) -> None:
+    with pytest.raises(SourceError, match="got 4 of 0 training rows"):
+        read_sources(apart(data, 4, train=None))
+    with pytest.raises(SourceError, match="must stand alone") as caught:
+        read_sources(apart(data, 4, dev="dev.jsonl"))
+    assert str(caught.value) == (
+        "data.tasks.t.dev_from_train: must stand alone, got dev as well. Leave one of the two out."
+    )
+
+
+def test_prepared_rows_with_another_dev_part_are_kept_apart(data: Data) -> None:
+    (four, five) = (
+        training_sources(settings, read_sources(settings))[0].chosen
+        for settings in (apart(data, 4), apart(data, 5))
+    )
+    assert four != five
 
 
 # The embedded world and the paper's data
