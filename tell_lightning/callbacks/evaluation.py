@@ -106,7 +106,7 @@ class Evaluation(pl.Callback):
                 rank=trainer.global_rank,
                 world=trainer.world_size,
             )
-            scored.tasks[name] = score(rows.scoring, predictions)
+            scored.tasks[name] = score(rows.scoring, predictions, intervals=split == "test")
             if name not in self.floors.setdefault(split, {}):
                 self.floors[split][name] = floors(rows.scoring, predictions)
             values = scored.tasks[name].values

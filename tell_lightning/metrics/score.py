@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from tell_lightning.metrics import labels, text, translation
+from tell_lightning.metrics.intervals import Interval, score_intervals
 from tell_lightning.metrics.predictions import MetricError, Prediction
 from tell_lightning.metrics.settings import Floor, Kind, Scoring
 
@@ -31,6 +32,8 @@ class Scores:
     """Name of the score that stands for the task."""
     signatures: dict[str, str] = field(default_factory=dict)
     """sacreBLEU's signature by score name."""
+    intervals: dict[str, Interval] = field(default_factory=dict)
+    """Low and high of the 95 % interval by score name, where it was asked for."""
 
     @property
     def selection(self) -> float:
@@ -38,12 +41,15 @@ class Scores:
         return self.values[self.primary] / (100 if self.primary == "bleu" else 1)
 
 
-def score(scoring: Scoring, predictions: Sequence[Prediction]) -> Scores:
+def score(
+    scoring: Scoring, predictions: Sequence[Prediction], *, intervals: bool = False
+) -> Scores:
     """Score the predictions of one evaluation set.
 
     Args:
         scoring: How the task is scored.
         predictions: Every row of the set once, in any order.
+        intervals: Whether to compute 95 % intervals, which takes a thousand scorings.
 
     Returns:
         What the answers are worth, and how generation went.
@@ -53,7 +59,11 @@ def score(scoring: Scoring, predictions: Sequence[Prediction]) -> Scores:
             without the configured word list, or a positive label that is none.
     """
     scores = _score_answers(scoring, predictions)
-    return replace(scores, values=scores.values | text.generation_rates(predictions))
+    return replace(
+        scores,
+        values=scores.values | text.generation_rates(predictions),
+        intervals=score_intervals(scoring, predictions) if intervals else {},
+    )
 
 
 def floors(scoring: Scoring, predictions: Sequence[Prediction]) -> dict[str, Scores]:

@@ -1,0 +1,171 @@
+"""Intervals: the same each time, around the score, narrower with rows, right 19 times of 20."""
+
+import time
+
+import numpy as np
+import pytest
+
+from tell_lightning.metrics.intervals import RowSums, bootstrap, score_intervals
+from tell_lightning.metrics.score import Scores, floors, score
+from tell_lightning.metrics.settings import Floor, Scoring
+from tell_lightning.metrics.translation import corpus_scores, row_statistics
+
+JUDGE = Scoring(kind="judge")
+TRANSLATION = Scoring(kind="translation", words_field="rare")
+WORDS = [
+    "the",
+    "cat",
+    "dog",
+    "sleeps",
+    "runs",
+    "on",
+    "a",
+    "mat",
+    "over",
+    "under",
+    "red",
+    "blue",
+    "house",
+    "at",
+    "night",
+]
+
+
+def answer(label: str) -> str:
+    return f'{{"hallucination": "{label}"}}'
+
+
+def translated(predict, rows: int, seed: int = 1):
+    """Documents of which a quarter of the words are wrong."""
+    random = np.random.default_rng(seed)
+    references = [" ".join(random.choice(WORDS, 20)) for _ in range(rows)]
+    answers = [
+        " ".join(word if random.random() < 0.75 else "zebra" for word in text.split())
+        for text in references
+    ]
+    return predict(answers, references, [{"rare": [text.split()[0]]} for text in references])
+
+
+def judged(predict, rows: int, seed: int = 1):
+    """Verdicts of which four in five are right, and one in twenty is no JSON."""
+    random = np.random.default_rng(seed)
+    gold = [str(random.choice(["no", "yes"])) for _ in range(rows)]
+    other = {"no": "yes", "yes": "no"}
+    answers = [
+        "?" if random.random() < 0.05 else answer(g if random.random() < 0.8 else other[g])
+        for g in gold
+    ]
+    return predict(answers, gold)
+
+
+def widths(scores: Scores) -> dict[str, float]:
+    return {name: high - low for name, (low, high) in scores.intervals.items()}
+
+
+@pytest.mark.parametrize(
+    ("scoring", "make", "names"),
+    [
+        (TRANSLATION, translated, {"bleu", "chrf", "words_recall", "exact_match"}),
+        (JUDGE, judged, {"accuracy", "balanced_accuracy", "f1", "mcc", "json_valid"}),
+    ],
+)
+def test_intervals_hold_the_score_and_shrink_with_rows(scoring, make, names, predict):
+    few, many = (score(scoring, make(predict, rows), intervals=True) for rows in (40, 640))
+    for scores in (few, many):
+        assert set(scores.intervals) == names
+        for name, (low, high) in scores.intervals.items():
+            assert low <= scores.values[name] <= high
+    for name in names - {"exact_match"}:  # no row is all right: no width to compare
+        assert widths(many)[name] == pytest.approx(widths(few)[name] / 4, rel=0.6)
+        assert widths(many)[name] > 0
+
+
+def test_intervals_are_the_same_every_time_in_any_order_and_only_when_asked(predict):
+    predictions = translated(predict, 30)
+    first = score(TRANSLATION, predictions, intervals=True)
+    assert score(TRANSLATION, predictions[::-1], intervals=True) == first
+    assert score(TRANSLATION, predictions).intervals == {}
+    copy = Scoring(kind="text", floors={"constant": Floor(text="x")})
+    assert floors(copy, predictions)["constant"].intervals == {}
+
+
+def test_summed_statistics_are_worth_what_sacrebleu_says(predict):
+    predictions = translated(predict, 25)
+    texts = [p.prediction for p in predictions], [p.reference for p in predictions]
+    expected = corpus_scores(*texts)
+    for name, (rows, compute) in row_statistics(*texts).items():
+        summed = [sum(column) for column in zip(*rows, strict=True)]
+        assert compute(summed) == pytest.approx(expected[name].score, abs=1e-9)
+
+
+def test_bounds_are_near_those_of_sacrebleu_s_own_bootstrap(predict):
+    from sacrebleu.metrics.bleu import BLEU
+
+    predictions = translated(predict, 100)
+    theirs = BLEU().corpus_score(
+        [p.prediction for p in predictions], [[p.reference for p in predictions]], n_bootstrap=1000
+    )
+    low, high = score_intervals(TRANSLATION, predictions)["bleu"]
+    assert (high - low) / 2 == pytest.approx(theirs._ci, rel=0.1)
+    assert (high + low) / 2 == pytest.approx(theirs._mean, abs=0.3)
+
+
+def test_true_share_lies_inside_about_19_times_of_20():
+    truth, rows = 0.7, 60
+    random = np.random.default_rng(7)
+    honest = pretended = 0
+    times = 150
+    for _ in range(times):
+        hits = [[int(hit)] for hit in random.random(rows) < truth]
+        low, high = bootstrap(RowSums(hits, {"share": lambda sums: sums[0] / rows}))["share"]
+        honest += low <= truth <= high
+        # The control: every row written four times, as if these were 240 rows of their own.
+        four = RowSums(hits * 4, {"share": lambda sums: sums[0] / (4 * rows)})
+        low, high = bootstrap(four)["share"]
+        pretended += low <= truth <= high
+    assert 0.90 <= honest / times <= 0.99
+    assert pretended / times < 0.80
+
+
+def test_where_all_rows_are_right_there_is_no_width(predict):
+    scores = score(
+        JUDGE, predict([answer("no"), answer("yes")] * 5, ["no", "yes"] * 5), intervals=True
+    )
+    assert set(scores.intervals.values()) == {(1.0, 1.0)}
+    same = predict(["a b c d e"] * 3, ["a b c d e"] * 3)
+    found = score(Scoring(kind="translation"), same, intervals=True).intervals
+    assert found["bleu"] == pytest.approx((100, 100))
+    assert found["exact_match"] == (1, 1)
+
+
+def test_one_row_is_its_own_interval(predict):
+    scores = score(JUDGE, predict([answer("no")], ["no"]), intervals=True)
+    for name, interval in scores.intervals.items():
+        assert interval == (scores.values[name],) * 2
+    one = score(TRANSLATION, translated(predict, 1), intervals=True)
+    assert one.intervals["bleu"] == pytest.approx((one.values["bleu"],) * 2)
+
+
+def test_a_draw_without_a_label_averages_over_the_labels_it_has(predict):
+    # One row of "yes", answered wrong: a third of the draws lack it and have recall 1 on "no".
+    gold = ["no"] * 5 + ["yes"]
+    scores = score(JUDGE, predict([answer("no")] * 6, gold), intervals=True)
+    assert scores.values["balanced_accuracy"] == 0.5
+    assert scores.intervals["balanced_accuracy"] == (0.5, 1.0)
+    assert scores.intervals["mcc"] == (0, 0)
+
+
+def test_draws_without_a_listed_word_do_not_count(predict):
+    rows = [{"rare": ["cat"]}, {"rare": []}, {"rare": []}]
+    scores = score(TRANSLATION, predict(["cat"] * 3, ["cat"] * 3, rows), intervals=True)
+    assert scores.intervals["words_recall"] == (1, 1)
+    nothing = [{"rare": []}]
+    scores = score(TRANSLATION, predict(["cat"], ["cat"], nothing), intervals=True)
+    assert "words_recall" not in scores.intervals
+
+
+def test_two_hundred_documents_take_under_three_seconds(predict):
+    predictions = translated(predict, 200)
+    started = time.perf_counter()
+    score_intervals(TRANSLATION, predictions)
+    assert time.perf_counter() - started < 3
