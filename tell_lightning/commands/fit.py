@@ -68,7 +68,10 @@ def _prepare(session: "Session", config: Config, checkpoint: Path | None) -> Non
         TellError: Batches that do not divide, too few rows, a checkpoint that does not fit.
     """
     from tell_lightning.data.plan import check_supply
+    from tell_lightning.model.base import load_skeleton
+    from tell_lightning.model.lora import check_lora
 
+    check_lora(load_skeleton(config.model), config.model.lora)
     datamodule, trainer = session.datamodule, session.trainer
     datamodule.prepare_data()
     datamodule.setup()

@@ -175,9 +175,17 @@ class TellDataModule(pl.LightningDataModule):
         world, settings = self.trainer.world_size, self.settings
         stop = self.trainer.max_steps * settings.optimizer_batch
         check_supply(self.plan, stop, general_repeat=settings.mixture.general_repeat)
+        accumulation = self.accumulation(world)
+        if self.trainer.accumulate_grad_batches != accumulation:
+            raise StreamError(
+                f"trainer.accumulate_grad_batches: must be {accumulation}, data.optimizer_batch "
+                f"{settings.optimizer_batch} over {world} device(s) of data.micro_batch "
+                f"{settings.micro_batch}, got {self.trainer.accumulate_grad_batches}. Set it to "
+                f"{accumulation}; `fit` does."
+            )
         place = Place(self.trainer.global_rank, world, settings.micro_batch)
         order = Order(self.plan, place, self.consumed, stop)
-        total = self.trainer.max_steps * self.accumulation(world)
+        total = self.trainer.max_steps * accumulation
         return Stream(order, RowStore(self.rows), total=total, num_workers=settings.num_workers)
 
     def val_dataloader(self) -> DataLoader[Item]:

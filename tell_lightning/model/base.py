@@ -107,6 +107,23 @@ def load_base(settings: ModelSettings) -> Any:
     return model
 
 
+def load_skeleton(settings: ModelSettings) -> Any:
+    """Build the base model without weights, to look at its layers; costs no memory.
+
+    Raises:
+        BaseModelError: Its configuration cannot be loaded.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    auto: Any = AutoModelForCausalLM
+    try:
+        config = AutoConfig.from_pretrained(base_path(settings), **_options(settings))
+        with torch.device("meta"):
+            return auto.from_config(config, trust_remote_code=settings.trust_remote_code)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise _unavailable("configuration", settings, error) from error
+
+
 def _options(settings: ModelSettings) -> dict[str, Any]:
     return {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
 

@@ -44,18 +44,7 @@ def add_adapters(base: Any, settings: LoraSettings, *, seed: int) -> Any:
     """
     from peft import LoraConfig, get_peft_model
 
-    check_lora(settings)
-    targets = settings.target_modules
-    if targets != "all-linear":
-        wanted = [targets] if isinstance(targets, str) else list(targets)
-        existing = linear_names(base)
-        missing = [name for name in wanted if name not in existing]
-        if missing or not wanted:
-            raise AdapterError(
-                f"model.lora.target_modules: every name must be a linear layer of the base model, "
-                f"got {missing or wanted}. Choose from: {', '.join(existing)}; or 'all-linear'."
-            )
-        targets = wanted
+    targets = check_lora(base, settings)
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=settings.rank,
@@ -72,11 +61,14 @@ def add_adapters(base: Any, settings: LoraSettings, *, seed: int) -> Any:
         return get_peft_model(base, config)
 
 
-def check_lora(settings: LoraSettings) -> None:
-    """Check ranges.
+def check_lora(base: Any, settings: LoraSettings) -> list[str] | str:
+    """Check ranges and names; the base may be without weights.
+
+    Returns:
+        The names of the layers to adapt, or 'all-linear'.
 
     Raises:
-        AdapterError: A value out of its range.
+        AdapterError: A value out of its range, or a name that no layer has.
     """
     if settings.rank < 1:
         raise AdapterError(
@@ -86,6 +78,18 @@ def check_lora(settings: LoraSettings) -> None:
         raise AdapterError(
             f"model.lora.dropout: must be 0 or more and below 1, got {settings.dropout}. Try 0.05."
         )
+    targets = settings.target_modules
+    if targets == "all-linear":
+        return "all-linear"
+    wanted = [targets] if isinstance(targets, str) else list(targets)
+    existing = linear_names(base)
+    missing = [name for name in wanted if name not in existing]
+    if missing or not wanted:
+        raise AdapterError(
+            f"model.lora.target_modules: every name must be a linear layer of the base model, "
+            f"got {missing or wanted}. Choose from: {', '.join(existing)}; or 'all-linear'."
+        )
+    return wanted
 
 
 def linear_names(model: Any) -> list[str]:

@@ -83,8 +83,10 @@ def place(datamodule: TellDataModule, world: int = 1, rank: int = 0, **more: Any
     """Give a data module the four numbers that it asks of a Trainer."""
     numbers = {"max_steps": 5, "global_step": 0, **more}
     datamodule.trainer = SimpleNamespace(  # type: ignore[assignment]
-        world_size=world, global_rank=rank, **numbers
+        world_size=world, global_rank=rank, accumulate_grad_batches=None, **numbers
     )
+    if datamodule.settings.optimizer_batch % (datamodule.settings.micro_batch * world) == 0:
+        datamodule.trainer.accumulate_grad_batches = datamodule.accumulation(world)
     return datamodule
 
 
@@ -338,6 +340,16 @@ def test_micro_batch_and_workers_may_change_on_resume(ready: Ready) -> None:
     resumed.load_state_dict(state)
     positions = [int(p) for batch in resumed.train_dataloader() for p in batch.positions]
     assert positions == list(range(17, 40, 2))
+
+
+def test_an_accumulation_of_the_trainers_own_is_refused(ready: Ready) -> None:
+    datamodule = place(ready(micro_batch=4))
+    assert datamodule.trainer is not None
+    datamodule.trainer.accumulate_grad_batches = 1
+    with pytest.raises(
+        StreamError, match=r"^trainer.accumulate_grad_batches: must be 2, .* got 1\."
+    ):
+        datamodule.train_dataloader()
 
 
 CHANGES: dict[str, tuple[dict[str, Any], list[str]]] = {

@@ -305,7 +305,8 @@ G: dict[str, tuple[int, float | None]] = {"g": (1000, None)}
             mix(task_share=None),
             {"t": 5},
             G,
-            "data.mixture: needs task_share, task_passes or both, got neither. Set task_share: 0.1.",
+            "data.mixture: needs task_share, task_passes or both, got neither. "
+            "Set task_share: 0.1.",
         ),
         (
             mix(task_share=None, task_passes=0),

@@ -107,7 +107,7 @@ def test_no_name_at_all_is_an_error(make_llama: Callable[..., PreTrainedModel]) 
 )
 def test_ranges(settings: dict[str, Any], text: str) -> None:
     with pytest.raises(AdapterError) as raised:
-        check_lora(lora(**settings))
+        check_lora(None, lora(**settings))
     assert str(raised.value).startswith(text)
 
 
