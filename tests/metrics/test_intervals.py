@@ -12,23 +12,7 @@ from tell_lightning.metrics.translation import corpus_scores, row_statistics
 
 JUDGE = Scoring(kind="judge")
 TRANSLATION = Scoring(kind="translation", words_field="rare")
-WORDS = [
-    "the",
-    "cat",
-    "dog",
-    "sleeps",
-    "runs",
-    "on",
-    "a",
-    "mat",
-    "over",
-    "under",
-    "red",
-    "blue",
-    "house",
-    "at",
-    "night",
-]
+WORDS = ["the", "cat", "dog", "sleeps", "runs", "on", "mat", "under", "red", "house", "night"]
 
 
 def answer(label: str) -> str:
