@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from tell_lightning import __version__
+from tell_lightning.commands.check import check
+from tell_lightning.data.settings import General, Task
 
 ANCHOR = "Turn the letters round."
 
@@ -354,6 +356,23 @@ def test_no_tasks_and_no_general_sources_are_refused(commands: Commands) -> None
     assert commands.error("fit", "-c", "empty.yaml") == (
         "data: needs tasks or general sources, got none. Add data.tasks and data.general."
     )
+
+
+def test_a_task_of_a_file_takes_nothing_from_a_default_one_of_its_name(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    section = {
+        "tasks": {"translate": {"train": "mine.jsonl", "overlong": "drop"}},
+        "general": {"instructions": {"train": "general.jsonl"}},
+    }
+    first.write_text(yaml.safe_dump({"data": section}))
+    second.write_text("data:\n  tasks:\n    translate: {max_new_tokens: 5}\n")
+    options = ["-c", str(first), "-c", str(second), "--data.tasks.translate.dev_from_train=3"]
+    data = check(options).data
+    assert data.tasks == {
+        "translate": Task(train="mine.jsonl", overlong="drop", max_new_tokens=5, dev_from_train=3)
+    }
+    assert data.general == {"instructions": General(train="general.jsonl")}
+    assert set(check(["--data.tasks.judge.max_new_tokens=5"]).data.tasks) == {"translate", "judge"}
 
 
 def test_run_without_a_checkpoint_cannot_be_resumed(commands: Commands) -> None:

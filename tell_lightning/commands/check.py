@@ -24,7 +24,12 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 
 from tell_lightning.callbacks.settings import EvalSettings, RunSettings
 from tell_lightning.commands.config_files import ConfigError as ConfigError
-from tell_lightning.commands.config_files import config_paths, locate, read_config
+from tell_lightning.commands.config_files import (
+    config_paths,
+    locate,
+    read_config,
+    without_default_tasks,
+)
 from tell_lightning.data.anchors import Anchor
 from tell_lightning.data.records import Fields, Rows
 from tell_lightning.data.settings import DataSettings, General, Task
@@ -73,7 +78,7 @@ def check(arguments: list[str]) -> Config:
     says = io.StringIO()
     try:
         with contextlib.redirect_stderr(says):
-            parsed = parser.parse_args(arguments)
+            parsed = parser.parse_args(without_default_tasks(arguments))
             made = parser.instantiate_classes(parsed)
     except SystemExit as error:
         keys = parser.get_defaults(skip_validation=True).keys()

@@ -66,6 +66,20 @@ def read_config(path: str) -> Mapping[str, Any]:
     return values
 
 
+def without_default_tasks(arguments: list[str]) -> list[str]:
+    """Clear the default's tasks or general sources first where a file gives its own.
+
+    Otherwise one that has the name of a default one would silently inherit what it leaves out.
+    """
+    given: list[Any] = [read_config(path).get("data") for path in config_paths(arguments)]
+    cleared = [
+        f"--data.{section}={{}}"
+        for section in ("tasks", "general")
+        if any(isinstance(data, Mapping) and section in data for data in given)
+    ]
+    return [*cleared, *arguments]
+
+
 def locate(key: str, files: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
     """Find the file and the whole dotted path of a key of which only the end may be known.
 

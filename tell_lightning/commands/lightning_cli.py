@@ -21,6 +21,7 @@ from tell_lightning.callbacks.resume import Resume
 from tell_lightning.callbacks.settings import EvalSettings, RunSettings
 from tell_lightning.callbacks.throughput import Throughput
 from tell_lightning.commands.check import DEFAULT, Config
+from tell_lightning.commands.config_files import without_default_tasks
 from tell_lightning.data.datamodule import TellDataModule
 from tell_lightning.data.sources import Sources
 from tell_lightning.model.base import load_tokenizer
@@ -65,7 +66,7 @@ class TellCLI(LightningCLI):
             parser_kwargs={"default_config_files": [DEFAULT]},
             seed_everything_default=config.seed,
             run=False,
-            args=arguments,
+            args=without_default_tasks(arguments),
             auto_configure_optimizers=False,  # the adapters do not exist yet at this point
         )
 
