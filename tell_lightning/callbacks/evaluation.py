@@ -5,7 +5,8 @@ predictions file a task, samples on the screen, and `history`, which the run rec
 rank takes its share of the rows; each task is scored once, on the gathered predictions.
 """
 
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,6 +96,7 @@ class Evaluation(pl.Callback):
     ) -> None:
         step = trainer.global_step if self.selected_step is None else self.selected_step
         scored = Scored(split, step, self.adapter)
+        samples: list[str] = []
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         for name, rows in datamodule.evaluation[split].items():
             predictions = answer_rows(
@@ -113,10 +115,14 @@ class Evaluation(pl.Callback):
             module.log_dict({f"{stage}/{name}/{key}": float(v) for key, v in values.items()})
             self._write(scored, name, rows, predictions)
             self._log_table(trainer, f"{stage}/{name}/samples", rows, predictions)
+            if split == "test" and self.adapter:
+                samples += self._samples(name, predictions)
         if scored.tasks:
             module.log(f"{stage}/score", scored.selection, prog_bar=True)
         self.history.append(scored)
         self._print(scored)
+        for line in samples:
+            rank_zero_info(one_line(line))
 
     def _keep_losses(self, trainer: pl.Trainer, stage: str) -> None:
         start = f"{stage}/loss/"
@@ -164,6 +170,23 @@ class Evaluation(pl.Callback):
     def _print(self, scored: Scored) -> None:
         for name, scores in scored.tasks.items():
             rank_zero_info(f"  {scored.split} {name}: {summary(scores)}")
+
+    def _samples(self, name: str, predictions: Sequence[Prediction]) -> Iterator[str]:
+        for prediction in predictions[: self.settings.samples]:
+            yield f"  {name} {prediction.id}"
+            yield f"    answer     {prediction.prediction}"
+            yield f"    reference  {prediction.reference}"
+
+
+def one_line(text: str) -> str:
+    r"""Make one line of a text, no longer than the terminal is wide.
+
+    >>> one_line("two\nlines")
+    'two lines'
+    """
+    width = shutil.get_terminal_size((100, 24)).columns
+    text = text.rstrip().replace("\n", " ")
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def prediction_row(prediction: Prediction) -> dict[str, Any]:

@@ -26,6 +26,8 @@ SHOWN = {
     "val/score": ("dev", ".3f"),
 }
 """What is shown of the logged numbers, with label and form; task: its share of the examples."""
+ROOM = 90
+"""Columns of a terminal that has room for a bar beside the numbers."""
 
 
 def progress_callback(*, terminal: bool) -> pl.Callback:
@@ -119,14 +121,16 @@ class StepsBar(ProgressBar):
         self._text = ""
         if not self._enabled:
             return
+        console = Console(highlight=False)
+        bar = [BarColumn(bar_width=None)] if console.width >= ROOM else []  # the numbers go first
         self._bar = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
-            BarColumn(bar_width=None),
+            *bar,
             TextColumn("{task.description}", markup=False),
-            console=Console(highlight=False),
+            console=console,
             refresh_per_second=4,
-            expand=True,
+            expand=bool(bar),
         )
         self._bar.add_task("", total=trainer.max_steps, completed=trainer.global_step)
         self._bar.start()

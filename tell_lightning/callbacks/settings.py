@@ -19,7 +19,7 @@ class EvalSettings:
     batch_tokens: int = 16384
     """Tokens of a generation batch, padding and answers included; lower it to save memory."""
     samples: int = 3
-    """Predictions of each task to print after a scoring."""
+    """Predictions of each task to print after the adapter is scored on test."""
     table_rows: int = 32
     """Predictions of each task to send to W&B after a scoring."""
     select: Literal["best", "last"] = "best"

@@ -7,7 +7,7 @@ The run's own configuration is used; what is typed after it wins. The scores go 
 """
 
 import json
-from typing import Literal
+from typing import Any, Literal
 
 from tell_lightning.callbacks.folder import RunFolder, existing_folder, write_json
 from tell_lightning.commands.check import Config, ConfigError, check, print_help
@@ -59,7 +59,7 @@ def _score(
     quieten()
     from tell_lightning.callbacks.run_record import scores_json
     from tell_lightning.commands.lightning_cli import open_session
-    from tell_lightning.commands.tables import print_scores
+    from tell_lightning.commands.tables import print_next, print_scores
     from tell_lightning.export.adapter import load_weights
 
     session = open_session(options, config, folder, text, training=False)
@@ -73,12 +73,21 @@ def _score(
     if trainer.is_global_zero:
         metrics = scores_json(session.evaluation)
         write_json(folder.path / f"scores-{split}.json", metrics[split])
+        if len(options) == 2:  # the run's own configuration: the base was scored on these rows
+            scored = read_record(folder).get("metrics", {}).get(split, {})
+            metrics[split]["before"] = scored.get("before")
         print_scores(metrics)
+        print_next(folder.path, next(iter(config.data.tasks)))
 
 
 def trained_steps(folder: RunFolder) -> int:
     """Return the step of the exported adapter, as the run record says; 0 where it does not."""
+    return int(read_record(folder).get("selected", {}).get("step", 0))
+
+
+def read_record(folder: RunFolder) -> dict[str, Any]:
+    """Return what `run.json` says; nothing where there is none."""
     if not folder.record.is_file():
-        return 0
-    facts = json.loads(folder.record.read_text(encoding="utf-8"))
-    return int(facts.get("selected", {}).get("step", 0))
+        return {}
+    facts: dict[str, Any] = json.loads(folder.record.read_text(encoding="utf-8"))
+    return facts

@@ -208,10 +208,10 @@ def _export(session: "Session", config: Config, folder: RunFolder) -> None:
 def _finish(
     session: "Session", record: "RunRecord", folder: RunFolder, selected: dict[str, Any]
 ) -> None:
-    """Write the last run.json and print the table of scores."""
+    """Write the last run.json; print the scores, the cost and what to do next."""
     from tell_lightning.callbacks.run_record import scores_json
     from tell_lightning.callbacks.throughput import peak_memory_bytes
-    from tell_lightning.commands.tables import print_scores
+    from tell_lightning.commands.tables import print_cost, print_next, print_scores
 
     trainer, throughput = session.trainer, session.throughput
     metrics = scores_json(session.evaluation)
@@ -235,11 +235,8 @@ def _finish(
     )
     if trainer.is_global_zero:
         print_scores(metrics)
-        seconds = record.facts["seconds"]
-        print(
-            f"{seconds['total']:.0f} s in all, {seconds['training']:.0f} s of training at "
-            f"{record.facts['tokens_per_second']:,.0f} tokens/s. Adapter: {folder.adapter}"
-        )
+        print_cost(record.facts)
+        print_next(folder.path, next(iter(session.datamodule.settings.tasks)))
 
 
 @contextmanager

@@ -118,6 +118,7 @@ def test_bar_has_its_numbers_whole_and_messages_come_above_it(trainer, monkeypat
     assert "a message" in text
     last = [line for line in text.splitlines() if "step" in line][-1]
     assert "100/100" in last
+    assert ("━" in last) == (width == 100)
     assert "loss 1.235  tokens/s 8,120  task 10.0%  dev 0.412  eta 0:00:00" in last
 
 

@@ -55,7 +55,30 @@ def test_screen_shows_plan_progress_and_scores(run: Run) -> None:
     for split in ("dev", "test"):
         assert len(re.findall(rf"^  {split} turn: bleu ", run.stderr, re.M)) >= 2
     assert "copy source" in run.stdout
-    assert str(run.folder / "adapter") in run.stdout.splitlines()[-1]
+    end = run.stdout.splitlines()
+    assert f"Run: {run.folder}, with run.json and adapter/" in end
+    assert end[-1].endswith(f"predict --run {run.folder} --task turn --input -")
+
+
+def test_last_scoring_shows_samples_each_on_one_line(run: Run) -> None:
+    samples = re.findall(
+        r"^  (turn|verdict) (\S+)\n    answer .*\n    reference .*$", run.stderr, re.M
+    )
+    assert samples == [(t, f"{t}-test.jsonl:{n}") for t in TASKS for n in (1, 2, 3)]
+    assert all(
+        len(line) <= 100
+        for line in run.stderr.splitlines()
+        if line.startswith(("    answer", "    reference"))
+    )
+
+
+def test_record_holds_intervals_of_test_scores_alone(run: Run) -> None:
+    for moment in ("before", "after"):
+        for task, name in (("turn", "bleu"), ("verdict", "balanced_accuracy")):
+            entry = run.record["metrics"]["test"][moment]["tasks"][task]
+            low, high = entry["intervals"][name]
+            assert 0 <= low <= entry["values"][name] <= high <= 100
+            assert run.record["metrics"]["dev"][moment]["tasks"][task]["intervals"] == {}
 
 
 def test_without_a_key_wandb_writes_offline_and_says_how_to_send(run: Run) -> None:

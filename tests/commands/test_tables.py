@@ -1,0 +1,126 @@
+"""The end of a run on the screen: every score whole, at any width, with what it means."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tell_lightning.commands import tables
+from tell_lightning.commands.tables import print_cost, print_next, print_rows, print_scores
+
+
+def scores(primary: str, values: dict, intervals: dict | None = None, **more) -> dict:
+    return {
+        "values": {"rows": 200.0, **values},
+        "primary": primary,
+        "signatures": {},
+        "intervals": intervals or {},
+        **more,
+    }
+
+
+def translation(bleu: float, chrf: float, words: float, **more) -> dict:
+    values = {"bleu": bleu, "chrf": chrf, "words_recall": words, "exact_match": 0.5}
+    signatures = {"bleu": "nrefs:1|tok:13a", "chrf": "nrefs:1|nc:6"}
+    return scores("bleu", values, signatures=signatures, **more)
+
+
+@pytest.fixture
+def metrics() -> dict:
+    """What run.json holds of two tasks on test."""
+    judge = {"balanced_accuracy": 0.912, "f1": 0.9, "mcc": -0.3, "json_valid": 0.975}
+    after = {
+        "translate": translation(
+            37.24,
+            61.9,
+            0.412,
+            intervals={"bleu": (34.81, 39.46), "chrf": (60, 63.5), "words_recall": (0.35, 0.47)},
+        ),
+        "judge": scores(
+            "balanced_accuracy",
+            judge,
+            {"balanced_accuracy": (0.871, 0.95), "json_valid": (0.95, 1.0)},
+        ),
+    }
+    after["translate"]["values"]["stop_rate"] = 1.0
+    before = {"translate": translation(2.1, 18.0, 0.0, intervals={"bleu": (1.8, 2.5)})}
+    floors = {"translate": {"copy_source": translation(0.4, 8.1, 0.01)}}
+    return {
+        "test": {"before": {"tasks": before}, "after": {"tasks": after}, "floors": floors},
+        "dev": {"before": None, "after": None, "floors": {}},
+    }
+
+
+def test_scores_stand_under_each_other_with_intervals_and_floors(metrics, capsys):
+    print_scores(metrics)
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    start = lines.index("translate: 200 test rows")
+    heading, _, floor, before, after = lines[start + 1 : start + 6]
+    assert heading.split() == ["BLEU", "chrF", "listed", "words,", "%", "stopped,", "%"]
+    assert floor.split() == ["copy", "source", "0.4", "8.1", "1.0"]
+    assert before.startswith("before (adapter off)")
+    assert after.split("  ")[0] == "after"
+    assert "37.2 [34.8, 39.5]" in after
+    assert "41.2 [35.0, 47.0]" in after
+    places = [line.index(".", 22) for line in (floor, before, after)]
+    assert len(set(places)) == 1
+    assert "exact" not in heading
+    assert any("0.91 [0.87, 0.95]" in line and "98 [95, 100]" in line for line in lines)
+    assert all(len(line) <= 100 for line in lines)
+
+
+def test_notes_say_what_was_computed_once(metrics, capsys):
+    metrics["test"]["after"]["tasks"]["second"] = metrics["test"]["after"]["tasks"]["translate"]
+    print_scores(metrics)
+    screen = capsys.readouterr().out
+    assert screen.count("BLEU: nrefs:1|tok:13a") == screen.count("chrF: nrefs:1|nc:6") == 1
+    assert "[low, high]: 95% interval, from 1,000 draws of the test rows." in screen
+    assert "scoring.words_field" in screen
+
+
+def test_dev_is_shown_where_test_was_not_scored_and_older_runs_have_no_intervals(metrics, capsys):
+    task = metrics["test"]["after"]["tasks"]["translate"]
+    del task["intervals"]
+    print_scores({"dev": {"after": {"tasks": {"t": task}}, "before": None, "floors": {}}})
+    screen = capsys.readouterr().out
+    assert "t: 200 dev rows" in screen
+    assert "before" not in screen
+    assert "interval" not in screen
+
+
+@pytest.mark.parametrize("width", [72, 80, 100, 160])
+def test_no_number_is_cut_at_any_width(metrics, width, monkeypatch):
+    screen = io.StringIO()
+    console = Console(file=screen, width=width, highlight=False, markup=False, emoji=False)
+    monkeypatch.setattr(tables, "_console", lambda: console)
+    print_scores(metrics)
+    lines = screen.getvalue().splitlines()
+    assert all(len(line) <= width for line in lines)
+    words = " ".join(lines).split()
+    for word in ("37.2", "[34.8,", "39.5]", "accuracy", "-0.30", "stopped,", "JSON,", "[95,"):
+        assert word in words
+
+
+def test_brackets_and_colons_of_a_name_are_no_markup(capsys):
+    print_rows([["name", "n"], ["[bold]x[/bold] :smile:", "1"]], "[red]title")
+    screen = capsys.readouterr().out
+    assert "[bold]x[/bold] :smile:" in screen
+    assert "[red]title" in screen
+
+
+def test_end_names_cost_folder_and_next_command(capsys):
+    record = {
+        "seconds": {"total": 120.4, "training": 97.6},
+        "steps": 1300,
+        "tokens_per_second": 8120.4,
+        "peak_memory_bytes": 2**30,
+    }
+    print_cost(record)
+    print_next(Path("runs/20260102-030405"), "translate")
+    assert capsys.readouterr().out.splitlines() == [
+        "Took 120 s, 98 s of it training: 1,300 steps, 8,120 tokens/s, peak memory 1.00 GiB.",
+        "Run: runs/20260102-030405, with run.json and adapter/",
+        "Next, answers to the lines that you type:",
+        "  python -m tell_lightning predict --run runs/20260102-030405 --task translate --input -",
+    ]
