@@ -119,7 +119,8 @@ def test_end_names_cost_folder_and_next_command(capsys):
     print_cost(record)
     print_next(Path("runs/20260102-030405"), "translate")
     assert capsys.readouterr().out.splitlines() == [
-        "Took 120 s, 98 s of it training: 1,300 steps, 8,120 tokens/s, peak memory 1.00 GiB.",
+        "Took 120 s, 98 s of it training and scoring dev: 1,300 steps, "
+        "8,120 tokens/s, peak memory 1.00 GiB.",
         "Run: runs/20260102-030405, with run.json and adapter/",
         "Next, answers to the lines that you type:",
         "  python -m tell_lightning predict --run runs/20260102-030405 --task translate --input -",
