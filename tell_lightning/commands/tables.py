@@ -84,8 +84,8 @@ def print_cost(record: Mapping[str, Any]) -> None:
     """
     seconds = record["seconds"]
     print(
-        f"Took {seconds['total']:.0f} s, {seconds['training']:.0f} s of it training and scoring dev: "
-        f"{record['steps']:,} steps, {record['tokens_per_second']:,.0f} tokens/s, "
+        f"Took {seconds['total']:.0f} s, {seconds['training']:.0f} s of it training and scoring "
+        f"dev: {record['steps']:,} steps, {record['tokens_per_second']:,.0f} tokens/s, "
         f"peak memory {record['peak_memory_bytes'] / 2**30:.2f} GiB."
     )
 
