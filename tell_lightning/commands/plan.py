@@ -67,7 +67,7 @@ def print_plan(plan: Mapping[str, Any]) -> None:
     realised = plan["realised"]
     print_rows(table(realised), f"Plan {plan['digest'][:12]}")
     left_out = [
-        f"{name}: {count} {reason}"
+        f"{name}: {count} {reason.replace('_', ' ')}"
         for name, report in plan["inputs"].items()
         for reason, count in report["counts"].items()
         if count and reason not in {"read", "kept"}
