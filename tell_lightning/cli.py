@@ -33,7 +33,7 @@ verbs:
   VERB --help   shows the options of a verb
   --version     shows the version
 
-`fit` without options trains on the embedded default, in about three minutes on two cores.
+`fit` without options trains on the embedded default, in about two minutes on two cores.
 """
 
 

@@ -55,9 +55,10 @@ def compare(first: str, text: str, second: str, other: str) -> str:
     """Write the comparison that every judgement starts with.
 
     >>> compare("text", "two", "claim", "six")
-    'text says two, claim says six'
+    'text says two, claim says six, not the same'
     """
-    return f"{first} says {text}, {second} says {other}"
+    verdict = "the same" if text == other else "not the same"
+    return f"{first} says {text}, {second} says {other}, {verdict}"
 
 
 def _row(kind: str, source: random.Random, wordings: str, given: str, output: str) -> Instruction:

@@ -18,7 +18,7 @@ from tell_lightning.microworld.documents import Split
 from tell_lightning.microworld.instructions import draw_instruction
 from tell_lightning.microworld.tasks import judge_row, translate_row
 
-WORLD_VERSION = "1"
+WORLD_VERSION = "2"
 """Part of the cache folder's name; raise it when a file of the world changes its meaning."""
 
 _GENERATORS = ("lexicon", "grammar", "documents", "instructions", "tasks", "world")

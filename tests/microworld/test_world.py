@@ -153,14 +153,15 @@ def test_general_data_have_at_least_ten_kinds(world: World) -> None:
 
 
 def test_general_checks_compare_before_they_decide(world: World) -> None:
-    form = re.compile(r"text says (\w+), claim says (\w+): (true|false)")
+    form = re.compile(r"text says (\w+), claim says (\w+), (the same: true|not the same: false)")
     checks = [row for row in world["general/train"] if row["kind"] == "check"]
     verdicts: Counter[str] = Counter()
     for row in checks:
         match = form.fullmatch(row["output"])
         assert match, row
-        assert (match[1] == match[2]) == (match[3] == "true")
-        verdicts[match[3]] += 1
+        verdict = match[3].rpartition(" ")[2]
+        assert (match[1] == match[2]) == (verdict == "true")
+        verdicts[verdict] += 1
     assert 0.45 < verdicts["true"] / len(checks) < 0.55
 
 
@@ -173,7 +174,7 @@ def test_judge_labels_have_their_prior(world: World, name: str, num_yes: int) ->
 
 
 def test_judge_responses_name_both_values(world: World) -> None:
-    form = re.compile(r"text says (\w+), answer says (\w+)")
+    form = re.compile(r"text says (\w+), answer says (\w+), (the same|not the same)")
     for name in ("judge/train", "judge/dev", "judge/test", "judge/test_prior19"):
         for row in world[name]:
             verdict = json.loads(row["response"])
@@ -185,6 +186,7 @@ def test_judge_responses_name_both_values(world: World) -> None:
                 == row["label"]
                 == ("no" if match[1] == match[2] else "yes")
             )
+            assert match[3] == ("the same" if match[1] == match[2] else "not the same")
             assert row["prompt"].endswith(f"\nAnswer: {match[2]}")
             assert re.search(rf"\b{match[1]}s?\b", row["prompt"])
 
