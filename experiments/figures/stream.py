@@ -15,9 +15,9 @@ mpl.use("svg")
 import matplotlib.pyplot as plt
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
+from tell_lightning.commands.check import check
 from tell_lightning.data.permutation import derive_key
 from tell_lightning.data.plan import resolve_plan
-from tell_lightning.data.settings import Mixture
 
 # Okabe and Ito's palette, told apart by colour-blind readers.
 COLOURS = {"translate": "#D55E00", "judge": "#0072B2", "instructions": "#D9D9D9"}
@@ -36,9 +36,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/stream.svg"))
     parser.add_argument("--seed", type=int, default=42)
     options = parser.parse_args()
+    mixture = check([]).data.mixture
     plan = resolve_plan(
-        Mixture(task_share=0.1),
-        {"translate": 50, "judge": 50},
+        mixture,
+        {"translate": mixture.task_examples or 0, "judge": mixture.task_examples or 0},
         {"instructions": (20_000, None)},
         seed=derive_key(options.seed, "order"),
     )
