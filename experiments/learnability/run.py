@@ -21,7 +21,8 @@ import yaml
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
 SHOWN = {"translate": ("bleu", "words_recall"), "judge": ("balanced_accuracy", "label_valid")}
-STEPS = {("sft", 10): 200, ("sft", 1000): 600, ("tell", 10): 300, ("tell", 50): 300}
+STEPS = {("sft", 10): 100, ("sft", 1000): 500}
+RATES = (4e-3,)
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def cells() -> Iterator[Cell]:
     """Yield every cell."""
     for task in SHOWN:
         for arm, n in STEPS:
-            for lr in (5e-4, 1.5e-3):
+            for lr in RATES:
                 yield Cell(task, arm, n, lr)
 
 
