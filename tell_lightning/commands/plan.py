@@ -14,7 +14,9 @@ from tell_lightning.commands.check import ConfigError, check, print_help
 from tell_lightning.commands.startup import quieten, take_option
 from tell_lightning.commands.tables import print_rows
 from tell_lightning.data.report import table
+from tell_lightning.data.settings import DataSettings
 from tell_lightning.data.sources import read_sources
+from tell_lightning.data.variants import variant_anchor, variant_prefix
 
 if TYPE_CHECKING:
     from tell_lightning.data.datamodule import TellDataModule
@@ -51,11 +53,7 @@ def plan(arguments: list[str]) -> None:
     datamodule.setup()
     print_plan(datamodule.describe(config.trainer["max_steps"] * config.data.optimizer_batch))
     if shown:
-        anchors = {
-            name: [part for part in (t.anchor.text, t.anchor.response_prefix.strip()) if part]
-            for name, t in config.data.tasks.items()
-        }
-        _show(datamodule, int(shown), anchors)
+        _show(datamodule, int(shown))
 
 
 def print_plan(plan: Mapping[str, Any]) -> None:
@@ -82,7 +80,7 @@ def print_plan(plan: Mapping[str, Any]) -> None:
     print(f"Left out: {'; '.join(left_out) or 'nothing'}.")
 
 
-def _show(datamodule: "TellDataModule", count: int, anchors: Mapping[str, list[str]]) -> None:
+def _show(datamodule: "TellDataModule", count: int) -> None:
     style = COLOURS if sys.stdout.isatty() else MARKS
     legend = "  ".join(f"{before}{kind}{after}" for kind, (before, after) in style.items())
     print(f"\n{legend}")
@@ -94,7 +92,24 @@ def _show(datamodule: "TellDataModule", count: int, anchors: Mapping[str, list[s
             f"\nposition {position}: {name}, {tokens['id']}, {len(tokens['input_ids'])} tokens, "
             f"{supervised} supervised"
         )
-        print(_mark(datamodule.encoder.tokenizer, tokens, anchors.get(name, []), style))
+        print(
+            _mark(
+                datamodule.encoder.tokenizer,
+                tokens,
+                _anchor_texts(datamodule.settings, name, tokens["id"]),
+                style,
+            )
+        )
+
+
+def _anchor_texts(settings: DataSettings, source: str, row: str) -> list[str]:
+    """Return the texts of the anchor that a row of a source carries, to be marked."""
+    if source not in settings.tasks:
+        return []
+    anchor, variant = settings.tasks[source].anchor, settings.mixture.anchor
+    carried = variant_anchor(anchor, variant, row=row)
+    prompt = "" if variant == "none" else carried.text
+    return [text for text in (prompt, variant_prefix(anchor, variant).strip()) if text]
 
 
 def _mark(
