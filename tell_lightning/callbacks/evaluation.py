@@ -113,7 +113,7 @@ class Evaluation(pl.Callback):
                 self.floors[split][name] = floors(rows.scoring, predictions)
             values = scored.tasks[name].values
             module.log_dict({f"{stage}/{name}/{key}": float(v) for key, v in values.items()})
-            self._write(scored, name, rows, predictions)
+            self._write(scored, name, predictions)
             self._log_table(trainer, f"{stage}/{name}/samples", rows, predictions)
             if split == "test" and self.adapter:
                 samples += self._samples(name, predictions)
@@ -133,13 +133,7 @@ class Evaluation(pl.Callback):
         }
 
     @rank_zero_only
-    def _write(
-        self,
-        scored: Scored,
-        name: str,
-        rows: EvaluationRows,
-        predictions: Sequence[Prediction],
-    ) -> None:
+    def _write(self, scored: Scored, name: str, predictions: Sequence[Prediction]) -> None:
         moment = f"step-{scored.step:06d}" if scored.adapter else "base"
         path = self.folder.predictions / f"{scored.split}-{name}-{moment}.jsonl"
         write_jsonl(path, (prediction_row(prediction) for prediction in predictions))

@@ -82,6 +82,14 @@ def existing_folder(path: str) -> RunFolder:
     return folder
 
 
+def read_record(folder: RunFolder) -> dict[str, Any]:
+    """Return what `run.json` says; nothing where there is none."""
+    if not folder.record.is_file():
+        return {}
+    facts: dict[str, Any] = json.loads(folder.record.read_text(encoding="utf-8"))
+    return facts
+
+
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON file whole or not at all."""
     _replace(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -6,10 +6,9 @@ The run's own configuration is used; what is typed after it wins. The scores go 
 `scores-dev.json` or `scores-test.json` in the run's folder, the predictions beside the others.
 """
 
-import json
-from typing import Any, Literal
+from typing import Literal
 
-from tell_lightning.callbacks.folder import RunFolder, existing_folder, write_json
+from tell_lightning.callbacks.folder import RunFolder, existing_folder, read_record, write_json
 from tell_lightning.commands.check import Config, ConfigError, check, print_help
 from tell_lightning.commands.startup import quieten
 from tell_lightning.data.sources import Sources, read_sources
@@ -83,11 +82,3 @@ def _score(
 def trained_steps(folder: RunFolder) -> int:
     """Return the step of the exported adapter, as the run record says; 0 where it does not."""
     return int(read_record(folder).get("selected", {}).get("step", 0))
-
-
-def read_record(folder: RunFolder) -> dict[str, Any]:
-    """Return what `run.json` says; nothing where there is none."""
-    if not folder.record.is_file():
-        return {}
-    facts: dict[str, Any] = json.loads(folder.record.read_text(encoding="utf-8"))
-    return facts

@@ -3,14 +3,20 @@
 fit [-c FILE]... [--resume RUN] [--KEY=VALUE]...
 """
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tell_lightning.callbacks.folder import LAST, RunFolder, existing_folder, new_folder, write_json
+from tell_lightning.callbacks.folder import (
+    LAST,
+    RunFolder,
+    existing_folder,
+    new_folder,
+    read_record,
+    write_json,
+)
 from tell_lightning.commands.check import Config, ConfigError, check, print_help
 from tell_lightning.commands.startup import quieten, take_option
 from tell_lightning.data.sources import read_sources
@@ -47,16 +53,14 @@ def fit(arguments: list[str]) -> None:
     session = open_session(options, config, folder, text, training=True)
     _prepare(session, config, checkpoint)  # before the base is loaded and anything is written
     session.trainer.loggers += make_loggers(folder, config.run, config.values)
-    record = RunRecord(folder, read_facts(folder) if checkpoint else None)
+    record = RunRecord(folder, _earlier_facts(folder) if checkpoint else None)
     with _recorded(record):
         _fit(session, config, folder, record, checkpoint)
 
 
-def read_facts(folder: RunFolder) -> dict[str, Any]:
-    """Return what `run.json` says so far."""
-    if not folder.record.is_file():
-        return {}
-    facts: dict[str, Any] = json.loads(folder.record.read_text(encoding="utf-8"))
+def _earlier_facts(folder: RunFolder) -> dict[str, Any]:
+    """Return the record of the session that is resumed, without how it ended."""
+    facts = read_record(folder)
     facts.pop("error", None)
     return facts | {"status": "running"}
 
