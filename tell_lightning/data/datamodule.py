@@ -7,15 +7,16 @@ on.
 """
 
 import json
+from collections.abc import Mapping
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 from torch.utils.data import DataLoader
 
-from tell_lightning.data import store
-from tell_lightning.data.batches import Item, collate
+from tell_lightning.data import packing, store
+from tell_lightning.data.batches import Item, collate_unpacked
 from tell_lightning.data.evaluation_rows import (
     EvaluationRows,
     build,
@@ -23,20 +24,46 @@ from tell_lightning.data.evaluation_rows import (
     evaluation_example,
 )
 from tell_lightning.data.permutation import derive_key
-from tell_lightning.data.plan import Plan, check_supply, draw, resolve_plan
+from tell_lightning.data.plan import Plan, check_supply, draw, resolve_plan, steps_for
 from tell_lightning.data.preparation import Preparation, training_sources
-from tell_lightning.data.report import Lengths, realise
+from tell_lightning.data.report import realise
 from tell_lightning.data.settings import DataSettings
 from tell_lightning.data.sources import (
     Pool,
     Sources,
+    cache_folder,
     general_example,
     read_sources,
 )
-from tell_lightning.data.stream import Order, Place, RowStore, Stream
+from tell_lightning.data.stream import Examples, Order, Place, RowStore, Stream, Units, Workers
 from tell_lightning.data.templates import Renderer
-from tell_lightning.data.tokens import Encoder, TokenRow
+from tell_lightning.data.tokens import Encoder, Lengths, TokenRow
 from tell_lightning.errors import TellError
+
+NAMES = {
+    "algorithm": "the version of the shuffle",
+    "order": "data.mixture.order",
+    "order_seed": "the seed (seed_everything or data.mixture.order_seed)",
+    "cycle": "data.mixture",
+    "task_share": "data.mixture",
+    "sources": "data.mixture",
+    "template": "the chat template",
+    "tokenizer": "the tokenizer",
+    "drawn": "the task examples drawn (data.mixture.task_examples or draw_seed)",
+    "optimizer_batch": "data.optimizer_batch",
+    "packing": "data.packing",
+    "stop": "data.mixture.cycles",
+    # of a source
+    "file": "the file of {source}",
+    "ids": "the rows that are left of {source}",
+    "bad_rows": "data.on_bad_rows",
+    "max_bad_share": "data.max_bad_share",
+    "max_tokens": "data.max_tokens",
+    "variant": "data.mixture.anchor",
+}
+"""What a change of the data order is called in front of the user."""
+COUNTS = {"cycle", "task_share", "sources"}
+"""What of it changes with the number of rows."""
 
 
 class StreamError(TellError):
@@ -90,21 +117,28 @@ class TellDataModule(pl.LightningDataModule):
         sources = training_sources(self.settings, text)
         drawn: dict[str, list[int]] = {}
         rows: dict[str, Any] = {}
+        lengths: dict[str, Lengths] = {}
         self.source_reports: dict[str, dict[str, Any]] = {}
         for source in sources:
             name = source.name
-            rows[name], self.source_reports[name] = store.load(self.preparation.folder(source))
+            found = store.load(self.preparation.folder(source))
+            rows[name], lengths[name], self.source_reports[name] = found
             if name in text.train:
-                drawn[name] = draw(len(rows[name]), mixture.task_examples, draw_seed, name).tolist()
-                rows[name] = rows[name].select(drawn[name])
+                chosen = draw(len(found.rows), mixture.task_examples, draw_seed, name)
+                drawn[name] = chosen.tolist()
+                rows[name], lengths[name] = found.rows.select(chosen), found.lengths.take(chosen)
         order_seed = mixture.order_seed
         self.plan: Plan = resolve_plan(
             mixture,
             {name: len(rows[name]) for name in text.train},
             {name: (len(rows[name]), self.settings.general[name].weight) for name in text.general},
             seed=derive_key(self.seed, "order") if order_seed is None else order_seed,
+            mean_tokens={name: float(each.tokens.mean()) for name, each in lengths.items()},
         )
         self.rows = [rows[source.name] for source in self.plan.sources]
+        self.lengths = [lengths[source.name] for source in self.plan.sources]
+        cycles = mixture.cycles
+        self.stop = None if cycles is None else self.plan.stop(cycles)
         self.drawn_ids = {name: rows[name]["id"][:] for name in text.train}
         self.depends_on = {
             **self.plan.describe(),
@@ -112,11 +146,31 @@ class TellDataModule(pl.LightningDataModule):
             "tokenizer": self.preparation.tokenizer_digest,
             "drawn": blake2b(json.dumps(drawn).encode(), digest_size=16).hexdigest(),
             "optimizer_batch": self.settings.optimizer_batch,
-            **{source.key: self.preparation.folder(source).name for source in sources},
+            "packing": [packing.ALGORITHM, packing.WINDOW] if self.settings.packing else None,
+            "stop": self.stop,
+            **{f"data.{source.key}": self._parts(source.name) for source in sources},
         }
+        self.units = self._make_units()
         self._set_up_evaluation(text)
         self.text = None
         self._ready = True
+
+    def _parts(self, name: str) -> dict[str, Any]:
+        """Return what decides the rows of a source, beside what all sources share."""
+        parts: dict[str, Any] = self.source_reports[name].pop("parts")
+        return {key: parts[key] for key in parts if key not in {"template", "tokenizer"}}
+
+    def _make_units(self) -> Units:
+        """Return what an optimizer batch counts, with the table of bins where one is saved."""
+        if not self.settings.packing:
+            return Examples(self.plan, self.stop)
+        bins = packing.Bins(self.plan, self.lengths, self.settings.max_tokens, self.stop)
+        bins.load(self._table)
+        return bins
+
+    @property
+    def _table(self) -> Path:
+        return cache_folder(self.settings) / f"bins-{self.digest}.npy"
 
     def _set_up_evaluation(self, text: Sources) -> None:
         self.evaluation: dict[str, dict[str, EvaluationRows]] = {"dev": {}, "test": {}}
@@ -152,6 +206,34 @@ class TellDataModule(pl.LightningDataModule):
 
     # Loading
 
+    def steps(self, max_steps: int) -> int:
+        """Return the optimizer steps of the run: those of the cycles, where cycles are the stop.
+
+        Raises:
+            PlanError: A general source runs out even if each bin held a single example. It takes
+                long to count the bins of a run that is far too long.
+        """
+        if self.settings.packing:
+            units = max_steps * self.settings.optimizer_batch
+            self._check_positions(units if self.stop is None else self.stop)
+        if self.stop is None:
+            return max_steps
+        return steps_for(self.units.units_for(self.stop), self.settings.optimizer_batch)
+
+    def check_supply(self, steps: int) -> None:
+        """Refuse a run that would see general rows twice without being asked to.
+
+        Raises:
+            PlanError: A general source runs out.
+        """
+        positions = self.units.positions(steps * self.settings.optimizer_batch)
+        if isinstance(self.units, packing.Bins):
+            self.units.save(self._table)  # packed up to the end by now
+        self._check_positions(positions)
+
+    def _check_positions(self, positions: int) -> None:
+        check_supply(self.plan, positions, general_repeat=self.settings.mixture.general_repeat)
+
     def accumulation(self, world: int) -> int:
         """Return the forward passes per optimizer step on each of `world` devices.
 
@@ -174,7 +256,7 @@ class TellDataModule(pl.LightningDataModule):
         assert self.trainer is not None
         world, settings = self.trainer.world_size, self.settings
         stop = self.trainer.max_steps * settings.optimizer_batch
-        check_supply(self.plan, stop, general_repeat=settings.mixture.general_repeat)
+        self.check_supply(self.trainer.max_steps)
         accumulation = self.accumulation(world)
         if self.trainer.accumulate_grad_batches != accumulation:
             raise StreamError(
@@ -184,9 +266,12 @@ class TellDataModule(pl.LightningDataModule):
                 f"{accumulation}; `fit` does."
             )
         place = Place(self.trainer.global_rank, world, settings.micro_batch)
-        order = Order(self.plan, place, self.consumed, stop)
+        order = Order(self.units, place, self.consumed, stop)
+        workers = Workers(
+            settings.num_workers, settings.prefetch_factor, settings.multiprocessing_context
+        )
         total = self.trainer.max_steps * accumulation
-        return Stream(order, RowStore(self.rows), total=total, num_workers=settings.num_workers)
+        return Stream(order, RowStore(self.rows), total=total, workers=workers)
 
     def val_dataloader(self) -> DataLoader[Item]:
         """Return the dev and held-out rows whose loss is watched, this rank's share."""
@@ -200,17 +285,17 @@ class TellDataModule(pl.LightningDataModule):
         assert self.trainer is not None
         rank, world = self.trainer.global_rank, self.trainer.world_size
         items = [
-            Item(row.input_ids, row.supervised, self.loss_names.index(name), index)
+            Item(row.input_ids, row.supervised, self.loss_names.index(name), index, index)
             for index, (name, row) in enumerate(self._loss_rows[split])
         ]
         # A rank without a row would leave the collectives of the epoch's end: it takes one of no
         # weight.
         mine = items[rank::world] or [
-            _without_labels(items[0]) if items else Item([0, 0], [False, False], 0, 0)
+            _without_labels(items[0]) if items else Item([0, 0], [False, False], 0, 0, 0)
         ]
         mine.sort(key=lambda item: len(item.input_ids))
         rows: Any = mine  # a list is a map-style data set
-        return DataLoader(rows, batch_size=self.settings.micro_batch, collate_fn=collate)
+        return DataLoader(rows, batch_size=self.settings.micro_batch, collate_fn=collate_unpacked)
 
     # State
 
@@ -220,31 +305,35 @@ class TellDataModule(pl.LightningDataModule):
         text = json.dumps(self.depends_on, sort_keys=True)
         return blake2b(text.encode(), digest_size=16).hexdigest()
 
-    def describe(self, positions: int) -> dict[str, Any]:
+    def describe(self, steps: int) -> dict[str, Any]:
         """Return the resolved plan over a run, as it is saved in `plan.json`."""
-        lengths = [
-            Lengths(
-                np.array([len(ids) for ids in rows["input_ids"]], dtype=np.int64),
-                np.array([sum(flags) for flags in rows["supervised"]], dtype=np.int64),
-            )
-            for rows in self.rows
-        ]
+        units = steps * self.settings.optimizer_batch
+        realised = realise(self.plan, self.units.blocks(units), self.lengths)
         return {
             **self.plan.describe(),
+            "steps": steps,
+            "unit": self.units.unit,
+            "bins": self._bins(units, realised) if self.settings.packing else None,
             "optimizer_batch": self.settings.optimizer_batch,
             "digest": self.digest,
-            "realised": realise(self.plan, positions, lengths),
+            "realised": realised,
             "inputs": self.source_reports,
             "task_examples": {name: list(ids) for name, ids in self.drawn_ids.items()},
         }
 
+    def _bins(self, units: int, realised: Mapping[str, Any]) -> dict[str, Any]:
+        """Say how large and how full the bins of a run are, where all of it was counted."""
+        tokens = sum(source["tokens"] for source in realised["sources"].values())
+        capacity = self.settings.max_tokens
+        filled = tokens / (units * capacity) if realised["complete"] else None
+        return {"number": units, "tokens": capacity, "filled": filled}
+
     def state_dict(self) -> dict[str, Any]:
-        """Return the position: the examples that completed optimizer steps have consumed."""
+        """Return the position: the units that completed optimizer steps have consumed."""
         assert self.trainer is not None
         return {
-            "unit": "examples",
+            "unit": self.units.unit,
             "consumed": self.trainer.global_step * self.settings.optimizer_batch,
-            "accumulation": self.accumulation(self.trainer.world_size),
             "depends_on": json.dumps(self.depends_on, sort_keys=True),
         }
 
@@ -252,24 +341,14 @@ class TellDataModule(pl.LightningDataModule):
         """Go on from a saved position.
 
         Raises:
-            StreamError: Something that the order depends on has changed, and it is named; or the
-                accumulation has, in whose micro-batches Lightning's own counters stand.
+            StreamError: Something that the order depends on has changed, and it is named.
         """
-        assert self.trainer is not None
         saved = json.loads(state_dict["depends_on"])
         now = json.loads(json.dumps(self.depends_on))
-        changed = sorted(key for key in saved.keys() | now.keys() if saved.get(key) != now.get(key))
-        if changed:
+        if changed := changes(saved, now):
             raise StreamError(
-                f"resume: the data order must be the one that the run began with, got a change in "
+                f"resume: the data order must be the one that the run began with, got a change of "
                 f"{', '.join(changed)}. Undo the change, or start a new run."
-            )
-        accumulation = self.accumulation(self.trainer.world_size)
-        if accumulation != state_dict["accumulation"]:
-            raise StreamError(
-                f"resume: an optimizer batch must take {state_dict['accumulation']} forward "
-                f"pass(es) a device, as it did when the run began, got {accumulation}. Set "
-                "data.micro_batch and the number of devices so that their product is unchanged."
             )
         self.consumed = int(state_dict["consumed"])
 
@@ -282,3 +361,22 @@ class TellDataModule(pl.LightningDataModule):
 def _without_labels(item: Item) -> Item:
     """Return an item that weighs nothing."""
     return item._replace(supervised=[False] * len(item.supervised))
+
+
+def changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Name what differs between two records of what the order depends on."""
+    different = {key for key in saved.keys() | now.keys() if saved.get(key) != now.get(key)}
+    sources = {key for key in different if isinstance(saved.get(key) or now.get(key), dict)}
+    named = []
+    for key in sources:
+        if key not in saved or key not in now:
+            named.append(key)
+            continue
+        old, new = saved[key], now[key]
+        parts = {part for part in old.keys() | new.keys() if old.get(part) != new.get(part)}
+        # Another file has other rows, too.
+        for part in parts - {"ids"} or parts:
+            named.append(NAMES.get(part, "{source}.{part}").format(source=key, part=part))
+    # The counts follow from the rows.
+    others = different - sources - (COUNTS if sources else set())
+    return sorted({*named, *(NAMES.get(key, key) for key in others)})

@@ -1,24 +1,29 @@
 """File bytes to raw rows: JSON Lines, JSON, CSV, TSV (each also .gz, .zst) and Parquet.
 
-Enters: a path. Leaves: one raw row after the other, each with its place in the file, and the
-SHA-256 of the bytes on the disk. A row that cannot be read leaves with its fault instead of its
-fields, so that the caller decides whether to stop; a file that cannot be read as a whole is an
-error here. The file is held in memory once; 7 MB of JSON Lines take a tenth of a second.
+Enters: a path. Leaves: the SHA-256 of the bytes on the disk, and one raw row after the other, each
+with its place in the file. A row that cannot be read leaves with its fault instead of its fields,
+so that the caller decides whether to stop; a file that cannot be read as a whole is an error here.
+Costs a second a gigabyte for the SHA-256 and the memory of a few rows, of one row group of a
+Parquet file, or of all of a .json file that is a list.
 """
 
 import csv
 import gzip
 import hashlib
-import io
 import json
+import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import IO
 
 from tell_lightning.errors import TellError
 
 MEND = "Correct or remove the row, or set data.on_bad_rows: skip."
+BLOCK = 2**20
+"""Bytes that are read at once."""
 _BOM = b"\xef\xbb\xbf"
 _LONGEST_CSV_FIELD = 2**31 - 1  # characters; the csv module stops at 131,072 by default
 
@@ -37,14 +42,24 @@ class RawRow:
     fault: str = ""
 
 
+@dataclass(slots=True)
+class Meter:
+    """How much of a source has been read: a share from 0 to 1."""
+
+    share: float = 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The raw rows of one file or data set; ``name`` is the first half of the record ids."""
+    """One file or data set; ``name`` is the first half of the record ids.
+
+    ``read`` begins anew at the first row, and keeps a meter.
+    """
 
     name: str
     where: str
     sha256: str
-    rows: Iterable[RawRow]
+    read: Callable[[Meter], Iterator[RawRow]]
 
 
 def cut(value: object) -> str:
@@ -54,10 +69,11 @@ def cut(value: object) -> str:
 
 
 def read_file(path: Path) -> Source:
-    """Read the rows of a file; its extension names the format.
+    """Digest a file and find the parser of its rows; its extension names the format.
 
     Raises:
-        RecordError: The file is missing, empty, damaged, or of an unknown format.
+        RecordError: The file is missing, or of an unknown format; and, while its rows are read,
+            empty, damaged, or changed since.
     """
     bare = path.with_suffix("") if path.suffix.lower() in {".gz", ".zst"} else path
     parse = _PARSERS.get(bare.suffix.lower())
@@ -67,26 +83,63 @@ def read_file(path: Path) -> Source:
             f"(each also with .gz or .zst) or .parquet, got {path.name!r}. Rename or convert it."
         )
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            stamp = _stamp(file)
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise RecordError(
             f"{path}: the file must be readable, got {error.strerror}. Check it."
         ) from error
-    sha256 = hashlib.sha256(data).hexdigest()
-    content = _unpack(data, path).removeprefix(_BOM)
-    if not content.strip():
-        raise RecordError(
-            f"{path}: a data file must hold at least one row, got an empty file. Write it again."
-        )
-    return Source(path.name, str(path), sha256, parse(content, path))
+
+    def read(meter: Meter) -> Iterator[RawRow]:
+        with path.open("rb") as file:
+            yield from parse(file, path, meter)
+        with path.open("rb") as file:
+            if _stamp(file) != stamp:
+                raise RecordError(
+                    f"{path}: a file must stay as it is while it is read, got a change. "
+                    "Start again."
+                )
+
+    return Source(path.name, str(path), sha256, read)
 
 
-def _unpack(data: bytes, path: Path) -> bytes:
+def _stamp(file: IO[bytes]) -> tuple[int, int, int]:
+    """Return what changes when a file is written or replaced."""
+    status = os.fstat(file.fileno())
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _content(file: IO[bytes], path: Path, meter: Meter) -> Iterator[bytes]:
+    """Yield the unpacked bytes in blocks, without a byte order mark."""
+    blocks = _unpacked(file, path, meter)
+    start = b""
+    for block in blocks:
+        start += block
+        if len(start) >= len(_BOM):
+            break
+    empty = True
+    for block in chain([start.removeprefix(_BOM)], blocks):
+        empty = empty and not block.strip()
+        yield block
+    if empty:
+        raise _no_rows(path)
+
+
+def _no_rows(path: Path) -> RecordError:
+    return RecordError(
+        f"{path}: a data file must hold at least one row, got an empty file. Write it again."
+    )
+
+
+def _unpacked(file: IO[bytes], path: Path, meter: Meter) -> Iterator[bytes]:
+    size = os.fstat(file.fileno()).st_size
     packing = path.suffix.lower()
-    if not data or packing not in {".gz", ".zst"}:
-        return data
+    unpack = _UNPACKERS.get(packing, _plain)
     try:
-        return gzip.decompress(data) if packing == ".gz" else _unpack_zst(data)
+        for block in unpack(file):
+            meter.share = file.tell() / size
+            yield block
     except (OSError, EOFError, zlib.error) as error:
         raise RecordError(
             f"{path}: a {packing} file must be complete and undamaged, got: {error}. "
@@ -94,80 +147,131 @@ def _unpack(data: bytes, path: Path) -> bytes:
         ) from error
 
 
-def _unpack_zst(data: bytes) -> bytes:
+def _plain(file: IO[bytes], size: int | None = None) -> Iterator[bytes]:
+    while block := file.read(size or BLOCK):
+        yield block
+
+
+def _gz(file: IO[bytes]) -> Iterator[bytes]:
+    with gzip.GzipFile(fileobj=file) as unpacked:
+        while block := unpacked.read(BLOCK):
+            yield block
+
+
+def _zst(file: IO[bytes]) -> Iterator[bytes]:
     import zstandard
 
-    pieces = []
-    while data:
-        frame = zstandard.ZstdDecompressor().decompressobj()
-        try:
-            pieces.append(frame.decompress(data))
-        except zstandard.ZstdError as error:
-            raise OSError(str(error)) from error
-        if not frame.eof:
-            raise EOFError("the compressed data end too early")
-        data = frame.unused_data
-    return b"".join(pieces)
+    frame = None
+    for data in _plain(file, BLOCK // 64 + 1):  # a block may unpack to many times its size
+        rest = data
+        while rest:
+            frame = frame or zstandard.ZstdDecompressor().decompressobj()
+            try:
+                yield frame.decompress(rest)
+            except zstandard.ZstdError as error:
+                raise OSError(str(error)) from error
+            rest = frame.unused_data
+            frame = None if frame.eof else frame
+    if frame is not None:
+        raise EOFError("the compressed data end too early")
 
 
-def _json_lines(data: bytes, path: Path) -> Iterator[RawRow]:
-    # Split on "\n" alone: U+2028 and its like are legal inside a JSON string.
-    for number, line in enumerate(data.rstrip().split(b"\n"), start=1):
-        where = f"{path}:{number}"
-        try:
-            yield RawRow(where, number, json.loads(line.decode("utf-8")))
-        except UnicodeDecodeError as error:
-            yield RawRow(where, number, fault=_not_utf8(line[error.start]))
-        except (ValueError, RecursionError) as error:
-            text = line.decode("utf-8").rstrip("\r")
-            yield RawRow(
-                where,
-                number,
-                fault=f"a line must be valid JSON, got {cut(text)}: {error}. {MEND}",
-            )
+def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Split on line feeds alone: U+2028 and its like are legal inside a JSON string."""
+    pieces: list[bytes] = []
+    for block in blocks:
+        first, *more = block.split(b"\n")
+        pieces.append(first)
+        if more:
+            yield b"".join(pieces)
+            yield from more[:-1]
+            pieces = [more[-1]]
+    if last := b"".join(pieces):
+        yield last
 
 
-def _json(data: bytes, path: Path) -> Iterator[RawRow]:
-    if not data.lstrip().startswith(b"["):
-        yield from _json_lines(data, path)
+def _json_lines(file: IO[bytes], path: Path, meter: Meter) -> Iterator[RawRow]:
+    return _parse_lines(_content(file, path, meter), path)
+
+
+def _parse_lines(blocks: Iterable[bytes], path: Path) -> Iterator[RawRow]:
+    blank: list[tuple[int, bytes]] = []
+    for number, line in enumerate(_lines(blocks), start=1):
+        if not line.strip():
+            blank.append((number, line))  # a fault, unless nothing follows
+            continue
+        for place in blank:
+            yield _parse_line(path, *place)
+        blank.clear()
+        yield _parse_line(path, number, line)
+
+
+def _parse_line(path: Path, number: int, line: bytes) -> RawRow:
+    where = f"{path}:{number}"
+    try:
+        return RawRow(where, number, json.loads(line.decode("utf-8")))
+    except UnicodeDecodeError as error:
+        return RawRow(where, number, fault=_not_utf8(line[error.start]))
+    except (ValueError, RecursionError) as error:
+        text = line.decode("utf-8").rstrip("\r")
+        fault = f"a line must be valid JSON, got {cut(text)}: {error}. {MEND}"
+        return RawRow(where, number, fault=fault)
+
+
+def _json(file: IO[bytes], path: Path, meter: Meter) -> Iterator[RawRow]:
+    blocks = _content(file, path, meter)
+    start = b""
+    for block in blocks:
+        start += block
+        if start.strip():
+            break
+    if not start.lstrip().startswith(b"["):
+        yield from _parse_lines(chain([start], blocks), path)
         return
     try:
-        rows = json.loads(data.decode("utf-8"))
+        rows = json.loads(b"".join([start, *blocks]).decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise RecordError(
             f"{path}: a .json file must be a list of objects, or one object per line, "
             f"got: {error}. Write it again, or rename it to .jsonl to skip single lines."
         ) from error
     for number, row in enumerate(rows, start=1):
+        meter.share = number / len(rows)
         yield RawRow(f"{path}:row {number}", number, row)
 
 
-def _table(data: bytes, path: Path, delimiter: str) -> Iterator[RawRow]:
-    text = data.decode("utf-8", errors="surrogateescape")
-    lines = (line + "\n" for line in text.split("\n"))
-    old_limit = csv.field_size_limit(_LONGEST_CSV_FIELD)
+def _table(blocks: Iterable[bytes], path: Path, delimiter: str) -> Iterator[RawRow]:
+    lines = (line.decode("utf-8", errors="surrogateescape") + "\n" for line in _lines(blocks))
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    numbered, start = [], 1
+    header: list[str] | None = None
+    while True:
+        number = reader.line_num + 1
+        values = _next_values(reader, f"{path}:{number}")
+        if values is None:
+            return
+        if values and header is None:
+            header = values
+            if len(set(header)) != len(header):
+                raise RecordError(
+                    f"{path}:{number}: each column needs a name of its own, got {cut(header)}. "
+                    "Rename the columns."
+                )
+        elif values and header is not None:
+            yield _table_row(f"{path}:{number}", number, header, values)
+
+
+def _next_values(reader: Iterator[list[str]], where: str) -> list[str] | None:
+    """Return the fields of the next row, none for an empty line, None at the end."""
+    old_limit = csv.field_size_limit(_LONGEST_CSV_FIELD)
     try:
-        for values in reader:
-            numbered.append((start, values))
-            start = reader.line_num + 1
+        return next(reader, None)
     except csv.Error as error:
         raise RecordError(
-            f"{path}:{start}: quotes must be closed and doubled inside a field, got: {error}. "
+            f"{where}: quotes must be closed and doubled inside a field, got: {error}. "
             "Correct the row or write the file again."
         ) from error
     finally:
         csv.field_size_limit(old_limit)
-    rows = [(number, values) for number, values in numbered if values]
-    header = rows[0][1]
-    if len(set(header)) != len(header):
-        raise RecordError(
-            f"{path}:{rows[0][0]}: each column needs a name of its own, got {cut(header)}. "
-            "Rename the columns."
-        )
-    for number, values in rows[1:]:
-        yield _table_row(f"{path}:{number}", number, header, values)
 
 
 def _table_row(where: str, number: int, header: list[str], values: list[str]) -> RawRow:
@@ -188,30 +292,37 @@ def _not_utf8(byte: int) -> str:
     )
 
 
-def _csv(data: bytes, path: Path) -> Iterator[RawRow]:
-    return _table(data, path, ",")
+def _csv(file: IO[bytes], path: Path, meter: Meter) -> Iterator[RawRow]:
+    return _table(_content(file, path, meter), path, ",")
 
 
-def _tsv(data: bytes, path: Path) -> Iterator[RawRow]:
-    return _table(data, path, "\t")
+def _tsv(file: IO[bytes], path: Path, meter: Meter) -> Iterator[RawRow]:
+    return _table(_content(file, path, meter), path, "\t")
 
 
-def _parquet(data: bytes, path: Path) -> Iterator[RawRow]:
+def _parquet(file: IO[bytes], path: Path, meter: Meter) -> Iterator[RawRow]:
     import pyarrow
     import pyarrow.parquet
 
+    if not os.fstat(file.fileno()).st_size:
+        raise _no_rows(path)
+    number = 0
     try:
-        table = pyarrow.parquet.read_table(io.BytesIO(data))
+        table = pyarrow.parquet.ParquetFile(file)
+        for batch in table.iter_batches(batch_size=1024):
+            meter.share = (number + len(batch)) / table.metadata.num_rows
+            for row in batch.to_pylist():
+                number += 1
+                yield RawRow(f"{path}:row {number}", number, row)
     except (pyarrow.ArrowException, OSError) as error:
         raise RecordError(
             f"{path}: a .parquet file must be complete and undamaged, got: {error}. "
             "Copy or write it again."
         ) from error
-    for number, row in enumerate(table.to_pylist(), start=1):
-        yield RawRow(f"{path}:row {number}", number, row)
 
 
-_PARSERS: dict[str, Callable[[bytes, Path], Iterator[RawRow]]] = {
+_UNPACKERS: dict[str, Callable[[IO[bytes]], Iterator[bytes]]] = {".gz": _gz, ".zst": _zst}
+_PARSERS: dict[str, Callable[[IO[bytes], Path, Meter], Iterator[RawRow]]] = {
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
     ".json": _json,

@@ -1,15 +1,17 @@
 """Hugging Face data sets to raw rows: folders of ``save_to_disk`` and sets of the hub.
 
-Enters: a folder, or a hub id with its revision. Leaves: raw rows and a digest made of revision
-and fingerprint. Costs a second for the import of ``datasets``, which is why it happens inside.
+Enters: a folder, or a hub id with its revision. Leaves: raw rows, one by one from a memory-mapped
+file, and a digest made of revision and fingerprint. Costs a second for the import of ``datasets``,
+which is why it happens inside.
 """
 
 import hashlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tell_lightning.data.formats import RawRow, RecordError, Source
+from tell_lightning.data.formats import Meter, RawRow, RecordError, Source
 
 
 def read_folder(folder: Path, split: str | None) -> Source:
@@ -79,9 +81,11 @@ def _choose(found: Any, split: str | None, where: str) -> Any:
 def _source(found: Any, *, name: str, where: str, split: str | None, revision: str) -> Source:
     key = "\n".join((revision, split or "", found._fingerprint))
     where = where if split is None else f"{where}/{split}"
-    return Source(name, where, hashlib.sha256(key.encode()).hexdigest(), _rows(found, where))
+    sha256 = hashlib.sha256(key.encode()).hexdigest()
+    return Source(name, where, sha256, partial(_rows, found, where))
 
 
-def _rows(found: Any, where: str) -> Iterator[RawRow]:
+def _rows(found: Any, where: str, meter: Meter) -> Iterator[RawRow]:
     for number, row in enumerate(found.with_format(None), start=1):
+        meter.share = number / len(found)
         yield RawRow(f"{where}:row {number}", number, row)

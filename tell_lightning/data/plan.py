@@ -15,6 +15,7 @@ Source: TELL, arXiv 2404.00914 ("extensively shuffled"); the proportions are our
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 import numpy as np
@@ -23,6 +24,15 @@ from tell_lightning.data.orders import mix
 from tell_lightning.data.permutation import ALGORITHM, Indices, derive_key, permute
 from tell_lightning.data.settings import Mixture, Order
 from tell_lightning.errors import TellError
+
+BLOCK = 65_536
+"""Positions that are looked up at once where many are."""
+
+LONGEST = 10**15
+"""Slots that a cycle has at most: positions are 64-bit integers."""
+
+Slot = tuple[int, int, int]
+"""Position, index of the source in the plan, row of that source."""
 
 
 class PlanError(TellError):
@@ -47,7 +57,7 @@ class Slots:
     sources: Indices
     rows: Indices
 
-    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+    def __iter__(self) -> Iterator[Slot]:
         """Yield (position, source, row) as plain integers."""
         return zip(self.positions.tolist(), self.sources.tolist(), self.rows.tolist(), strict=True)
 
@@ -80,6 +90,23 @@ class Plan:
     def task_share(self) -> float:
         """Task slots over all slots of a cycle, 0 to 1."""
         return self.task_slots / self.cycle
+
+    def blocks(self, positions: int) -> Iterator[Slots]:
+        """Look the first so many positions up, block by block."""
+        for start in range(0, positions, BLOCK):
+            yield self.at(range(start, min(start + BLOCK, positions)))
+
+    def stop(self, cycles: float) -> int:
+        """Count the positions of a run of so many cycles, at least 1.
+
+        Raises:
+            PlanError: Not a number above 0.
+        """
+        if not 0 < cycles < inf:
+            raise PlanError(
+                f"data.mixture.cycles: must be above 0, got {cycles}. Set 1 for every slot once."
+            )
+        return max(1, round(cycles * self.cycle))
 
     def at(self, positions: Indices | range) -> Slots:
         """Look up positions.
@@ -150,6 +177,7 @@ def resolve_plan(
     general: Mapping[str, tuple[int, float | None]],
     *,
     seed: int,
+    mean_tokens: Mapping[str, float] | None = None,
 ) -> Plan:
     """Turn proportions into exact counts.
 
@@ -158,6 +186,7 @@ def resolve_plan(
         tasks: Training examples of each task.
         general: Rows and weight of each general source; weight None stands for its rows.
         seed: Seed of the order.
+        mean_tokens: Mean tokens of an example of each source; only `task_share_in: tokens` asks.
 
     Raises:
         PlanError: The proportions cannot be met, with what to change.
@@ -173,7 +202,13 @@ def resolve_plan(
             f"data.general: arm '{mixture.arm}' mixes general rows in, got no source. "
             "Add a general source, or set data.mixture.arm: sft."
         )
-    task_passes, general_slots = _counts(mixture, tasks, general)
+    task_passes, general_slots = _counts(mixture, tasks, general, mean_tokens)
+    cycle = task_passes * sum(tasks.values()) + general_slots
+    if cycle > LONGEST:
+        raise PlanError(
+            f"data.mixture: a cycle must have at most {LONGEST:.0e} slots, got {cycle:.0e}. "
+            "Raise task_share, or lower task_passes."
+        )
     pools = [
         Source(name, "task", rows, rows * task_passes) for name, rows in tasks.items() if with_tasks
     ]
@@ -181,6 +216,11 @@ def resolve_plan(
         slots = _split(general_slots, general)
         pools += [Source(name, "general", rows, slots[name]) for name, (rows, _) in general.items()]
     return Plan(seed, tuple(pools), mixture.order)
+
+
+def steps_for(positions: int, optimizer_batch: int) -> int:
+    """Count the optimizer steps that take so many positions; the last batch may be short."""
+    return -(-positions // optimizer_batch)
 
 
 def check_supply(plan: Plan, positions: int, *, general_repeat: bool) -> None:
@@ -204,13 +244,16 @@ def check_supply(plan: Plan, positions: int, *, general_repeat: bool) -> None:
                 f"data.general.{source.name}: {positions} training examples, which is {cycles} "
                 f"cycle(s) of {source.slots} slots of this source, need "
                 f"{cycles * source.slots} distinct rows, got {source.rows}. Lower "
-                "trainer.max_steps, raise data.mixture.task_share, add rows, or set "
-                "data.mixture.general_repeat: true."
+                "trainer.max_steps or data.mixture.cycles, raise data.mixture.task_share, add "
+                "rows, or set data.mixture.general_repeat: true."
             )
 
 
 def _counts(
-    mixture: Mixture, tasks: Mapping[str, int], general: Mapping[str, tuple[int, float | None]]
+    mixture: Mixture,
+    tasks: Mapping[str, int],
+    general: Mapping[str, tuple[int, float | None]],
+    mean_tokens: Mapping[str, float] | None,
 ) -> tuple[int, int]:
     """Return the task passes and the general slots of a cycle."""
     share, passes = mixture.task_share, mixture.task_passes
@@ -232,8 +275,23 @@ def _counts(
             f"data.mixture.task_share: must lie between 0 and 1, got {share}. For task rows "
             "alone set data.mixture.arm: sft, for none of them general_only."
         )
-    passes = passes or 1
-    return passes, max(1, round(passes * sum(tasks.values()) * (1 - share) / share))
+    passes, one_pass = passes or 1, float(sum(tasks.values()))
+    if mixture.task_share_in == "tokens":
+        assert mean_tokens is not None
+        one_pass = _worth(tasks, general, mean_tokens)
+    return passes, max(1, round(passes * one_pass * (1 - share) / share))
+
+
+def _worth(
+    tasks: Mapping[str, int],
+    general: Mapping[str, tuple[int, float | None]],
+    mean_tokens: Mapping[str, float],
+) -> float:
+    """Return how many general slots, split by weight, hold the tokens of one pass of the tasks."""
+    weights = _weights(general)
+    mean = sum(weight * mean_tokens[name] for name, weight in weights.items())
+    mean /= sum(weights.values())
+    return sum(rows * mean_tokens[name] for name, rows in tasks.items()) / mean
 
 
 def _weights(general: Mapping[str, tuple[int, float | None]]) -> dict[str, float]:

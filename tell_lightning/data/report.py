@@ -1,70 +1,68 @@
 """What a plan comes to over a run, counted before it starts.
 
-Enters: the plan, the length of the run and the token lengths of every row. Leaves: plain values for
-`plan.json` and the table that is printed. Costs one look-up of every position, at most `MOST`.
+Enters: the plan, what the run takes of it and the token lengths of every row. Leaves: plain values
+for `plan.json` and the table that is printed. Costs one look-up of every position, at most `MOST`,
+and a byte of memory for each row of each source: lengths may be memory-mapped and are never copied.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from tell_lightning.data.permutation import Indices
-from tell_lightning.data.plan import Plan
+from tell_lightning.data.plan import Plan, Slots, Source
+from tell_lightning.data.tokens import Lengths
 
-MOST = 2_000_000
-BLOCK = 65_536
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """Tokens of every row of a source, in all and supervised."""
-
-    tokens: Indices
-    label_tokens: Indices
+MOST = 2**21
 
 
-def realise(plan: Plan, positions: int, lengths: Sequence[Lengths]) -> dict[str, object]:
-    """Count what the first positions of a plan hold.
+def realise(plan: Plan, blocks: Iterable[Slots], lengths: Sequence[Lengths]) -> dict[str, Any]:
+    """Count what a run holds.
 
     Args:
         plan: The plan.
-        positions: Length of the run in examples.
+        blocks: What the run trains on, as `Plan.blocks` gives it: positions ascend.
         lengths: Token lengths, one entry for each source of the plan, in its order.
 
     Returns:
         For each source the examples, distinct rows, passes, tokens, label tokens and its shares of
-        them; over all, the longest run of positions without a task example.
+        them; over all, the tasks' shares and the longest run of examples without a task example;
+        and whether these are the counts of the whole run or of its first `positions` alone.
     """
-    counted = min(positions, MOST)
-    uses = [np.zeros(source.rows, dtype=np.int64) for source in plan.sources]
+    counts = [_Count(*pair) for pair in zip(plan.sources, lengths, strict=True)]
     is_task = np.array([source.kind == "task" for source in plan.sources])
-    task_positions: list[Indices] = []
-    for start in range(0, counted, BLOCK):
-        slots = plan.at(range(start, min(start + BLOCK, counted)))
-        for index in range(len(plan.sources)):
-            np.add.at(uses[index], slots.rows[slots.sources == index], 1)
-        task_positions.append(slots.positions[is_task[slots.sources]])
-    sources = {
-        source.name: _count(source.kind, count, length)
-        for source, count, length in zip(plan.sources, uses, lengths, strict=True)
-    }
+    counted, last, longest, complete = 0, -1, 0, True
+    for slots in blocks:
+        if counted >= MOST:
+            complete = False
+            break
+        for index, count in enumerate(counts):
+            count.add(slots.rows[slots.sources == index])
+        where = np.concatenate([[last], counted + np.flatnonzero(is_task[slots.sources])])
+        longest = max(longest, int(np.diff(where).max(initial=1)) - 1)
+        last = int(where[-1])
+        counted += len(slots.positions)
+    sources = {count.source.name: count.values() for count in counts}
+    task_share: dict[str, float] = {}
     for key in ("examples", "tokens", "label_tokens"):
-        total = sum(int(values[key]) for values in sources.values())  # type: ignore[call-overload]
+        total = sum(values[key] for values in sources.values())
         for values in sources.values():
-            values[f"{key}_share"] = int(values[key]) / total  # type: ignore[call-overload]
-    where = np.concatenate([[-1], *task_positions, [counted]])
+            values[f"{key}_share"] = values[key] / total
+        of_tasks = [values[key] for values in sources.values() if values["kind"] == "task"]
+        task_share[key] = sum(of_tasks) / total
     return {
-        "positions": positions,
-        "positions_counted": counted,
+        "positions": counted,
+        "complete": complete,
+        "task_share": task_share,
         "sources": sources,
-        "longest_gap": int(np.diff(where).max() - 1),
+        "longest_gap": max(longest, counted - last - 1),
     }
 
 
 def table(realised: Mapping[str, object]) -> list[list[str]]:
     """Lay the counts out as rows of text, the heading first."""
-    heading = ["source", "kind", "rows", "examples", "share", "passes", "tokens", "label tokens"]
+    heading = ["source", "kind", "rows", "passes", "examples", "share", "tokens", "share", "labels"]
     lines = [heading]
     sources = realised["sources"]
     assert isinstance(sources, dict)
@@ -74,23 +72,41 @@ def table(realised: Mapping[str, object]) -> list[list[str]]:
                 name,
                 str(values["kind"]),
                 f"{values['rows']:,}",
+                f"{values['passes']:.2f}",
                 f"{values['examples']:,}",
                 f"{values['examples_share']:.1%}",
-                f"{values['passes']:.2f}",
                 f"{values['tokens']:,}",
+                f"{values['tokens_share']:.1%}",
                 f"{values['label_tokens']:,}",
             ]
         )
     return lines
 
 
-def _count(kind: str, uses: Indices, lengths: Lengths) -> dict[str, object]:
-    return {
-        "kind": kind,
-        "rows": len(uses),
-        "rows_seen": int((uses > 0).sum()),
-        "examples": int(uses.sum()),
-        "passes": float(uses.mean()),
-        "tokens": int(uses @ lengths.tokens),
-        "label_tokens": int(uses @ lengths.label_tokens),
-    }
+class _Count:
+    """What was seen of one source, added up block by block."""
+
+    def __init__(self, source: Source, lengths: Lengths) -> None:
+        """Begin at nothing."""
+        self.source, self.lengths = source, lengths
+        self.seen = np.zeros(source.rows, dtype=np.bool_)
+        self.examples = self.tokens = self.label_tokens = 0
+
+    def add(self, rows: Indices) -> None:
+        """Count a block of rows."""
+        self.seen[rows] = True
+        self.examples += len(rows)
+        self.tokens += int(self.lengths.tokens[rows].sum(dtype=np.int64))
+        self.label_tokens += int(self.lengths.label_tokens[rows].sum(dtype=np.int64))
+
+    def values(self) -> dict[str, Any]:
+        """Return the counts as plain values."""
+        return {
+            "kind": self.source.kind,
+            "rows": self.source.rows,
+            "rows_seen": int(np.count_nonzero(self.seen)),
+            "examples": self.examples,
+            "passes": self.examples / self.source.rows,
+            "tokens": self.tokens,
+            "label_tokens": self.label_tokens,
+        }

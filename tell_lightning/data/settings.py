@@ -72,9 +72,15 @@ class Mixture:
     arbitrary (fixed words without a meaning), random (others for each row), end (behind it)."""
     task_share: float | None = 0.1
     """Task slots over all slots of a cycle, 0 to 1; null: what task_passes comes to."""
+    task_share_in: Literal["examples", "tokens"] = "examples"
+    """What task_share counts; tokens: by the mean example of each source, prompt and response
+    together, so that long task examples bring more general slots with them."""
     task_passes: int | None = None
     """Passes over the task examples in a cycle; null: one. Without task_share, a cycle is one pass
     over the general rows. An order that is not mixed needs as many as the whole run has."""
+    cycles: float | None = None
+    """Stop after so many cycles; null: after trainer.max_steps. Set trainer.max_steps: null with
+    it."""
     task_examples: int | None = None
     """Task examples to draw per task, nested: the first n of one keyed order; null: all."""
     general_repeat: bool = False
@@ -99,12 +105,21 @@ class DataSettings:
     """The plan's proportions."""
     max_tokens: int = 1024
     """Longest training example in tokens, prompt and response together."""
+    packing: bool = False
+    """Whether examples share bins of max_tokens tokens, each seeing itself alone, instead of being
+    padded; optimizer_batch and micro_batch then count bins."""
     optimizer_batch: int = 32
-    """Examples per optimizer step, over all devices and accumulation steps."""
+    """Examples (or bins) per optimizer step, over all devices and accumulation steps."""
     micro_batch: int = 16
-    """Examples per device and forward pass; the accumulation follows."""
+    """Examples (or bins) per device and forward pass; the accumulation follows."""
     num_workers: int = 0
-    """DataLoader worker processes; the order does not depend on it."""
+    """Processes that read rows, beside the training one; the order does not depend on it."""
+    prefetch_factor: int | None = None
+    """Micro-batches that each of them reads ahead; null: two."""
+    multiprocessing_context: Literal["fork", "spawn", "forkserver"] | None = None
+    """How they are started; null: as Python does."""
+    audit: bool = False
+    """Whether the ids that every step trains on are written to audit/ and held against the plan."""
     on_bad_rows: Literal["error", "skip"] = "error"
     """error: the first bad row stops the run; skip: it is counted and listed."""
     max_bad_share: float = 0.001

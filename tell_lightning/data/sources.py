@@ -1,22 +1,38 @@
-"""All text of a run, read, checked and freed of leaks, before anything heavy is imported.
+"""All text of a run: what is small is read and checked, before anything heavy is imported.
 
-Enters: the `data` section. Leaves: `Sources`, the records of every task split and general source
-with counts of what was left out and why. Costs one read of each file; needs neither torch nor a
-tokenizer, so a mistake in a file is answered at once.
+Enters: the `data` section. Leaves: `Sources`: the records of every task split and held-out set with
+counts of what was left out and why, and the general sources, digested but not read: they may be of
+any size. Costs one read of each file; needs neither torch nor a tokenizer, so a mistake in a small
+file is answered at once, and one in a general source while it is prepared.
 """
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 from tell_lightning.data.anchors import Anchor, Example, anchor_record
-from tell_lightning.data.leaks import check_disjoint, drop_leaks
+from tell_lightning.data.leaks import Protected, check_disjoint
 from tell_lightning.data.permutation import derive_key, permute
-from tell_lightning.data.records import Fields, Record, RecordSet, Rows, read_records
+from tell_lightning.data.records import (
+    Fields,
+    Ids,
+    Meter,
+    Record,
+    RecordSet,
+    Rows,
+    Source,
+    iterate_records,
+    open_source,
+    read_records,
+)
 from tell_lightning.data.settings import DataSettings, General, Task
 from tell_lightning.errors import TellError
 from tell_lightning.microworld.world import data_root
+
+STARTING_ROWS = 1_000
+"""Rows of a general source that are checked before anything heavy is imported."""
 
 
 class SourceError(TellError):
@@ -30,7 +46,7 @@ class Pool:
     Attributes:
         records: What is left, in the order of the file.
         sha256: Digest of the file's bytes.
-        counts: Rows by reason: read, bad, leaks, set_apart.
+        counts: Rows by reason: read, bad, set_apart.
         notes: One line for each row left out.
     """
 
@@ -42,26 +58,36 @@ class Pool:
 
 @dataclass(frozen=True)
 class Sources:
-    """Every pool of a run, by name."""
+    """Every pool of a run, by name.
+
+    Attributes:
+        general: The opened general sources; their rows are read when they are prepared.
+        protected: What no general row may hold.
+    """
 
     train: dict[str, Pool] = field(default_factory=dict)
     dev: dict[str, Pool] = field(default_factory=dict)
     test: dict[str, Pool] = field(default_factory=dict)
-    general: dict[str, Pool] = field(default_factory=dict)
     held_out: dict[str, Pool] = field(default_factory=dict)
-
-    def pools(self) -> Iterator[tuple[str, Pool]]:
-        """Yield `split/name` and the pool, for digests and reports."""
-        for split, pools in vars(self).items():
-            for name, pool in pools.items():
-                yield f"{split}/{name}", pool
+    general: dict[str, Source] = field(default_factory=dict)
+    protected: Protected = field(default_factory=lambda: Protected([]))
 
 
 def cache_folder(settings: DataSettings) -> Path:
-    """Return the folder for prepared data, made when missing."""
+    """Return the folder for prepared data, made when missing.
+
+    Raises:
+        SourceError: It cannot be made.
+    """
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(settings.cache_dir or Path(base) / "tell_lightning").expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SourceError(
+            f"data.cache_dir: must be a folder to write to, got '{folder}': {error.strerror}. "
+            "Give another one."
+        ) from error
     return folder
 
 
@@ -83,13 +109,13 @@ def resolve_root(settings: DataSettings) -> Path:
 
 
 def read_sources(settings: DataSettings) -> Sources:
-    """Read and check every file that the configuration names.
+    """Read and check every small file that the configuration names; open the general ones.
 
     Args:
         settings: The `data` section.
 
     Returns:
-        The records by split and name; general rows that a task also holds are left out.
+        The records by split and name, and the general sources.
 
     Raises:
         TellError: A missing file, a bad row, a missing anchor, a test row in the training rows.
@@ -114,11 +140,23 @@ def read_sources(settings: DataSettings) -> Sources:
                 held_out = getattr(sources, split)[name].records
                 check_disjoint(sources.train[name].records, held_out, task.anchor)
     for name, general in settings.general.items():
-        sources.general[name] = _read(settings, root, general.train, general.fields)
+        sources.general[name] = open_source(general.train, fields=general.fields, root=root)
+        if settings.on_bad_rows == "error":
+            _check_start(sources.general[name], general.fields)
         if general.held_out is not None:
             sources.held_out[name] = _read(settings, root, general.held_out, general.fields)
-    _drop_leaks(settings, sources)
-    return sources
+    return replace(sources, protected=Protected(_protected(settings, sources)))
+
+
+def _check_start(source: Source, fields: Fields) -> None:
+    """Answer a mistake in the first rows of a large file at once; the others are met in preparing.
+
+    Raises:
+        RecordError: A bad row.
+    """
+    for entry in islice(iterate_records(source, fields, Ids(), Meter()), STARTING_ROWS):
+        if not isinstance(entry, Record):
+            raise entry
 
 
 def general_example(record: Record) -> Example:
@@ -159,30 +197,15 @@ def _set_dev_apart(name: str, task: Task, count: int, sources: Sources) -> None:
     sources.dev[name] = Pool(tuple(split[True]), pool.sha256, {"read": count, "bad": 0})
 
 
-def _drop_leaks(settings: DataSettings, sources: Sources) -> None:
-    """Take every general row out that a task, a test or a held-out set also holds."""
-    protected = [
-        (record, settings.tasks[name].anchor)
-        for split in (sources.train, sources.dev, sources.test)
-        for name, pool in split.items()
-        for record in pool.records
-    ]
-    protected += [
-        (record, Anchor()) for pool in sources.held_out.values() for record in pool.records
-    ]
-    for name, pool in sources.general.items():
-        kept, leaks = drop_leaks(pool.records, protected)
-        if not kept:
-            raise SourceError(
-                f"data.general.{name}: must hold rows that no task or held-out set has, got "
-                f"{len(leaks)} rows and no row is left. Give other general data."
-            )
-        notes = tuple(
-            f"{record.where}: left out, a task or held-out set has it" for record in leaks
-        )
-        sources.general[name] = Pool(
-            kept, pool.sha256, {**pool.counts, "leaks": len(leaks)}, pool.notes + notes
-        )
+def _protected(settings: DataSettings, sources: Sources) -> Iterator[tuple[Record, Anchor]]:
+    """Yield every record that no general row may repeat."""
+    for split in (sources.train, sources.dev, sources.test):
+        for name, pool in split.items():
+            for record in pool.records:
+                yield record, settings.tasks[name].anchor
+    for pool in sources.held_out.values():
+        for record in pool.records:
+            yield record, Anchor()
 
 
 def _check_names(settings: DataSettings) -> None:

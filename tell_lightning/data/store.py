@@ -1,21 +1,57 @@
 """Prepared tokens on disk: Arrow files, memory-mapped, named by what they were made from.
 
-Enters: token rows. Leaves: a folder `tokens-<key>` under the cache with the rows and a report. The
-key covers the file's bytes, the anchor, the template, the tokenizer and the length rule, so a
-changed input is a new folder and an old one is never served. Written beside and renamed, so two
-processes may prepare the same source at once.
+Enters: token rows, chunk by chunk. Leaves: a folder `tokens-<key>` under the cache. The key covers
+the file's bytes, the anchor, the template, the tokenizer and the length rule, so a changed input is
+a new folder and an old one is never served. One process writes, in a draft beside it, and others
+wait; what is complete in the draft of a process that died is taken over.
+
+    tokens-<key>/rows-000000.arrow, rows-000001.arrow, ...    input_ids, supervised, id, where
+                 lengths.npy, report.json
+    .tokens-<key>/000000.json, 000001.json, ...               the draft: facts about each chunk
+                  000000.npy, ...                             and its ids, where the rows name them
+                  ready/                                      becomes the folder
+    .tokens-<key>.lock
 """
 
 import json
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-SCHEMA = "tokens-v1"
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from tell_lightning.data.ids import IdTable
+from tell_lightning.data.tokens import Lengths
+from tell_lightning.errors import TellError
+
+SCHEMA = "tokens-v4"
+LENGTHS = "lengths.npy"
+REPORT = "report.json"
+PATIENCE = 2.0
+"""Seconds to wait for another process before saying so."""
+
+
+class Prepared(NamedTuple):
+    """A source as it is on the disk; `rows` and `lengths` are memory-mapped.
+
+    Attributes:
+        rows: A `datasets.Dataset` with input_ids, supervised, id and where.
+        lengths: Tokens of every row.
+        report: What was read and what was left out.
+    """
+
+    rows: Any
+    lengths: Lengths
+    report: dict[str, Any]
 
 
 def content_key(parts: Mapping[str, object]) -> str:
@@ -35,36 +71,196 @@ def tokenizer_digest(tokenizer: Any) -> str:
     return digest.hexdigest()
 
 
-def prepare(folder: Path, build: Callable[[], tuple[dict[str, list[Any]], dict[str, Any]]]) -> None:
-    """Write rows and report into a folder unless it is there.
+class Draft:
+    """The rows of a source while they are written; complete chunks outlive the process."""
+
+    def __init__(self, folder: Path) -> None:
+        """Go on from what is complete in a folder."""
+        self.folder = folder
+        self.ready = folder / "ready"
+        self.ready.mkdir(parents=True, exist_ok=True)
+        self.chunks = 0
+        while self._path(".json").is_file() and self._rows_path().is_file():
+            self.chunks += 1
+        for path in _arrow_files(self.ready)[self.chunks :]:
+            path.unlink()  # its facts are missing
+
+    def facts(self) -> Iterator[dict[str, Any]]:
+        """Read what `add` was given with each complete chunk."""
+        for chunk in range(self.chunks):
+            yield json.loads(self._path(".json", chunk).read_text(encoding="utf-8"))
+
+    def ids(self) -> Iterator[IdTable]:
+        """Read the ids that came with complete chunks."""
+        paths = (self._path(".npy", chunk) for chunk in range(self.chunks))
+        yield from (np.load(path) for path in paths if path.is_file())
+
+    def add(
+        self, batches: Sequence[Any], facts: Mapping[str, Any], ids: IdTable | None = None
+    ) -> None:
+        """Write a chunk; the file of its facts comes last and says that it is complete.
+
+        Args:
+            batches: Its rows, as `record_batch` makes them; there may be none.
+            facts: Plain values.
+            ids: The ids that its rows name, for the processes that go on from here.
+        """
+        import pyarrow
+
+        table = pyarrow.Table.from_batches(batches, schema=_schema()).combine_chunks()
+        with (
+            self._written(self._rows_path()) as path,
+            pyarrow.OSFile(str(path), "wb") as sink,
+            pyarrow.ipc.new_stream(sink, table.schema) as writer,
+        ):
+            writer.write_table(table)
+        if ids is not None:
+            with self._written(self._path(".npy")) as path, path.open("wb") as file:
+                np.save(file, ids)
+        with self._written(self._path(".json")) as path:
+            path.write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
+        self.chunks += 1
+
+    def id_digest(self) -> str:
+        """Digest the ids of all rows: the same rows of the same file give the same digest."""
+        digest = blake2b(digest_size=16)
+        for path in _arrow_files(self.ready):
+            ids = _table(path)["id"].to_pylist()
+            digest.update("".join(f"{id}\n" for id in ids).encode())
+        return digest.hexdigest()
+
+    def finish(self, report: Mapping[str, Any]) -> None:
+        """Write the lengths of all rows, and the report."""
+        tables = [_table(path) for path in _arrow_files(self.ready)]
+        shape = (2, sum(len(table) for table in tables))
+        lengths = np.lib.format.open_memmap(
+            self.ready / LENGTHS, mode="w+", dtype=np.int32, shape=shape
+        )
+        start = 0
+        for table in tables:
+            lengths[:, start : start + len(table)] = _lengths(table)
+            start += len(table)
+        lengths.flush()
+        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+        (self.ready / REPORT).write_text(text, encoding="utf-8")
+
+    def _path(self, suffix: str, chunk: int | None = None) -> Path:
+        """Return where something about a chunk is; None: the next chunk."""
+        return self.folder / f"{self.chunks if chunk is None else chunk:06}{suffix}"
+
+    def _rows_path(self) -> Path:
+        return self.ready / f"rows-{self.chunks:06}.arrow"
+
+    @contextmanager
+    def _written(self, path: Path) -> Iterator[Path]:
+        """Give a place to write to; the file is at `path` whole or not at all."""
+        beside = self.folder / "unfinished"
+        yield beside
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+
+
+def record_batch(columns: Mapping[str, Sequence[Any]]) -> Any:
+    """Lay rows out as Arrow does: the columns input_ids, supervised, id and where."""
+    import pyarrow
+
+    return pyarrow.RecordBatch.from_pydict(dict(columns), schema=_schema())
+
+
+def prepare(folder: Path, build: Callable[[Draft], Mapping[str, Any]]) -> None:
+    """Write rows and report into a folder unless it is there; one process does, others wait.
 
     Args:
         folder: Where to; its name holds the content key.
-        build: Makes the columns and the report; called only when they are missing.
+        build: Adds the chunks that a draft lacks and returns the report; called only when the
+            folder is missing.
+
+    Raises:
+        TellError: What `build` raises. Nothing is kept then: the key of a corrected input differs.
     """
     if folder.is_dir():
         return
-    from datasets import Dataset, disable_progress_bars
-
-    disable_progress_bars()
-    columns, report = build()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        Dataset.from_dict(columns).save_to_disk(str(draft))
-        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-        (draft / "report.json").write_text(text, encoding="utf-8")
-        os.replace(draft, folder)
-    except OSError:
-        if not folder.is_dir():  # else another process was first, with the same content
+    draft = folder.with_name(f".{folder.name}")
+    lock = folder.with_name(f".{folder.name}.lock")
+    with _held(FileLock(lock)):
+        try:
+            if not folder.is_dir():
+                made = Draft(draft)
+                made.finish(build(made))
+                os.replace(made.ready, folder)
+        except TellError:
+            shutil.rmtree(draft)
             raise
+        else:
+            shutil.rmtree(draft, ignore_errors=True)
+        finally:
+            lock.unlink()  # who waits for it sees that it is gone, and makes a new one
+
+
+@contextmanager
+def _held(lock: FileLock) -> Iterator[None]:
+    """Hold a lock; say so when it takes a while to get, on one rank."""
+    try:
+        lock.acquire(timeout=PATIENCE)
+    except Timeout:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            sys.stderr.write("waiting for another process that prepares the same source\n")
+        lock.acquire()
+    try:
+        yield
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        lock.release()
 
 
-def load(folder: Path) -> tuple[Any, dict[str, Any]]:
-    """Open prepared rows, memory-mapped, and their report."""
-    from datasets import load_from_disk
+def load(folder: Path) -> Prepared:
+    """Open what `prepare` wrote."""
+    from datasets import concatenate_datasets
 
-    report: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    return load_from_disk(str(folder)), report
+    report: dict[str, Any] = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+    tokens, label_tokens = np.load(folder / LENGTHS, mmap_mode="r")
+    rows = concatenate_datasets([_open(path) for path in _arrow_files(folder)])
+    return Prepared(rows, Lengths(tokens, label_tokens), report)
+
+
+def _arrow_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("rows-*.arrow"))
+
+
+def _open(path: Path) -> Any:
+    from datasets import Dataset
+
+    return Dataset.from_file(str(path))
+
+
+def _table(path: Path) -> Any:
+    import pyarrow
+
+    with pyarrow.memory_map(str(path)) as file:
+        return pyarrow.ipc.open_stream(file).read_all()
+
+
+@cache
+def _schema() -> Any:
+    from datasets import Features, List, Value
+
+    features = Features(
+        {
+            "input_ids": List(Value("int32")),
+            "supervised": List(Value("bool")),
+            "id": Value("string"),
+            "where": Value("string"),
+        }
+    )
+    return features.arrow_schema
+
+
+def _lengths(table: Any) -> NDArray[np.int32]:
+    """Count the tokens of every row of a file, in all and supervised."""
+    if not len(table):
+        return np.empty((2, 0), dtype=np.int32)
+    supervised = table["supervised"].combine_chunks()
+    ends = supervised.offsets.to_numpy()
+    counts = np.concatenate([[0], np.cumsum(supervised.values.to_numpy(zero_copy_only=False))])
+    return np.stack([np.diff(ends), np.diff(counts[ends])]).astype(np.int32)

@@ -15,7 +15,11 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tell_lightning.data.anchors import Anchor, Example, anchor_record
+from tell_lightning.data.permutation import Indices
 from tell_lightning.data.records import Record, Turn
 from tell_lightning.data.settings import Overlong
 from tell_lightning.data.templates import Renderer
@@ -34,9 +38,20 @@ class TokenRow(NamedTuple):
     supervised: list[bool]
 
 
+class Lengths(NamedTuple):
+    """Tokens of every row of a source, in all and supervised; arrays of one length, int32."""
+
+    tokens: NDArray[np.int32]
+    label_tokens: NDArray[np.int32]
+
+    def take(self, rows: Indices) -> "Lengths":
+        """Return the lengths of some rows."""
+        return Lengths(self.tokens[rows], self.label_tokens[rows])
+
+
 @dataclass(frozen=True)
 class Encoded:
-    """The token rows of a source and what was left out.
+    """The token rows of records and what was left out.
 
     Attributes:
         rows: Token rows, in order.
@@ -112,7 +127,12 @@ class Encoder:
     def _tokenise(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:
             return []
-        encoded = self.tokenizer(list(texts), add_special_tokens=False)
+        encoded = self.tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )
         ids: list[list[int]] = encoded["input_ids"]
         return ids
 
@@ -127,11 +147,11 @@ def encode_source(
     max_tokens: int,
     overlong: Overlong,
 ) -> Encoded:
-    """Tokenise a source and settle over-long examples.
+    """Tokenise records of a source and settle over-long examples.
 
     Args:
         encoder: Tokenizer and renderer.
-        records: The source's records.
+        records: All of the source's records, or some.
         anchor: The task's anchor; an empty one for general sources.
         name: Configuration key of the source, for messages.
         variant: Which form of the anchor the examples carry.
@@ -165,11 +185,6 @@ def encode_source(
             truncated += 1
         kept.append(row)
         indices.append(index)
-    if not kept:
-        raise TokenError(
-            f"{name}: no example is left of {len(records)}, all were longer than data.max_tokens "
-            f"{max_tokens}. Raise data.max_tokens."
-        )
     return Encoded(kept, indices, tuple(dropped), truncated)
 
 

@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
+from tell_lightning.callbacks.resume import Resume
 from tell_lightning.data.anchors import Anchor
 from tell_lightning.data.batches import IGNORE, Batch
 from tell_lightning.data.datamodule import StreamError, TellDataModule
@@ -32,7 +33,7 @@ class Files:
 
     def __init__(self, folder: Path, write: Callable[..., Path]) -> None:
         self.folder, self.write = folder, write
-        for name, count in {"t": 12, "d": 3, "e": 4, "g": 60, "h": 2}.items():
+        for name, count in {"t": 12, "d": 3, "e": 4, "g": 60, "h": 2, "more": 30}.items():
             self.put(name, pairs(name, count))
 
     def put(self, name: str, rows: list[dict[str, str]]) -> None:
@@ -129,7 +130,7 @@ def test_a_file_edited_in_place_is_prepared_anew(ready: Ready, files: Files) -> 
     old = folders(files)
     files.put("t", pairs("u", 12))
     after = ready()
-    assert len(folders(files) - old) == 1
+    assert len(folders(files) - old) == 2  # the general rows are compared with it
     assert after.digest != before.digest
     assert "u" in before.encoder.tokenizer.decode(after.rows[0][0]["input_ids"])
 
@@ -222,7 +223,7 @@ def test_evaluation_rows_are_the_file_in_order(ready: Ready) -> None:
 
 def test_the_plan_as_saved_is_json_and_adds_up(ready: Ready) -> None:
     datamodule = ready()
-    described = json.loads(json.dumps(datamodule.describe(40)))
+    described = json.loads(json.dumps(datamodule.describe(5)))
     assert described["digest"] == datamodule.digest == ready().digest
     assert described["cycle"] == 16
     assert described["optimizer_batch"] == 8
@@ -302,12 +303,12 @@ def test_the_ranks_watch_the_loss_of_every_row_once(world: int, split: str, read
         batches: list[Batch] = list(loader)
         assert batches  # a rank without a batch would leave the others waiting
         for batch in batches:
-            for ids, mask, labels, source in zip(
-                batch.input_ids, batch.attention_mask, batch.labels, batch.sources, strict=True
+            for ids, examples, labels, source in zip(
+                batch.input_ids, batch.examples, batch.labels, batch.sources, strict=True
             ):
                 if (labels != IGNORE).any():
                     name = datamodule.loss_names[int(source)]
-                    seen.append((name, tuple(ids[mask == 1].tolist())))
+                    seen.append((name, tuple(ids[examples >= 0].tolist())))
     wanted = [(name, tuple(row.input_ids)) for name, row in datamodule._loss_rows[split]]
     assert sorted(seen) == sorted(wanted)
     assert len(wanted) == {"dev": 3, "test": 4}[split] + 2
@@ -352,27 +353,33 @@ def test_an_accumulation_of_the_trainers_own_is_refused(ready: Ready) -> None:
         datamodule.train_dataloader()
 
 
+SEED = "the seed (seed_everything or data.mixture.order_seed)"
+DRAWN = "the task examples drawn (data.mixture.task_examples or draw_seed)"
 CHANGES: dict[str, tuple[dict[str, Any], list[str]]] = {
-    "seed": ({"seed": 2}, ["drawn", "order_seed"]),
-    "order_seed": (
-        {"mixture": Mixture(task_share=0.25, task_examples=4, order_seed=9)},
-        ["order_seed"],
+    "seed": ({"seed": 2}, [SEED, DRAWN]),
+    "order_seed": ({"mixture": Mixture(task_share=0.25, task_examples=4, order_seed=9)}, [SEED]),
+    "draw_seed": ({"mixture": Mixture(task_share=0.25, task_examples=4, draw_seed=9)}, [DRAWN]),
+    "order": (
+        {"mixture": Mixture(task_share=0.25, task_examples=4, order="spread")},
+        ["data.mixture.order"],
     ),
-    "draw_seed": ({"mixture": Mixture(task_share=0.25, task_examples=4, draw_seed=9)}, ["drawn"]),
-    "task_share": (
-        {"mixture": Mixture(task_share=0.5, task_examples=4)},
-        ["cycle", "sources", "task_share"],
-    ),
-    "arm": (
-        {"mixture": Mixture(arm="sft", task_examples=4)},
-        ["cycle", "sources", "task_share"],
-    ),
+    "task_share": ({"mixture": Mixture(task_share=0.5, task_examples=4)}, ["data.mixture"]),
+    "arm": ({"mixture": Mixture(arm="sft", task_examples=4)}, ["data.mixture"]),
     "anchored": (
         {"mixture": Mixture(task_share=0.25, task_examples=4, anchor="none")},
-        ["tasks.t"],
+        ["data.mixture.anchor"],
     ),
-    "optimizer_batch": ({"optimizer_batch": 16}, ["optimizer_batch"]),
-    "max_tokens": ({"max_tokens": 900}, ["general.g", "tasks.t"]),
+    "cycles": (
+        {"mixture": Mixture(task_share=0.25, task_examples=4, cycles=2)},
+        ["data.mixture.cycles"],
+    ),
+    "optimizer_batch": ({"optimizer_batch": 16}, ["data.optimizer_batch"]),
+    "packing": ({"packing": True}, ["data.packing"]),
+    "source": (
+        {"general": {name: General(train=f"{name}.jsonl") for name in ("g", "more")}},
+        ["data.general.more"],
+    ),
+    "max_tokens": ({"max_tokens": 900}, ["data.max_tokens"]),
 }
 
 
@@ -380,7 +387,7 @@ def refused(resumed: TellDataModule, state: dict[str, Any], names: list[str]) ->
     with pytest.raises(StreamError, match=r"^resume: ") as caught:
         resumed.load_state_dict(state)
     assert str(caught.value) == (
-        "resume: the data order must be the one that the run began with, got a change in "
+        "resume: the data order must be the one that the run began with, got a change of "
         f"{', '.join(names)}. Undo the change, or start a new run."
     )
     assert resumed.consumed == 0
@@ -393,7 +400,9 @@ def test_a_resume_with_another_order_is_refused(change: str, ready: Ready) -> No
     refused(place(ready(**changes)), state, names)
 
 
-@pytest.mark.parametrize(("name", "key"), [("t", "tasks.t"), ("g", "general.g")])
+@pytest.mark.parametrize(
+    ("name", "key"), [("t", "the file of data.tasks.t"), ("g", "the file of data.general.g")]
+)
 def test_a_resume_with_another_file_is_refused(
     name: str, key: str, ready: Ready, files: Files
 ) -> None:
@@ -409,10 +418,17 @@ def test_a_resume_with_another_tokenizer_or_template_is_refused(
     state = place(ready(), global_step=2).state_dict()
     larger = make_tokenizer(None)
     larger.add_tokens(["Translate"])
-    refused(place(ready(tokenizer=larger)), state, ["general.g", "tasks.t", "tokenizer"])
+    refused(place(ready(tokenizer=larger)), state, ["the tokenizer"])
     gemma = (Path(__file__).parent / "templates/gemma.jinja").read_text()
-    names = ["general.g", "tasks.t", "template", "tokenizer"]
+    names = ["the chat template", "the tokenizer"]
     refused(place(ready(tokenizer=make_tokenizer(gemma))), state, names)
+
+
+def test_a_resume_without_a_row_that_was_there_is_refused(ready: Ready, files: Files) -> None:
+    """A test file has taken it."""
+    state = place(ready(), global_step=2).state_dict()
+    files.put("e", [*pairs("e", 4), pairs("g", 60)[7]])
+    refused(place(ready()), state, ["the rows that are left of data.general.g"])
 
 
 def test_a_test_file_may_change_on_resume(ready: Ready, files: Files) -> None:
@@ -425,26 +441,37 @@ def test_a_test_file_may_change_on_resume(ready: Ready, files: Files) -> None:
 
 
 class Recorder(pl.LightningModule):
-    """Records the position of every example that it is trained on."""
+    """Records the position of every example that it is trained on, and where dev was scored."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(()))
         self.positions: list[int] = []
+        self.scored: list[int] = []
 
     def training_step(self, batch: Batch, index: int) -> torch.Tensor:
         self.positions += batch.positions.tolist()
         return self.weight * batch.labels.shape[0]
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        """Lightning warns without one."""
+        """Nothing to do."""
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
+    def on_validation_end(self) -> None:
+        self.scored.append(self.trainer.global_step)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+        # Asks for the number of steps, which sets the loaders up before a checkpoint is restored.
+        steps = self.trainer.estimated_stepping_batches
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
 
 
 class Saver(pl.Callback):
-    """Saves a checkpoint at the end of each optimizer step, as `<steps>.ckpt`."""
+    """Saves a checkpoint at the end of each optimizer step, as `<steps>.ckpt`, and after scores."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -453,21 +480,45 @@ class Saver(pl.Callback):
         if not trainer.fit_loop._should_accumulate():
             trainer.save_checkpoint(self.folder / f"{trainer.global_step}.ckpt")
 
+    def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
+        trainer.save_checkpoint(self.folder / f"{trainer.global_step}-scored.ckpt")
 
-def train(datamodule: TellDataModule, steps: int, folder: Path, resume: Path | None) -> list[int]:
+
+class Fail(pl.Callback):
+    """Raises in the midst of a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, *rest: Any) -> None:
+        if trainer.global_step + 1 == self.step:
+            raise RuntimeError("in the midst of a step")
+
+
+def train(
+    datamodule: TellDataModule,
+    steps: int,
+    folder: Path,
+    resume: Path | None = None,
+    *more: pl.Callback,
+) -> Recorder:
+    """Train up to a step, scoring dev every two."""
     module = Recorder()
+    accumulation = datamodule.accumulation(1)
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=1,
         max_steps=steps,
         max_epochs=-1,
-        accumulate_grad_batches=datamodule.accumulation(1),
-        limit_val_batches=0,
+        accumulate_grad_batches=accumulation,
+        check_val_every_n_epoch=None,
+        val_check_interval=2 * accumulation,
+        num_sanity_val_steps=0,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
-        callbacks=[Saver(folder)],
+        callbacks=[Saver(folder), Resume(None), *more],
     )
     trainer.fit(
         module,
@@ -476,26 +527,124 @@ def train(datamodule: TellDataModule, steps: int, folder: Path, resume: Path | N
         weights_only=True,
     )
     assert trainer.global_step == steps
-    return module.positions
+    return module
 
 
 # https://github.com/Lightning-AI/pytorch-lightning/issues/21326
-@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
+leaves = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
+
+
+@leaves
 def test_a_trainer_goes_on_where_it_stopped(ready: Ready, tmp_path: Path) -> None:
-    """Through a real checkpoint, across the border of a cycle (16), and a second time."""
-    assert train(ready(), 5, tmp_path / "whole", None) == list(range(40))
-    first = tmp_path / "whole" / "1.ckpt"
-    assert train(ready(), 3, tmp_path / "second", first) == list(range(8, 24))
-    second = tmp_path / "second" / "3.ckpt"
-    assert train(ready(), 5, tmp_path / "third", second) == list(range(24, 40))
+    """Through real checkpoints, at every step, across a cycle (16), twice in a row."""
+    whole = train(ready(), 5, tmp_path / "whole")
+    assert whole.positions == list(range(40))
+    assert whole.scored == [2, 4]
+    for step in (1, 2, 3, 4):
+        checkpoint = tmp_path / "whole" / f"{step}.ckpt"
+        assert train(ready(), 5, tmp_path / "rest", checkpoint).positions == list(
+            range(8 * step, 40)
+        )
+    middle = train(ready(), 3, tmp_path / "second", tmp_path / "whole" / "1.ckpt")
+    assert (middle.positions, middle.scored) == (list(range(8, 24)), [2])
+    third = train(ready(), 5, tmp_path / "third", tmp_path / "second" / "3.ckpt")
+    assert (third.positions, third.scored) == (list(range(24, 40)), [4])
 
 
-@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
-def test_a_resume_with_another_accumulation_is_refused(ready: Ready, tmp_path: Path) -> None:
-    """Lightning's counters are in micro-batches of the old size: a step would be cut short."""
-    train(ready(), 3, tmp_path, None)
-    with pytest.raises(StreamError, match=r"must take 2 forward pass\(es\) a device, .* got 4\."):
-        train(ready(micro_batch=2), 5, tmp_path, tmp_path / "3.ckpt")
+@leaves
+@pytest.mark.parametrize("step", [2, 4])
+def test_a_checkpoint_after_a_scoring_is_gone_on_from_without_another(
+    step: int, ready: Ready, tmp_path: Path
+) -> None:
+    train(ready(), 5, tmp_path)
+    rest = train(ready(), 5, tmp_path / "rest", tmp_path / f"{step}-scored.ckpt")
+    assert rest.positions == list(range(8 * step, 40))
+    assert rest.scored == ([4] if step == 2 else [])
+
+
+@leaves
+def test_after_an_exception_the_last_checkpoint_is_gone_on_from(
+    ready: Ready, tmp_path: Path
+) -> None:
+    with pytest.raises(RuntimeError, match="in the midst"):
+        train(ready(), 5, tmp_path, None, Fail(4))
+    assert not (tmp_path / "4.ckpt").exists()
+    assert train(ready(), 5, tmp_path, tmp_path / "3.ckpt").positions == list(range(24, 40))
+
+
+@leaves
+@pytest.mark.parametrize(("before", "after"), [(4, 8), (4, 2), (8, 1), (1, 8), (2, 4)])
+@pytest.mark.parametrize("checkpoint", ["1", "2-scored", "3", "4-scored"])
+def test_micro_batch_and_accumulation_may_change_on_resume(
+    before: int, after: int, checkpoint: str, ready: Ready, tmp_path: Path
+) -> None:
+    """Lightning's counters go on too: the run has as many steps, and dev is scored at the same."""
+    train(ready(micro_batch=before), 4, tmp_path)
+    resume = tmp_path / f"{checkpoint}.ckpt"
+    rest = train(ready(micro_batch=after), 7, tmp_path / "rest", resume)
+    step = int(checkpoint[0])
+    assert rest.positions == list(range(8 * step, 56))
+    assert rest.scored == [n for n in (2, 4, 6) if n > step]
+    progress = torch.load(tmp_path / "rest" / "7.ckpt")["loops"]["fit_loop"]
+    assert progress["epoch_loop.batch_progress"]["total"]["processed"] == 7 * 8 // after
+
+
+PACKED = {"packing": True, "max_tokens": 100}
+
+
+@leaves
+@pytest.mark.parametrize(("before", "after"), [(4, 4), (8, 2), (2, 8)])
+def test_packed_runs_go_on_in_any_layout(
+    before: int, after: int, ready: Ready, tmp_path: Path
+) -> None:
+    """Cycles have 16 positions and bins a few examples, so that steps end anywhere in a cycle."""
+    mixture = Mixture(task_share=0.25, task_examples=4, general_repeat=True)
+    whole = train(ready(**PACKED, micro_batch=before, mixture=mixture), 6, tmp_path)
+    assert whole.positions != sorted(whole.positions)  # packed
+    assert len(set(whole.positions)) == len(whole.positions) > 2 * 6 * 8
+    state = torch.load(tmp_path / "3.ckpt")["TellDataModule"]
+    assert (state["unit"], state["consumed"]) == ("bins", 3 * 8)
+    for step in ("1", "2-scored", "3"):
+        resume = tmp_path / f"{step}.ckpt"
+        datamodule = ready(**PACKED, micro_batch=after, mixture=mixture)
+        rest = train(datamodule, 6, tmp_path / "rest", resume)
+        if before == after:
+            assert rest.positions == whole.positions[-len(rest.positions) :]
+        done = len(whole.positions) - len(rest.positions)
+        assert sorted(rest.positions) == sorted(whole.positions[done:])
+
+
+@pytest.mark.parametrize(("steps", "cycles"), [(10**12, None), (-1, 1e12)])
+def test_packed_run_that_is_far_too_long_is_refused_without_packing_it(
+    steps: int, cycles: float | None, ready: Ready, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datamodule = ready(**PACKED, mixture=Mixture(task_share=0.25, task_examples=4, cycles=cycles))
+    monkeypatch.setattr("tell_lightning.data.packing.fill", None)
+    with pytest.raises(PlanError, match=r"^data\.general\.g: \d+ training examples, which is "):
+        datamodule.steps(steps)
+
+
+@leaves
+@pytest.mark.parametrize("packed", [False, True])
+def test_cycles_train_every_slot_once_and_fill_the_last_step_up(
+    packed: bool, ready: Ready, tmp_path: Path
+) -> None:
+    mixture = Mixture(task_share=0.25, task_examples=4, cycles=2.25)
+    datamodule = ready(mixture=mixture, **(PACKED if packed else {}))
+    datamodule.setup()
+    steps = datamodule.steps(-1)
+    assert steps == 5 if not packed else steps < 5
+    assert sorted(train(datamodule, steps, tmp_path).positions) == list(range(36))
+
+
+@leaves
+def test_without_restating_a_resume_with_another_accumulation_would_be_wrong(
+    ready: Ready, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tell_lightning.callbacks.resume.restate", lambda *rest: None)
+    train(ready(), 3, tmp_path)
+    rest = train(ready(micro_batch=8), 7, tmp_path / "rest", tmp_path / "3.ckpt")
+    assert rest.scored != [4, 6]
 
 
 # The paper's data

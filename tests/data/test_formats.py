@@ -6,8 +6,12 @@ import hashlib
 import io
 import json
 import re
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -15,7 +19,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tell_lightning.data.records import Fields, RecordError, Turn, read_records
+from tell_lightning.data.formats import read_file
+from tell_lightning.data.records import Fields, Meter, RecordError, Turn, read_records
 
 ROWS = [
     {"prompt": "Halló \u2028 þú", "response": "Hello"},
@@ -230,3 +235,101 @@ def test_a_table_field_may_be_longer_than_the_csv_module_s_limit(tmp_path: Path)
     (tmp_path / "a.csv").write_text(f"prompt,response\n{'x' * (limit + 1)},b\n")
     assert len(turns_of(tmp_path / "a.csv")[0][0].content) == limit + 1
     assert csv.field_size_limit() == limit
+
+
+# Streams
+
+
+SCRIPT = """
+import resource, sys
+from pathlib import Path
+from tell_lightning.data.records import *
+import pyarrow.parquet, zstandard
+source = open_source(sys.argv[1], fields=Fields(), root=Path())
+meter = Meter()
+entries = iterate_records(source, Fields(), Ids(), meter)
+next(entries)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert 0 < meter.share < 0.5, meter
+rows = 1 + sum(1 for _ in entries)
+assert meter.share == 1.0, meter
+print(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.csv", "a.parquet"])
+def test_a_file_of_many_rows_is_read_in_little_memory(tmp_path: Path, name: str) -> None:
+    path, rows = tmp_path / name, 20_000
+    random = Random(0)
+    texts = [random.randbytes(500).hex() for _ in range(rows)]
+    if name == "a.parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        table = pyarrow.table({"prompt": texts, "response": ["y"] * rows})
+        pyarrow.parquet.write_table(table, path, row_group_size=1000, use_dictionary=False)
+    else:
+        lines = (
+            ["prompt,response", *(f"{text},y" for text in texts)]
+            if name == "a.csv"
+            else [json.dumps({"prompt": text, "response": "y"}) for text in texts]
+        )
+        content = "\n".join(lines).encode()
+        path.write_bytes(PACK[path.suffix](content) if path.suffix in PACK else content)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    read, kilobytes = map(int, done.stdout.split())
+    assert read == rows
+    assert kilobytes < 8_000  # of 20 MB
+
+
+def test_a_file_is_digested_as_it_is_and_must_not_change_while_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(json_lines())
+    source = read_file(path)
+    assert len(list(source.read(Meter()))) == 3
+    assert len(list(source.read(Meter()))) == 3  # from the beginning
+    rows = source.read(Meter())
+    next(rows)
+    with path.open("ab") as file:
+        file.write(json_lines())
+    with pytest.raises(RecordError) as caught:
+        list(rows)
+    assert str(caught.value) == (
+        f"{path}: a file must stay as it is while it is read, got a change. Start again."
+    )
+
+
+@given(
+    lines=st.lists(st.sampled_from(['{"a": 1}', "", " ", "\r", "x"]), max_size=6),
+    size=st.integers(1, 9),
+    name=st.sampled_from(["a.jsonl", "a.json"]),
+)
+def test_blank_lines_are_faults_between_rows_and_nothing_behind_them(
+    lines: list[str], size: int, name: str
+) -> None:
+    """Whatever the size of the blocks that are read."""
+    content = "\n".join(["{}", *lines]).encode()
+    wanted = content.rstrip().split(b"\n")
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.setattr("tell_lightning.data.formats.BLOCK", size)
+        path = Path(folder) / name
+        path.write_bytes(content)
+        rows = list(read_file(path).read(Meter()))
+    assert [row.number for row in rows] == list(range(1, len(wanted) + 1))
+    assert [not row.fault for row in rows] == [line.strip().startswith(b"{") for line in wanted]
+
+
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"], ids=["", "bom"])
+@pytest.mark.parametrize("packing", PACK)
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_rows_do_not_depend_on_the_blocks_that_are_read(
+    tmp_path: Path, size: int, packing: str, bom: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tell_lightning.data.formats.BLOCK", size)
+    for name, content in CONTENTS.items():
+        path = tmp_path / (name + packing)
+        path.write_bytes(PACK[packing](bom + content))
+        assert turns_of(path) == WANTED

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tell_lightning.data.anchors import Anchor
-from tell_lightning.data.leaks import LeakError, check_disjoint, drop_leaks, normalised_hash
+from tell_lightning.data.leaks import LeakError, Protected, check_disjoint, normalised_hash
 from tell_lightning.data.records import Fields, Record, Turn, read_records
 
 Make = Callable[..., Record]
@@ -23,9 +23,7 @@ def make(*contents: str, where: str = "x:1", system: str = "") -> Record:
 
 
 def dropped(general: Record, task: Record, anchor: Anchor | None = None) -> bool:
-    kept, out = drop_leaks([general], [(task, anchor or Anchor())])
-    assert len(kept) + len(out) == 1
-    return out == (general,)
+    return Protected([(task, anchor or Anchor())]).holds(general)
 
 
 @given(text=st.text())
@@ -73,11 +71,19 @@ def test_prompts_are_compared_with_the_anchor_and_without(position: Any) -> None
     assert not dropped(make("halló", "x"), make(both, "Hello"))
 
 
-def test_the_order_of_what_is_kept_and_dropped_stays() -> None:
-    general = [make(str(n), "x", where=f"g:{n}") for n in range(9)]
-    kept, out = drop_leaks(general, [(make(str(n), "y"), Anchor()) for n in (7, 2, 4)])
-    assert [r.where for r in out] == ["g:2", "g:4", "g:7"]
-    assert [r.where for r in kept] == [f"g:{n}" for n in (0, 1, 3, 5, 6, 8)]
+def test_the_digest_follows_the_texts_and_not_their_order() -> None:
+    rows = [(make(str(n), "y"), Anchor()) for n in range(4)]
+    digest = Protected(rows).digest
+    assert Protected(rows[::-1]).digest == digest
+    with_anchor = [(rows[0][0], Anchor(text="Translate:")), *rows[1:]]
+    other_response = [(make("0", "z"), Anchor()), *rows[1:]]
+    others = [rows[:3], with_anchor, other_response, []]
+    assert len({digest, *(Protected(other).digest for other in others)}) == 5
+
+
+def test_nothing_protected_holds_nothing() -> None:
+    assert not Protected([]).holds(make("", ""))
+    assert Protected([(make("", ""), Anchor())]).holds(make("", ""))
 
 
 def test_a_test_row_in_task_train_names_both_lines() -> None:
@@ -108,20 +114,19 @@ GENERAL = {
 
 
 def test_real_general_sets_are_read_and_hold_no_test_row(shared_data: Path) -> None:
-    tests = [
+    protected = Protected(
         (record, Anchor())
         for name, prompt in (("test-en-is", "query"), ("test_Halu_CoT_JSON", "prompt"))
         for record in read_records(
             f"tell/{name}.jsonl", fields=Fields(prompt=prompt), root=shared_data
         ).records
-    ]
+    )
     for path, (fields, number) in GENERAL.items():
         rows = read_records(path, fields=fields, root=shared_data).records
         assert len(rows) == number
-        kept, out = drop_leaks(rows, tests)
-        assert (len(kept), out) == (number, ())
+        assert not any(protected.holds(row) for row in rows)
         # The control: with one of its own rows protected, that row goes.
-        assert rows[3] in drop_leaks(rows[:9], [(rows[3], Anchor())])[1]
+        assert Protected([(rows[3], Anchor())]).holds(rows[3])
 
 
 def test_real_splits_are_disjoint(shared_data: Path) -> None:

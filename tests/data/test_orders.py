@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tell_lightning.data.orders import mix
+from tell_lightning.data.permutation import derive_key
 from tell_lightning.data.plan import resolve_plan
 from tell_lightning.data.settings import Mixture, Order
 
@@ -61,6 +62,49 @@ def test_spread_is_no_periodic_mix() -> None:
     gaps = np.diff(np.flatnonzero(slots(50, 1000, "spread") < 50))
     assert gaps.max() < 40
     assert len(set(gaps.tolist())) > 10
+
+
+def spread(task: int, total: int, key: int, cycles: int = 3) -> np.ndarray:
+    """Return where the task slots of some cycles in a row are."""
+    found = [
+        np.flatnonzero(slots(task, total, "spread", derive_key(key, cycle)) < task) + cycle * total
+        for cycle in range(cycles)
+    ]
+    return np.concatenate(found)
+
+
+@given(st.integers(1, 60), st.integers(1, 400), st.integers(0, 2**64 - 1))
+@settings(max_examples=200, deadline=None, derandomize=True)
+def test_spread_never_has_a_gap_of_two_stretches_nor_three_task_slots_in_a_row(
+    task: int, general: int, key: int
+) -> None:
+    total = task + general
+    where = spread(task, total, key)
+    assert np.diff(where).max() < 2 * total / task
+    if general >= task:
+        assert (where[2:] - where[:-2]).min() > 2
+
+
+def test_random_has_gaps_that_spread_has_not() -> None:
+    where = np.flatnonzero(slots(50, 1000, "random") < 50)
+    assert np.diff(where).max() >= 2 * 1000 / 50
+
+
+def is_uniform(offsets: np.ndarray, width: int) -> bool:
+    """Say whether chi-square of offsets in 0..width-1 is within four standard deviations."""
+    expected = len(offsets) / width
+    chi = float(((np.bincount(offsets, minlength=width) - expected) ** 2).sum() / expected)
+    return abs(chi - (width - 1)) < 4 * (2 * (width - 1)) ** 0.5
+
+
+def test_spread_puts_a_task_slot_anywhere_in_its_stretch() -> None:
+    where = np.stack([spread(50, 1000, key, cycles=1) for key in range(60)])
+    offsets = where - 20 * np.arange(50)
+    assert is_uniform(offsets.ravel(), 20)
+    neighbours = [np.corrcoef(row[1:], row[:-1])[0, 1] for row in offsets]
+    assert abs(np.mean(neighbours) + 1 / 50) * (60 * 49) ** 0.5 < 4
+    assert not is_uniform(np.tile(10, 3000), 20), "a periodic mix"
+    assert not is_uniform(np.tile(np.arange(10, 20), 300), 20), "a mix that avoids one half"
 
 
 @pytest.mark.parametrize("order", ORDERS)

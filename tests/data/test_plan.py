@@ -1,12 +1,12 @@
-"""The plan: exact counts, every task row E times a cycle, and an order that has no pattern."""
+"""The plan: exact counts, every task row E times a cycle, one order for ever."""
 
 import re
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
-from math import comb
-from typing import Any
+from time import process_time
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,11 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tell_lightning.data.permutation import ALGORITHM
-from tell_lightning.data.plan import Plan, PlanError, Source, check_supply, draw, resolve_plan
-from tell_lightning.data.settings import Mixture
+from tell_lightning.data.plan import (
+    Plan,
+    PlanError,
+    Source,
+    check_supply,
+    draw,
+    resolve_plan,
+    steps_for,
+)
+from tell_lightning.data.settings import Mixture, Order
 
-Flags = np.ndarray[Any, np.dtype[np.bool_]]
-RunsZ = Callable[[Flags], float]
 fixed = settings(derandomize=True, max_examples=60)
 
 
@@ -71,6 +77,7 @@ def test_each_cycle_holds_exactly_the_counts_and_each_task_row_e_times(
         by_source[name] += times
     assert by_source == counts(plan)
     for source in plan.sources:
+        assert {row for name, row in seen if name == source.name} <= set(range(source.rows))
         if source.kind == "task":
             passes = source.slots // source.rows
             assert all(seen[source.name, row] == passes for row in range(source.rows))
@@ -104,6 +111,98 @@ def test_the_share_is_met_to_within_half_a_slot(share: float, rows: int) -> None
     wanted = rows * (1 - share) / share
     assert abs(counts(plan)["g"] - wanted) <= 0.5 or counts(plan)["g"] == 1
     assert plan.task_share == rows / plan.cycle
+
+
+# Shares in tokens
+
+
+def share_in_tokens(plan: Plan, mean_tokens: Mapping[str, float]) -> float:
+    tokens = {kind: 0.0 for kind in ("task", "general")}
+    for source in plan.sources:
+        tokens[source.kind] += source.slots * mean_tokens[source.name]
+    return tokens["task"] / sum(tokens.values())
+
+
+@fixed
+@given(
+    st.floats(0.01, 0.9),
+    st.lists(st.integers(1, 400), min_size=1, max_size=60),
+    st.lists(st.integers(1, 400), min_size=1, max_size=60),
+    st.none() | st.integers(1, 4),
+    st.integers(1, 3),
+)
+def test_the_share_of_tokens_is_met_over_whole_passes_to_within_half_a_slot(
+    share: float, task: list[int], general: list[int], passes: int | None, whole: int
+) -> None:
+    tokens = {"t": np.array(task), "g": np.array(general)}
+    mean = {name: float(values.mean()) for name, values in tokens.items()}
+    mixture = mix(task_share=share, task_passes=passes, task_share_in="tokens")
+    rows = {"g": (len(general), None)}
+    plan = resolve_plan(mixture, {"t": len(task)}, rows, seed=0, mean_tokens=mean)
+    assert counts(plan)["t"] == len(task) * (passes or 1)
+    # So many cycles that every general row was seen equally often: no luck of the draw is left.
+    cycles = whole * len(general) // np.gcd(len(general), counts(plan)["g"])
+    if cycles * plan.cycle > 200_000:
+        return
+    found = {"t": 0, "g": 0}
+    for name, row in slots(plan, 0, cycles * plan.cycle):
+        found[name] += int(tokens[name][row])
+    wanted = found["t"] * (1 - share) / share
+    half_a_slot = cycles * mean["g"] / 2
+    assert abs(found["g"] - wanted) <= half_a_slot * (1 + 1e-9) or counts(plan)["g"] == 1
+
+
+@fixed
+@given(
+    st.floats(0.01, 0.3),
+    st.lists(st.tuples(st.integers(1, 90), st.floats(1, 300)), min_size=1, max_size=3),
+    st.lists(st.tuples(st.floats(0.5, 2), st.floats(1, 300)), min_size=1, max_size=4),
+)
+def test_several_sources_share_tokens_by_their_weights(
+    share: float, task: list[tuple[int, float]], general: list[tuple[float, float]]
+) -> None:
+    tasks = {f"t{n}": rows for n, (rows, _) in enumerate(task)}
+    sources = {f"g{n}": (10**6, weight) for n, (weight, _) in enumerate(general)}
+    mean = {f"t{n}": tokens for n, (_, tokens) in enumerate(task)}
+    mean |= {f"g{n}": tokens for n, (_, tokens) in enumerate(general)}
+    mixture = mix(task_share=share, task_share_in="tokens")
+    try:
+        plan = resolve_plan(mixture, tasks, sources, seed=0, mean_tokens=mean)
+    except PlanError as error:
+        if "gets none of the" not in str(error):
+            raise
+        return
+    held = [source.slots * mean[source.name] for source in plan.sources]
+    wanted = sum(held[: len(task)]) * (1 - share) / share
+    # Half a slot by rounding, and less than one for each source that the slots are split over.
+    slack = 0.5 * max(tokens for _, tokens in general) + sum(tokens for _, tokens in general)
+    assert abs(sum(held[len(task) :]) - wanted) <= slack
+
+
+def test_a_share_counts_examples_unless_tokens_are_asked_for() -> None:
+    mean = {"t": 300.0, "g": 100.0}
+    rows: dict[str, tuple[int, float | None]] = {"g": (10**6, None)}
+    by = {
+        kind: resolve_plan(
+            mix(task_share=0.25, task_share_in=kind), {"t": 20}, rows, seed=0, mean_tokens=mean
+        )
+        for kind in ("examples", "tokens")
+    }
+    assert counts(by["examples"]) == {"t": 20, "g": 60}
+    assert counts(by["tokens"]) == {"t": 20, "g": 180}
+    assert share_in_tokens(by["tokens"], mean) == 0.25
+    assert share_in_tokens(by["examples"], mean) == 0.5
+
+
+def test_the_plan_depends_on_the_lengths_through_its_counts_alone() -> None:
+    def plan(length: float) -> Plan:
+        mixture = mix(task_share=0.25, task_share_in="tokens")
+        mean = {"t": length, "g": 100.0}
+        return resolve_plan(mixture, {"t": 20}, {"g": (10**6, None)}, seed=3, mean_tokens=mean)
+
+    in_examples = resolve_plan(mix(task_share=0.1), {"t": 20}, {"g": (10**6, None)}, seed=3)
+    assert plan(300).describe() == plan(300.1).describe() == in_examples.describe()
+    assert plan(301) != plan(300)
 
 
 def test_general_slots_are_split_by_weight_with_the_largest_remainders() -> None:
@@ -230,16 +329,90 @@ def test_the_order_is_frozen() -> None:
     assert order == "g93 t1 g6 g87 g74 g26 g46 g47 g36 t2 t0 g71 t0 g83"
 
 
-def test_a_billion_rows_need_no_memory() -> None:
-    general = {"g": (10**9, None)}
-    plan = resolve_plan(mix(task_share=1e-4), {"t": 10**5}, general, seed=5)
-    plan.at(range(10))
+GOLDEN: dict[Order, tuple[str, str]] = {
+    "random": (
+        "s1 a4813 b2 b4 b0 s0 t0 a6346 b3 b1 s1 a3940 a8428 a1029 t0 s0 a2180 a4905 a3962 a2271 "
+        "a1554 a5340 a4268 t0",
+        "a1669 b4 t0 s1 a1285 a8170",
+    ),
+    "spread": (
+        "a4813 s1 b1 a6346 s0 a3962 b4 b0 t0 a8428 b2 a2271 s1 b3 t0 a1029 a3940 a2180 s0 a4905 "
+        "a1081 b1 s1 a6911",
+        "a1971 b4 t0 a8170 s0 b3",
+    ),
+    "general_then_task": (
+        "a4813 b1 a6346 a3962 b4 b0 a8428 b2 a2271 b3 a1029 a3940 a2180 a4905 s1 s0 t0 s1 t0 s0 "
+        "a1081 b1 a6911 b0",
+        "a1971 b4 a8170 b3 a2253 b2",
+    ),
+    "task_then_general": (
+        "s1 s0 t0 s1 t0 s0 a4813 b1 a6346 a3962 b4 b0 a8428 b2 a2271 b3 a1029 a3940 a2180 a4905 "
+        "s1 t0 s1 s0",
+        "t0 s0 s1 s0 s1 t0",
+    ),
+    "late_mix": (
+        "a4813 b1 a6346 a3962 b4 b0 a8428 s0 a2271 a2180 s1 t0 a3940 b3 a1029 b2 t0 s0 s1 a4905 "
+        "a1081 b1 a6911 b0",
+        "a1971 b4 a8170 b3 a2253 b2",
+    ),
+}
+
+
+@pytest.mark.parametrize("order", get_args(Order))
+def test_every_order_of_several_tasks_and_weighted_sources_is_frozen(order: Order) -> None:
+    mixture = Mixture(task_share=0.3, task_passes=2, order=order)
+    general: dict[str, tuple[int, float | None]] = {"a": (9000, 2.0), "b": (5, 1.0)}
+    plan = resolve_plan(mixture, {"s": 2, "t": 1}, general, seed=7)
+    assert plan.cycle == 20
+    for begin, written in zip((0, 10**15), GOLDEN[order], strict=True):
+        found = slots(plan, begin, begin + len(written.split()))
+        assert " ".join(f"{name}{row}" for name, row in found) == written
+
+
+def test_a_billion_rows_need_no_memory_and_no_time() -> None:
+    def look() -> None:
+        plan = resolve_plan(mix(task_share=1e-4), {"t": 10**5}, {"g": (10**9, None)}, seed=5)
+        plan.describe()
+        check_supply(plan, 9 * 10**8, general_repeat=False)
+        assert len(set(plan.at(range(5 * 10**8, 5 * 10**8 + 4096)))) == 4096
+
+    look()
     tracemalloc.start()
-    found = plan.at(range(5 * 10**8, 5 * 10**8 + 4096))
+    look()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert len(set(found)) == 4096
     assert peak < 2**21
+    plan = resolve_plan(mix(task_share=1e-4), {"t": 10**5}, {"g": (10**9, None)}, seed=5)
+    seconds = []
+    for begin in range(0, 20 * 4096, 4096):
+        started = process_time()
+        plan.at(range(begin, begin + 4096))
+        seconds.append(process_time() - started)
+    assert min(seconds) < 0.01
+
+
+# The stop
+
+
+@fixed
+@given(plans(), st.floats(0.001, 50))
+def test_cycles_are_so_many_positions(plan: Plan, cycles: float) -> None:
+    assert abs(plan.stop(cycles) - cycles * plan.cycle) <= 0.5 or plan.stop(cycles) == 1
+    assert plan.stop(3) == 3 * plan.cycle
+
+
+@pytest.mark.parametrize("cycles", [0, -1.5, float("nan"), float("inf")])
+def test_cycles_that_are_no_length_are_refused(cycles: float) -> None:
+    plan = Plan(0, (Source("t", "task", 3, 3),))
+    text = f"data.mixture.cycles: must be above 0, got {cycles}. Set 1 for every slot once."
+    with pytest.raises(PlanError, match=f"^{re.escape(text)}$"):
+        plan.stop(cycles)
+
+
+@given(st.integers(1, 10**12), st.integers(1, 10**4))
+def test_steps_are_the_fewest_that_take_every_position(positions: int, batch: int) -> None:
+    steps = steps_for(positions, batch)
+    assert (steps - 1) * batch < positions <= steps * batch
 
 
 # Draws
@@ -338,6 +511,19 @@ G: dict[str, tuple[int, float | None]] = {"g": (1000, None)}
             "data.general: either every source has a weight or none, got some of each. Set "
             "`weight` on all of them.",
         ),
+        *(
+            (
+                mixture,
+                {"t": 5},
+                {"g": (9, None)},
+                f"data.mixture: a cycle must have at most 1e+15 slots, got {slots}. Raise "
+                "task_share, or lower task_passes.",
+            )
+            for mixture, slots in (
+                (mix(task_share=1e-300), "5e+300"),
+                (mix(task_share=None, task_passes=10**20), "5e+20"),
+            )
+        ),
         (
             mix(task_share=0.5),
             {"t": 5},
@@ -364,8 +550,8 @@ def test_a_run_that_would_repeat_general_rows_is_refused() -> None:
     check_supply(plan, 200, general_repeat=False)
     text = (
         "data.general.g: 201 training examples, which is 3 cycle(s) of 90 slots of this source, "
-        "need 270 distinct rows, got 200. Lower trainer.max_steps, raise data.mixture.task_share, "
-        "add rows, or set data.mixture.general_repeat: true."
+        "need 270 distinct rows, got 200. Lower trainer.max_steps or data.mixture.cycles, raise "
+        "data.mixture.task_share, add rows, or set data.mixture.general_repeat: true."
     )
     with pytest.raises(PlanError, match=f"^{re.escape(text)}$"):
         check_supply(plan, 201, general_repeat=False)
@@ -384,91 +570,25 @@ def test_an_accepted_run_sees_no_general_row_twice(plan: Plan, positions: int) -
     assert all(times == 1 for (name, _), times in seen.items() if kinds[name] == "general")
 
 
-# Patterns. A stream is its sequence of "is a task row"; ours and the ones to reject hold the same
-# number of task rows. Every z is standard normal for a random interleaving.
-
-SEEDS, CYCLE, TASK, WINDOW = 60, 2000, 100, 50
-
-
-def ours(seed: int) -> Flags:
-    plan = resolve_plan(mix(task_share=TASK / CYCLE), {"t": TASK}, {"g": (10**6, None)}, seed=seed)
-    assert plan.cycle == CYCLE
-    return np.equal(plan.at(range(CYCLE)).sources, 0)
-
-
-def periodic(seed: int) -> Flags:
-    """Place a task row every so often."""
-    return np.roll(np.arange(CYCLE) % (CYCLE // TASK) == 0, seed)
-
-
-def buffered(seed: int) -> Flags:
-    """Shuffle the sources one behind the other through a buffer, as streamed data sets do."""
-    random = np.random.default_rng(seed)
-    stream = [False] * (CYCLE - TASK) + [True] * TASK
-    buffer, out = stream[:500], []
-    for coming in stream[500:]:
-        place = int(random.integers(500))
-        out.append(buffer[place])
-        buffer[place] = coming
-    return np.array(out + random.permutation(buffer).tolist())
+@fixed
+@given(plans(), st.integers(1, 6))
+def test_whole_cycles_are_accepted_exactly_where_no_row_is_seen_twice(
+    plan: Plan, cycles: int
+) -> None:
+    kinds = {source.name: source.kind for source in plan.sources}
+    seen = Counter(slots(plan, 0, plan.stop(cycles)))
+    twice = any(times > 1 for (name, _), times in seen.items() if kinds[name] == "general")
+    try:
+        check_supply(plan, plan.stop(cycles), general_repeat=False)
+    except PlanError:
+        assert twice
+    else:
+        assert not twice
 
 
-def alternating(seed: int) -> Flags:
-    """Take from each source in turn until the smaller is empty."""
-    turn = np.arange(CYCLE)
-    mine: Flags = (turn % 2 == seed % 2) & (turn < 2 * TASK)
-    return mine
-
-
-def runs_mean(stream: Callable[[int], Flags], runs_z: RunsZ) -> float:
-    return float(np.mean([runs_z(stream(seed)) for seed in range(SEEDS)]) * SEEDS**0.5)
-
-
-def window_excess(stream: Callable[[int], Flags]) -> float:
-    """Return z of the squared deviations of the task rows in windows from the hypergeometric."""
-    mean = WINDOW * TASK / CYCLE
-    variance = mean * (1 - TASK / CYCLE) * (CYCLE - WINDOW) / (CYCLE - 1)
-    inside = np.array([stream(s).reshape(-1, WINDOW).sum(axis=1) for s in range(SEEDS)])
-    ratio = float(((inside - mean) ** 2).mean() / variance)
-    return float((ratio - 1) * (inside.size / 2) ** 0.5)
-
-
-def prefix_is_likely(stream: Callable[[int], Flags], size: int = 400) -> bool:
-    """Tell whether the task rows at the start are within exact hypergeometric bounds of 1e-7."""
-
-    def tail(values: range) -> float:
-        ways = sum(comb(TASK, n) * comb(CYCLE - TASK, size - n) for n in values)
-        return ways / comb(CYCLE, size)
-
-    found = [int(stream(seed)[:size].sum()) for seed in range(SEEDS)]
-    return all(min(tail(range(n + 1)), tail(range(n, TASK + 1))) > 1e-7 for n in set(found))
-
-
-def test_task_rows_are_mixed_like_a_random_interleaving(runs_z: RunsZ) -> None:
-    assert all(int(ours(seed).sum()) == TASK for seed in range(SEEDS))
-    assert abs(runs_mean(ours, runs_z)) < 4
-    assert abs(window_excess(ours)) < 4
-    assert prefix_is_likely(ours)
-
-
-@pytest.mark.parametrize("stream", [periodic, buffered, alternating])
-def test_the_checks_reject_other_ways_to_mix(stream: Callable[[int], Flags], runs_z: RunsZ) -> None:
-    assert all(int(stream(seed).sum()) == TASK for seed in range(3))
-    assert abs(runs_mean(stream, runs_z)) > 4
-    assert abs(window_excess(stream)) > 4
-    assert prefix_is_likely(stream) == (stream is periodic)
-
-
-def lag_mean(orders: list[np.ndarray]) -> float:
-    z = [float(np.corrcoef(rows[1:], rows[:-1])[0, 1]) * len(rows) ** 0.5 for rows in orders]
-    return float(np.mean(z) * len(z) ** 0.5)
-
-
-@pytest.mark.parametrize("name", ["t", "g"])
-def test_the_rows_of_a_source_come_in_no_pattern(name: str) -> None:
-    orders = []
-    for seed in range(SEEDS):
-        plan = resolve_plan(mix(task_share=0.3), {"t": 300}, {"g": (5000, None)}, seed=seed)
-        orders.append(np.array([row for n, row in slots(plan, 0, plan.cycle) if n == name]))
-    assert abs(lag_mean(orders)) < 4
-    assert abs(lag_mean([np.sort(rows) for rows in orders])) > 4
+def test_a_cycle_of_one_pass_over_the_general_rows_needs_no_second() -> None:
+    mixture = mix(task_share=None, task_passes=3)
+    plan = resolve_plan(mixture, {"t": 5}, {"a": (30, None), "b": (7, None)}, seed=1)
+    check_supply(plan, plan.stop(1), general_repeat=False)
+    with pytest.raises(PlanError, match=r"^data\.general\.a: 53 training"):
+        check_supply(plan, plan.stop(1) + 1, general_repeat=False)

@@ -1,6 +1,8 @@
 """What a plan comes to, against counting slot by slot."""
 
+import tracemalloc
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,8 @@ from hypothesis import strategies as st
 from tell_lightning.data import report
 from tell_lightning.data.permutation import permute
 from tell_lightning.data.plan import Plan, Slots, Source
-from tell_lightning.data.report import Lengths, realise, table
+from tell_lightning.data.report import realise, table
+from tell_lightning.data.tokens import Lengths
 
 pytestmark = pytest.mark.usefixtures("small_blocks")
 
@@ -20,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("small_blocks")
 def small_blocks() -> Iterator[None]:
     """Look positions up in blocks so small that their borders matter."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "BLOCK", 7)
+        patch.setattr("tell_lightning.data.plan.BLOCK", 7)
         yield
 
 
@@ -30,6 +33,15 @@ def lengths_of(plan: Plan) -> list[Lengths]:
         tokens = permute(range(source.rows), source.rows, index) + 5
         made.append(Lengths(tokens, tokens // 2))
     return made
+
+
+def share_of(
+    kind: str, some: list[tuple[int, int]], of: list[tuple[int, int]], lengths: Sequence[Lengths]
+) -> float:
+    def total(slots: list[tuple[int, int]]) -> int:
+        return sum(int(getattr(lengths[source], kind)[row]) for source, row in slots)
+
+    return total(some) / total(of)
 
 
 def brute_force(plan: Plan, positions: int, lengths: Sequence[Lengths]) -> dict[str, object]:
@@ -50,13 +62,19 @@ def brute_force(plan: Plan, positions: int, lengths: Sequence[Lengths]) -> dict[
         total = sum(values[key] for values in sources.values())
         for values in sources.values():
             values[f"{key}_share"] = values[key] / total
+    task_slots = [slot for slot in slots if plan.sources[slot[0]].kind == "task"]
     gap = longest = 0
     for index, _ in slots:
         gap = 0 if plan.sources[index].kind == "task" else gap + 1
         longest = max(longest, gap)
     return {
         "positions": positions,
-        "positions_counted": positions,
+        "complete": True,
+        "task_share": {
+            "examples": len(task_slots) / positions,
+            "tokens": share_of("tokens", task_slots, slots, lengths),
+            "label_tokens": share_of("label_tokens", task_slots, slots, lengths),
+        },
         "sources": sources,
         "longest_gap": longest,
     }
@@ -81,7 +99,7 @@ def test_counts_are_those_of_counting_slot_by_slot(
     if plan.cycle == 0:
         return
     lengths = lengths_of(plan)
-    assert realise(plan, positions, lengths) == brute_force(plan, positions, lengths)
+    assert realise(plan, plan.blocks(positions), lengths) == brute_force(plan, positions, lengths)
 
 
 def gap_of(kinds: str, monkeypatch: pytest.MonkeyPatch) -> object:
@@ -93,7 +111,7 @@ def gap_of(kinds: str, monkeypatch: pytest.MonkeyPatch) -> object:
         return Slots(np.asarray(positions, dtype=np.int64), sources, sources * 0)
 
     monkeypatch.setattr(Plan, "at", written)
-    return realise(plan, len(kinds), lengths_of(plan))["longest_gap"]
+    return realise(plan, plan.blocks(len(kinds)), lengths_of(plan))["longest_gap"]
 
 
 @pytest.mark.parametrize(
@@ -117,19 +135,48 @@ def test_the_longest_gap_counts_both_ends(
 
 
 def test_a_long_run_is_counted_from_its_start_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "MOST", 30)
+    monkeypatch.setattr(report, "MOST", 25)
+    monkeypatch.setattr("tell_lightning.data.plan.BLOCK", 10)
     plan = Plan(3, (Source("t", "task", 2, 2), Source("g", "general", 50, 8)))
-    found = realise(plan, 10**12, lengths_of(plan))
-    assert found == {**brute_force(plan, 30, lengths_of(plan)), "positions": 10**12}
+    found = realise(plan, plan.blocks(10**12), lengths_of(plan))
+    assert found == {**brute_force(plan, 30, lengths_of(plan)), "complete": False}
 
 
 def test_the_table_shows_each_source_with_readable_numbers() -> None:
     plan = Plan(0, (Source("t", "task", 2, 4), Source("g", "general", 5000, 36)))
     lengths = [
-        Lengths(np.full(source.rows, 1000), np.full(source.rows, 10)) for source in plan.sources
+        Lengths(np.full(source.rows, tokens), np.full(source.rows, 10))
+        for source, tokens in zip(plan.sources, (3000, 1000), strict=True)
     ]
-    assert table(realise(plan, 40, lengths)) == [
-        ["source", "kind", "rows", "examples", "share", "passes", "tokens", "label tokens"],
-        ["t", "task", "2", "4", "10.0%", "2.00", "4,000", "40"],
-        ["g", "general", "5,000", "36", "90.0%", "0.01", "36,000", "360"],
+    assert table(realise(plan, plan.blocks(40), lengths)) == [
+        ["source", "kind", "rows", "passes", "examples", "share", "tokens", "share", "labels"],
+        ["t", "task", "2", "2.00", "4", "10.0%", "12,000", "25.0%", "40"],
+        ["g", "general", "5,000", "0.01", "36", "90.0%", "36,000", "75.0%", "360"],
     ]
+
+
+def test_a_repeated_source_says_its_passes() -> None:
+    plan = Plan(0, (Source("t", "task", 2, 4), Source("g", "general", 8, 36)))
+    found = realise(plan, plan.blocks(80), lengths_of(plan))["sources"]
+    assert isinstance(found, dict)
+    assert {name: values["passes"] for name, values in found.items()} == {"t": 4, "g": 9}
+    assert {name: values["rows_seen"] for name, values in found.items()} == {"t": 2, "g": 8}
+
+
+def test_mapped_lengths_of_millions_of_rows_are_not_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tell_lightning.data.plan.BLOCK", 4096)
+    rows = 5_000_000
+    mapped = np.lib.format.open_memmap(
+        tmp_path / "lengths.npy", mode="w+", dtype=np.int32, shape=(2, rows)
+    )
+    mapped[:, ::1000] = 3
+    plan = Plan(0, (Source("t", "task", 2, 2), Source("g", "general", rows, 18)))
+    lengths = [Lengths(np.full(2, 5), np.full(2, 1)), Lengths(*mapped)]
+    tracemalloc.start()
+    found = realise(plan, plan.blocks(20_000), lengths)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found["positions"] == 20_000
+    assert peak < rows + 2**21  # a byte a row; one copy of the lengths would be four

@@ -1,4 +1,4 @@
-"""All text of a run: the embedded world reads clean, mistakes are named, leaks are counted."""
+"""All text of a run: the embedded world reads clean, mistakes are named."""
 
 import json
 from collections.abc import Callable
@@ -10,10 +10,18 @@ import pytest
 from tell_lightning.data.anchors import Anchor, AnchorError
 from tell_lightning.data.leaks import LeakError
 from tell_lightning.data.preparation import training_sources
-from tell_lightning.data.records import Fields, RecordError
+from tell_lightning.data.records import (
+    Fields,
+    Ids,
+    Meter,
+    Record,
+    RecordError,
+    iterate_records,
+)
 from tell_lightning.data.settings import DataSettings, General, Task
 from tell_lightning.data.sources import (
     SourceError,
+    Sources,
     cache_folder,
     general_example,
     read_sources,
@@ -60,41 +68,38 @@ def data(jsonl: Write, tmp_path: Path) -> Callable[..., DataSettings]:
 Data = Callable[..., DataSettings]
 
 
-def test_every_pool_is_read(data: Data) -> None:
-    sources = read_sources(data())
-    assert {name: len(pool.records) for name, pool in sources.pools()} == {
-        "train/t": 3,
-        "dev/t": 1,
-        "test/t": 2,
-        "general/g": 4,
-        "held_out/g": 1,
+def sizes(sources: Sources) -> dict[str, int]:
+    """Count the records of every pool that is in memory."""
+    return {
+        f"{split}/{name}": len(pool.records)
+        for split in ("train", "dev", "test", "held_out")
+        for name, pool in getattr(sources, split).items()
     }
+
+
+def general_records(settings: DataSettings, name: str) -> list[Record]:
+    """Read the good and unprotected records of a general source."""
+    sources = read_sources(settings)
+    fields = settings.general[name].fields
+    entries = iterate_records(sources.general[name], fields, Ids(), Meter())
+    records = [entry for entry in entries if isinstance(entry, Record)]
+    return [record for record in records if not sources.protected.holds(record)]
+
+
+def test_every_pool_is_read_and_general_sources_are_opened(data: Data) -> None:
+    sources = read_sources(data())
+    assert sizes(sources) == {"train/t": 3, "dev/t": 1, "test/t": 2, "held_out/g": 1}
     assert sources.train["t"].counts == {"read": 3, "bad": 0}
-    assert sources.general["g"].counts == {"read": 4, "bad": 0, "leaks": 0}
-    assert sources.general["g"].notes == ()
-    assert len({pool.sha256 for _, pool in sources.pools()}) == 5
+    pools = [*sources.train.values(), *sources.dev.values(), *sources.test.values()]
+    opened = [*pools, *sources.held_out.values(), *sources.general.values()]
+    assert len({one.sha256 for one in opened}) == 5
+    assert len(general_records(data(), "g")) == 4
 
 
-def test_general_rows_of_any_other_set_are_left_out_and_counted(data: Data) -> None:
+def test_general_rows_of_any_other_set_are_protected(data: Data) -> None:
     leaks = ["t2", "D1", "Translate this.\n\n e2", "h1"]  # train, dev, test with anchor, held out
-    rows = pairs("g1", *leaks, "g2")
-    pool = read_sources(data(mixed_in=rows)).general["g"]
-    assert [record.turns[0].content for record in pool.records] == ["g1", "g2"]
-    assert pool.counts == {"read": 6, "bad": 0, "leaks": 4}
-    places = [note.partition(": ") for note in pool.notes]
-    assert [Path(place).name for place, _, _ in places] == [
-        f"mixed_in.jsonl:{line}" for line in (2, 3, 4, 5)
-    ]
-    assert {why for _, _, why in places} == {"left out, a task or held-out set has it"}
-
-
-def test_a_general_source_of_leaks_alone_is_an_error(data: Data, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="no row is left") as caught:
-        read_sources(data(mixed_in=pairs("t1", "e1")))
-    assert str(caught.value) == (
-        "data.general.g: must hold rows that no task or held-out set has, got 2 rows and no row is "
-        "left. Give other general data."
-    )
+    left = general_records(data(mixed_in=pairs("g1", *leaks, "g2")), "g")
+    assert [record.turns[0].content for record in left] == ["g1", "g2"]
 
 
 @pytest.mark.parametrize("split", ["dev", "test"])
@@ -109,14 +114,27 @@ def test_a_held_out_row_in_the_training_rows_names_both_lines(
     )
 
 
-def test_bad_rows_stop_or_are_counted(data: Data, tmp_path: Path) -> None:
-    rows = [*pairs("g1", "g2"), {"prompt": "g3"}]
-    with pytest.raises(RecordError, match=r"mixed_in\.jsonl:3: field 'response' must be there"):
-        read_sources(data(mixed_in=rows))
-    skipping = data(mixed_in=rows, on_bad_rows="skip", max_bad_share=0.5)
-    pool = read_sources(skipping).general["g"]
-    assert pool.counts == {"read": 3, "bad": 1, "leaks": 0}
-    assert pool.notes[0].startswith(f"{tmp_path}/mixed_in.jsonl:3: field 'response'")
+def test_bad_rows_of_a_small_file_stop_or_are_counted(data: Data, tmp_path: Path) -> None:
+    rows = [*pairs("h1", "h2"), {"prompt": "h3"}]
+    with pytest.raises(RecordError, match=r"held\.jsonl:3: field 'response' must be there"):
+        read_sources(data(held=rows))
+    skipping = data(held=rows, on_bad_rows="skip", max_bad_share=0.5)
+    pool = read_sources(skipping).held_out["g"]
+    assert pool.counts == {"read": 3, "bad": 1}
+    assert pool.notes[0].startswith(f"{tmp_path}/held.jsonl:3: field 'response'")
+
+
+def test_only_the_first_rows_of_a_general_source_are_looked_at(
+    data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tell_lightning.data.sources.STARTING_ROWS", 2)
+    with pytest.raises(RecordError, match=r"mixed_in\.jsonl:2: a line must be valid JSON"):
+        read_sources(data(mixed_in=[*pairs("m1"), "not JSON"]))
+    sources = read_sources(data(mixed_in=[*pairs("m1", "m2"), "not JSON"]))
+    *_, entry = iterate_records(sources.general["g"], Fields(), Ids(), Meter())
+    assert isinstance(entry, RecordError)
+    skipping = data(mixed_in=["not JSON"], on_bad_rows="skip")
+    assert set(read_sources(skipping).general) == {"g"}  # counted while it is prepared
 
 
 def test_each_row_is_checked_for_an_anchor_that_the_data_carry(data: Data, tmp_path: Path) -> None:
@@ -160,10 +178,17 @@ def test_a_root_that_is_not_there_is_named(
     )
 
 
-def test_a_missing_file_is_named(data: Data, tmp_path: Path) -> None:
-    settings = data(tasks={"t": Task(train="none.jsonl")})
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"tasks": {"t": Task(train="none.jsonl")}},
+        {"general": {"g": General(train="none.jsonl")}},
+    ],
+    ids=["task", "general"],
+)
+def test_a_missing_file_is_named(section: dict[str, Any], data: Data) -> None:
     with pytest.raises(RecordError, match=r"none\.jsonl: the file or folder must exist"):
-        read_sources(settings)
+        read_sources(data(**section))
 
 
 def test_nothing_to_read_is_an_error(data: Data) -> None:
@@ -185,7 +210,7 @@ def test_names_must_be_distinct_and_plain(name: str, data: Data) -> None:
 
 
 def test_a_general_example_is_the_record_as_it_is(data: Data) -> None:
-    record = read_sources(data()).general["g"].records[0]
+    record = general_records(data(), "g")[0]
     assert general_example(record).turns == record.turns
 
 
@@ -230,11 +255,12 @@ def test_a_larger_dev_holds_the_smaller_one(data: Data) -> None:
     assert small < large
 
 
-def test_general_rows_that_the_dev_part_holds_are_leaks(data: Data) -> None:
+def test_rows_of_the_dev_part_are_protected(data: Data) -> None:
     settings = apart(data, 4)
     held = read_sources(settings).dev["t"].records[0].turns[0].content
     task = {"tasks": settings.tasks, "train": pairs(*(f"t{n}" for n in range(20)))}
-    assert read_sources(data(**task, mixed_in=pairs("g1", held))).general["g"].counts["leaks"] == 1
+    left = general_records(data(**task, mixed_in=pairs("g1", held)), "g")
+    assert [record.turns[0].content for record in left] == ["g1"]
 
 
 @pytest.mark.parametrize("count", [0, -1, 20, 21])
@@ -298,18 +324,18 @@ def test_the_embedded_world_reads_clean(tmp_path: Path) -> None:
     root = resolve_root(settings)
     assert root.parent == tmp_path
     sources = read_sources(settings)
-    assert {name: len(pool.records) for name, pool in sources.pools()} == {
+    assert sizes(sources) == {
         "train/translate": 3000,
         "dev/translate": 64,
         "test/translate": 200,
         "train/judge": 3000,
         "dev/judge": 64,
         "test/judge": 200,
-        "general/instructions": 20_000,
         "held_out/instructions": 400,
     }
-    assert all(not pool.notes and not pool.counts["bad"] for _, pool in sources.pools())
-    assert sources.general["instructions"].counts["leaks"] == 0
+    pools = [*sources.train.values(), *sources.dev.values(), *sources.test.values()]
+    assert all(not pool.notes and not pool.counts["bad"] for pool in pools)
+    assert len(general_records(settings, "instructions")) == 20_000
 
 
 EN_IS = Anchor(
@@ -352,7 +378,17 @@ def test_the_papers_files_read_with_the_anchor_that_they_carry(
     sources = read_sources(settings)
     assert len(sources.train["en_is"].records) == 71
     assert len(sources.test["en_is"].records) == 65
-    assert sources.general["instructions"].counts == {"read": 501, "bad": 0, "leaks": 1}
+    assert len(general_records(settings, "instructions")) == 500  # of 501
     wrong = Task(train="dev-is-en.jsonl", fields=Fields(prompt="query"), anchor=EN_IS)
     with pytest.raises(AnchorError, match=r"dev-is-en\.jsonl:1: the user turn must start with"):
         read_sources(DataSettings(**{**vars(settings), "tasks": {"is_en": wrong}}))
+
+
+def test_cache_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SourceError) as caught:
+        cache_folder(DataSettings(cache_dir=str(tmp_path / "file/cache")))
+    assert str(caught.value) == (
+        f"data.cache_dir: must be a folder to write to, got '{tmp_path / 'file/cache'}': "
+        "Not a directory. Give another one."
+    )

@@ -8,9 +8,7 @@ from hypothesis import strategies as st
 
 from tell_lightning.data import store, stream
 from tell_lightning.data.plan import Plan, Source
-from tell_lightning.data.stream import Order, Place, RowStore, Stream
-
-Slot = tuple[int, int, int]
+from tell_lightning.data.stream import Examples, Order, Place, RowStore, Slot, Stream, Workers
 
 PLAN = Plan(
     7, (Source("t", "task", 5, 10), Source("g", "general", 400, 61), Source("h", "general", 90, 9))
@@ -20,7 +18,8 @@ fixed = settings(derandomize=True, max_examples=60)
 
 def order(world: int, micro: int, start: int, steps: int, rank: int = 0) -> list[list[Slot]]:
     place = Place(rank, world, micro)
-    return list(Order(PLAN, place, start, start + steps * place.step))
+    units = Order(Examples(PLAN), place, start, start + steps * place.step)
+    return [[slot for (slot,) in batch] for batch in units]
 
 
 def whole(start: int, stop: int) -> list[Slot]:
@@ -96,10 +95,10 @@ def test_every_resume_point_of_two_cycles_and_the_edges_between() -> None:
 
 def test_lengths_count_the_micro_batches() -> None:
     place = Place(1, 2, 4)
-    left = Order(PLAN, place, 16, 80)
+    left = Order(Examples(PLAN), place, 16, 80)
     assert (place.step, len(left), len(list(left))) == (8, 8, 8)
-    assert len(Stream(left, RowStore([]), total=10, num_workers=0)) == 10
-    assert list(Order(PLAN, place, 80, 80)) == []
+    assert len(Stream(left, RowStore([]), total=10)) == 10
+    assert list(Order(Examples(PLAN), place, 80, 80)) == []
 
 
 # Reading
@@ -113,39 +112,74 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     for index, source in enumerate(PLAN.sources):
         ids = [[index, row, *range(row % 4)] for row in range(source.rows)]
 
-        def build(ids: list[list[int]] = ids) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+        def build(draft: store.Draft, ids: list[list[int]] = ids) -> dict[str, Any]:
             flags = [[False] + [True] * (len(one) - 1) for one in ids]
-            return {"input_ids": ids, "supervised": flags}, {}
+            names = [str(row) for row in range(len(ids))]
+            columns = {"input_ids": ids, "supervised": flags, "id": names, "where": names}
+            draft.add([store.record_batch(columns)], {})
+            return {}
 
         store.prepare(folder / source.name, build)
-        opened.append(store.load(folder / source.name)[0])
+        opened.append(store.load(folder / source.name).rows)
     return opened
 
 
-def deliver(rows: list[Any], num_workers: int, start: int = 0, stop: int = 48) -> list[Slot]:
-    place = Place(0, 1, 4)
-    loader = Stream(
-        Order(PLAN, place, start, stop), RowStore(rows), total=12, num_workers=num_workers
-    )
-    return [
-        (int(position), int(source), int(ids[1]))
-        for batch in loader
-        for position, source, ids in zip(
-            batch.positions, batch.sources, batch.input_ids, strict=True
+def deliver(
+    rows: list[Any], workers: Workers | None = None, start: int = 0, stop: int = 48
+) -> list[Slot]:
+    order = Order(Examples(PLAN), Place(0, 1, 4), start, stop)
+    delivered = []
+    for batch in Stream(order, RowStore(rows), total=12, workers=workers):
+        origins = zip(
+            batch.positions.tolist(), batch.sources.tolist(), batch.rows.tolist(), strict=True
         )
-    ]
+        for (position, source, row), ids in zip(origins, batch.input_ids, strict=True):
+            assert ids[:2].tolist() == [source, row]  # the tokens are of the row that it names
+            delivered.append((position, source, row))
+    return delivered
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 3:UserWarning")  # on two cores
-@pytest.mark.parametrize("num_workers", [0, 1, 3])
-def test_workers_do_not_change_what_is_delivered(rows: list[Any], num_workers: int) -> None:
-    assert deliver(rows, num_workers) == whole(0, 48)
-    assert deliver(rows, num_workers, start=20) == whole(20, 48)
+@pytest.mark.parametrize(
+    "workers",
+    [
+        Workers(),
+        Workers(1),
+        Workers(1, prefetch=7),
+        Workers(3),
+        Workers(3, prefetch=1),
+        Workers(3, start="fork"),
+        Workers(2, prefetch=3, start="fork"),
+        pytest.param(Workers(1, start="spawn"), marks=pytest.mark.long),
+        pytest.param(Workers(3, prefetch=5, start="spawn"), marks=pytest.mark.long),
+        pytest.param(Workers(2, start="forkserver"), marks=pytest.mark.long),
+    ],
+    ids=str,
+)
+def test_workers_do_not_change_what_is_delivered(rows: list[Any], workers: Workers) -> None:
+    assert deliver(rows, workers) == whole(0, 48)
+    assert deliver(rows, workers, start=20) == whole(20, 48)
+
+
+@fixed
+@given(st.integers(0, 60), st.integers(0, 30), st.integers(0, 60))
+def test_units_behind_the_end_of_the_plan_are_empty(start: int, number: int, end: int) -> None:
+    units = range(start, start + number)
+    wanted = [whole(n, n + 1) if n < end else [] for n in units]
+    assert Examples(PLAN, stop=end).at(units) == wanted
+    assert Examples(PLAN).at(units) == [whole(n, n + 1) for n in units]
+
+
+def test_a_last_step_is_filled_up_with_nothing(rows: list[Any]) -> None:
+    order = Order(Examples(PLAN, stop=6), Place(0, 1, 4), 0, 8)
+    first, last = Stream(order, RowStore(rows), total=2)
+    assert (first.positions.tolist(), last.positions.tolist()) == ([0, 1, 2, 3], [4, 5])
+    assert last.input_ids.shape[0] == 4  # as many rows as ever
+    assert (last.labels[2:] == -100).all()
 
 
 def test_a_stream_can_be_iterated_again(rows: list[Any]) -> None:
-    place = Place(0, 1, 4)
-    loader = Stream(Order(PLAN, place, 8, 24), RowStore(rows), total=6, num_workers=0)
+    loader = Stream(Order(Examples(PLAN), Place(0, 1, 4), 8, 24), RowStore(rows), total=6)
     first = [batch.positions.tolist() for batch in loader]
     assert [batch.positions.tolist() for batch in loader] == first
     assert first == [list(range(n, n + 4)) for n in (8, 12, 16, 20)]
@@ -154,25 +188,29 @@ def test_a_stream_can_be_iterated_again(rows: list[Any]) -> None:
 def test_lightning_is_told_that_a_resume_is_exact(rows: list[Any]) -> None:
     from lightning.fabric.utilities.types import _Stateful  # else it warns of unreliable results
 
-    loader = Stream(Order(PLAN, Place(0, 1, 4), 8, 24), RowStore(rows), total=6, num_workers=0)
+    loader = Stream(Order(Examples(PLAN), Place(0, 1, 4), 8, 24), RowStore(rows), total=6)
     assert isinstance(loader, _Stateful)
     loader.load_state_dict(loader.state_dict())
     assert [batch.positions[0].item() for batch in loader] == [8, 12, 16, 20]
 
 
 def test_the_tokens_are_those_of_the_row(rows: list[Any]) -> None:
-    slots = whole(0, 30)
-    items = RowStore(rows).__getitems__(slots)
-    for slot, item in zip(slots, items, strict=True):
-        position, source, row = slot
-        assert list(item.input_ids) == [source, row, *range(row % 4)]
-        assert list(item.supervised) == [False] + [True] * (len(item.input_ids) - 1)
-        assert (item.position, item.source) == (position, source)
-        assert RowStore(rows)[slot] == item
+    units = [whole(0, 3), [], whole(3, 4), whole(4, 30)]
+    read = RowStore(rows).__getitems__(units)
+    assert [len(items) for items in read] == [3, 0, 1, 26]
+    for unit, items in zip(units, read, strict=True):
+        assert RowStore(rows)[unit] == items
+        for slot, item in zip(unit, items, strict=True):
+            _, source, row = slot
+            assert list(item.input_ids) == [source, row, *range(row % 4)]
+            assert list(item.supervised) == [False] + [True] * (len(item.input_ids) - 1)
+            assert (item.position, item.source, item.row) == slot
 
 
 def test_rows_are_read_by_a_spawned_process_too(rows: list[Any]) -> None:
     import pickle
 
-    again = pickle.loads(pickle.dumps(RowStore(rows)))  # what spawn does
-    assert again.__getitems__(whole(0, 9)) == RowStore(rows).__getitems__(whole(0, 9))
+    pickled = pickle.dumps(RowStore(rows))  # what spawn does
+    assert len(pickled) < 10_000  # the rows stay on the disk
+    units = [whole(0, 9)]
+    assert pickle.loads(pickled).__getitems__(units) == RowStore(rows).__getitems__(units)

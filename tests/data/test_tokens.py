@@ -219,15 +219,6 @@ def test_over_long_examples_are_dropped_and_listed(encoders: dict[str, Encoder])
     assert encoded.truncated == 0
 
 
-def test_nothing_left_is_an_error(encoders: dict[str, Encoder]) -> None:
-    with pytest.raises(TokenError, match="no example is left") as caught:
-        source(encoders["plain"], [record("x" * 99, "Yes.")], "drop", 20)
-    assert str(caught.value) == (
-        "data.tasks.t: no example is left of 1, all were longer than data.max_tokens 20. "
-        "Raise data.max_tokens."
-    )
-
-
 @pytest.mark.parametrize("name", END)
 @pytest.mark.parametrize("position", ["prefix", "suffix"])
 def test_a_prompt_is_cut_to_the_longest_that_fits_and_nothing_else_is(
