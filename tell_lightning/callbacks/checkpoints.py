@@ -1,42 +1,97 @@
 """Which checkpoints are kept: the best on dev, and the last one to resume from."""
 
+import os
+from pathlib import Path
+from typing import Any
+
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
 
-from tell_lightning.callbacks.folder import RunFolder
-from tell_lightning.callbacks.settings import EvalSettings, RunSettings
+from tell_lightning.callbacks.folder import LAST, RunFolder
+from tell_lightning.callbacks.settings import EvalSettings
+from tell_lightning.callbacks.termination import Termination
 
 
-def checkpoint_callbacks(
-    folder: RunFolder, evaluation: EvalSettings, run: RunSettings, *, has_dev: bool
-) -> list[pl.Callback]:
-    """Return the callbacks that keep checkpoints and stop early.
+class WholeFiles(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it, so that a kill leaves the old one.
 
-    Args:
-        folder: The run's folder.
-        evaluation: Selection and patience.
-        run: How often to save the last one.
-        has_dev: Whether there is a dev score to go by.
+    Lightning's own draft lies in the temporary folder; where that is another disk, moving it is
+    copying it, and a kill leaves half a file.
     """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Write the file whole or not at all."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.draft")
+        with draft.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes `last.ckpt` every few optimizer steps, and before SIGTERM ends the run.
+
+    It is written when the first batch of the next step starts: by then the numbers of the step are
+    logged, the dev sets scored and the best adapter saved, so that a run that goes on from there
+    repeats nothing and skips nothing. The last step of a run is saved when training ends.
+    """
+
+    def __init__(self, folder: RunFolder, every_steps: int, termination: Termination) -> None:
+        """Write below `folder` after each `every_steps` optimizer steps."""
+        self.folder = folder
+        self.every_steps = every_steps
+        self.termination = termination
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remember which step is saved already."""
+        self._saved = trainer.global_step
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Save the step that has ended, where it is due."""
+        step = trainer.global_step
+        if batch_idx % trainer.accumulate_grad_batches:
+            return
+        ends = self.termination.asked_anywhere(trainer)
+        if step > self._saved and (ends or step % self.every_steps == 0):
+            self._save(trainer)
+        if ends:
+            self.termination.end(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the last step."""
+        self._save(trainer)
+        self.termination.leave_training(trainer)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        """Write the checkpoint, and whatever the loggers still hold back."""
+        for logger in trainer.loggers:
+            logger.save()
+        trainer.save_checkpoint(self.folder.checkpoints / LAST, weights_only=False)
+        if trainer.is_global_zero:
+            self.folder.keep_config()
+        self._saved = trainer.global_step
+
+
+def selection_callbacks(folder: RunFolder, settings: EvalSettings) -> list[pl.Callback]:
+    """Return the callbacks that go by the dev score: they keep the best adapter and stop early."""
     callbacks: list[pl.Callback] = [
         ModelCheckpoint(
             dirpath=folder.checkpoints,
-            filename="last",
-            every_n_train_steps=run.checkpoint_every_steps,
-            save_on_train_epoch_end=True,
+            filename="best",
+            monitor="val/score",
+            mode="max",
             enable_version_counter=False,
         )
     ]
-    if has_dev:
-        callbacks.append(
-            ModelCheckpoint(
-                dirpath=folder.checkpoints,
-                filename="best",
-                monitor="val/score",
-                mode="max",
-                enable_version_counter=False,
-            )
-        )
-        if evaluation.patience is not None:
-            callbacks.append(EarlyStopping("val/score", mode="max", patience=evaluation.patience))
+    if settings.patience is not None:
+        callbacks.append(EarlyStopping("val/score", mode="max", patience=settings.patience))
     return callbacks

@@ -5,9 +5,10 @@ predictions file a task, samples on the screen, and `history`, which the run rec
 rank takes its share of the rows; each task is scored once, on the gathered predictions.
 """
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import lightning.pytorch as pl
@@ -55,6 +56,33 @@ class Evaluation(pl.Callback):
         self.floors: dict[str, dict[str, dict[str, Scores]]] = {}
         self.adapter = False
         self.selected_step: int | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was scored so far, as text: a checkpoint holds plain values alone."""
+        floors = {
+            split: {
+                task: {name: asdict(scores) for name, scores in named.items()}
+                for task, named in tasks.items()
+            }
+            for split, tasks in self.floors.items()
+        }
+        history = [asdict(scored) for scored in self.history]
+        return {"history": json.dumps(history), "floors": json.dumps(floors)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with what the sessions before have scored."""
+        self.history = [
+            Scored(**{**saved, "tasks": {name: Scores(**s) for name, s in saved["tasks"].items()}})
+            for saved in json.loads(state_dict["history"])
+        ]
+        self.floors = {
+            split: {
+                task: {name: Scores(**scores) for name, scores in named.items()}
+                for task, named in tasks.items()
+            }
+            for split, tasks in json.loads(state_dict["floors"]).items()
+        }
+        self.adapter = True
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Set the validation interval, in micro-batches as Lightning counts it."""
@@ -113,7 +141,7 @@ class Evaluation(pl.Callback):
                 self.floors[split][name] = floors(rows.scoring, predictions)
             values = scored.tasks[name].values
             module.log_dict({f"{stage}/{name}/{key}": float(v) for key, v in values.items()})
-            self._write(scored, name, predictions)
+            self._write(scored, name, predictions, rows.scoring.words_field)
             self._log_table(trainer, f"{stage}/{name}/samples", rows, predictions)
             if split == "test" and self.adapter:
                 samples += self._samples(name, predictions)
@@ -133,10 +161,12 @@ class Evaluation(pl.Callback):
         }
 
     @rank_zero_only
-    def _write(self, scored: Scored, name: str, predictions: Sequence[Prediction]) -> None:
+    def _write(
+        self, scored: Scored, name: str, predictions: Sequence[Prediction], words_field: str | None
+    ) -> None:
         moment = f"step-{scored.step:06d}" if scored.adapter else "base"
         path = self.folder.predictions / f"{scored.split}-{name}-{moment}.jsonl"
-        write_jsonl(path, (prediction_row(prediction) for prediction in predictions))
+        write_jsonl(path, (prediction_row(each, words_field) for each in predictions))
 
     @rank_zero_only
     def _log_table(
@@ -183,9 +213,11 @@ def one_line(text: str) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def prediction_row(prediction: Prediction) -> dict[str, Any]:
-    """Return a prediction as it is saved, without the row it was made from."""
-    return {key: value for key, value in vars(prediction).items() if key != "row"}
+def prediction_row(prediction: Prediction, words_field: str | None) -> dict[str, Any]:
+    """Return a prediction as it is saved: of the row it was made from, the listed words alone."""
+    saved = {key: value for key, value in vars(prediction).items() if key != "row"}
+    words = {} if words_field is None else {words_field: prediction.row[words_field]}
+    return words | saved
 
 
 def summary(scores: Scores) -> str:
@@ -195,6 +227,7 @@ def summary(scores: Scores) -> str:
         "chrf": ".1f",
         "balanced_accuracy": ".3f",
         "accuracy": ".3f",
+        "majority_accuracy": ".3f",
         "f1": ".3f",
         "json_valid": ".0%",
         "exact_match": ".0%",

@@ -3,10 +3,13 @@
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from tell_lightning.errors import TellError
 
@@ -28,6 +31,22 @@ class RunFolder:
     def config(self) -> Path:
         """The complete configuration."""
         return self.path / "config.yaml"
+
+    @property
+    def latest_config(self) -> Path:
+        """The configuration of the session that wrote the last checkpoint."""
+        return max(self.path.glob("config.resume-*.yaml"), default=self.config)
+
+    @property
+    def draft_config(self) -> Path:
+        """The configuration of a resumed session that has not written a checkpoint yet."""
+        return self.path / ".config.resume.yaml"
+
+    def keep_config(self) -> None:
+        """Put the draft in force: from now on what is typed on a resume may be left out."""
+        if self.draft_config.is_file():
+            name = f"config.resume-{int(time.time())}.yaml"
+            os.replace(self.draft_config, self.path / name)
 
     @property
     def record(self) -> Path:
@@ -65,6 +84,46 @@ def new_folder(parent: str, name: str) -> RunFolder:
         Path(parent) / (stem + suffix) for suffix in ("", *(f"-{n}" for n in range(2, 99)))
     )
     return RunFolder(next(path for path in candidates if not path.exists()))
+
+
+def claim(folder: RunFolder) -> bool:
+    """Make the folder of a new run; say no where another run has made it meanwhile.
+
+    Raises:
+        RunFolderError: It cannot be made.
+    """
+    try:
+        folder.path.mkdir(parents=True)
+    except OSError as error:
+        if folder.path.exists():
+            return False
+        raise RunFolderError(
+            f"run.dir: must be a folder to write to, got '{folder.path.parent}': "
+            f"{error.strerror}. Give another one."
+        ) from error
+    return True
+
+
+@contextmanager
+def held(folder: RunFolder) -> Iterator[None]:
+    """Keep every other process from writing to the folder; a kill lets go of it, too.
+
+    Raises:
+        RunFolderError: Another process has it.
+    """
+    lock = FileLock(folder.path / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise RunFolderError(
+            f"RUN: must be a run that has ended, got '{folder.path}', which another process "
+            "trains. Wait for its end, or stop it."
+        ) from error
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def existing_folder(path: str) -> RunFolder:

@@ -20,6 +20,9 @@ from tell_lightning.callbacks.settings import RunSettings
 class MetricsFile(CSVLogger):
     """Lightning's CSV logger, which goes on in `metrics.csv` on resume instead of deleting it."""
 
+    kept_steps = 0
+    """Optimizer steps whose rows are kept; those of later ones are trained and logged again."""
+
     @property
     def experiment(self) -> Any:
         """Return the writer; the rows of an earlier session are put back when it is made."""
@@ -31,22 +34,33 @@ class MetricsFile(CSVLogger):
             # The run folder holds more than metrics.csv; Lightning warns of any file in it.
             warnings.filterwarnings("ignore", message="Experiment logs directory .* exists")
             writer = super().experiment
-        if before is not None and _is_rank_zero():
-            path.write_text(before, encoding="utf-8")
-            writer.metrics_keys = next(csv.reader(before.splitlines()))
+        if before and _is_rank_zero():
+            heading, *rows = csv.reader(before.splitlines())
+            step = heading.index("step")
+            # A kill may have cut the last line off.
+            rows = [row for row in rows if len(row) == len(heading)]
+            with path.open("w", encoding="utf-8", newline="") as file:
+                kept = (row for row in rows if int(row[step]) < self.kept_steps)
+                csv.writer(file, lineterminator="\n").writerows([heading, *kept])
+            writer.metrics_keys = heading
         return writer
 
 
-def make_loggers(folder: RunFolder, run: RunSettings, config: dict[str, Any]) -> list[Logger]:
+def make_loggers(
+    folder: RunFolder, run: RunSettings, config: dict[str, Any], *, step: int
+) -> list[Logger]:
     """Return the loggers of a run.
 
     Args:
         folder: The run's folder.
         run: Names.
         config: The complete configuration, for W&B.
+        step: Optimizer step that the run goes on from.
     """
     # An empty name and version put the file into the run folder itself.
-    loggers: list[Logger] = [MetricsFile(str(folder.path), name="", version="")]
+    metrics = MetricsFile(str(folder.path), name="", version="")
+    metrics.kept_steps = step
+    loggers: list[Logger] = [metrics]
     wandb_logger = _wandb_logger(folder, run, config)
     return loggers + ([wandb_logger] if wandb_logger else [])
 
@@ -78,6 +92,7 @@ def _wandb_logger(
         made.experiment  # noqa: B018  (starts W&B now, where trouble can be met)
         return made
 
+    wandb.setup(settings=wandb.Settings(silent=True))  # before WandbLogger's settings are made
     folder.path.mkdir(parents=True, exist_ok=True)
     offline = mode in {"offline", "dryrun"} or (mode is None and not _has_key())
     try:

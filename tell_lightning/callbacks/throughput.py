@@ -11,7 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from tell_lightning.data.batches import Batch
+from tell_lightning.data.batches import PADDING, Batch
 
 
 def peak_memory_bytes() -> int:
@@ -55,10 +55,11 @@ class Throughput(pl.Callback):
         batch_idx: int,
     ) -> None:
         """Stop the clock; validation, which comes after this, is not counted."""
-        tokens = batch.attention_mask.sum()
+        tokens = (batch.examples != PADDING).sum()
         self.tokens = tokens if self.tokens is None else self.tokens + tokens
         self.seconds += time.perf_counter() - self._since
-        if trainer.global_step % self._every == 0:  # reading the count waits for the device
+        ended = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if ended and trainer.global_step % self._every == 0:  # reading it waits for the device
             pl_module.log("train/tokens_per_second", self.tokens_per_second(trainer))
 
     def tokens_per_second(self, trainer: pl.Trainer) -> float:

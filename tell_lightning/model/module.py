@@ -6,7 +6,8 @@ the gradient of a *sum*, and before the step the gradients are divided by the nu
 tokens of all micro-batches on all ranks. Loss, tokens and examples are logged per source as sums.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import nan
 from typing import Any
 
 import lightning.pytorch as pl
@@ -16,6 +17,7 @@ from torch import Tensor
 from tell_lightning.data.batches import Batch
 from tell_lightning.data.permutation import derive_key
 from tell_lightning.model.base import load_base
+from tell_lightning.model.isolation import check_isolation
 from tell_lightning.model.lora import AdapterError, add_adapters, count_parameters
 from tell_lightning.model.loss import sums_by_source, token_losses
 from tell_lightning.model.schedule import lr_scale
@@ -35,12 +37,21 @@ class TellModule(pl.LightningModule):
         self.strict_loading = False  # checkpoints hold the adapters alone; see load_state_dict
         self.model: Any = None
         self.seed = 0
+        self.packed = False
+        self._window_before: Tensor | None = None
+        self.seen: Callable[[Batch], None] | None = None  # the audit
         self.source_names: list[str] = []
         self.loss_names: list[str] = []
 
-    def connect(self, *, seed: int) -> None:
-        """Give the run's seed; initialisation and dropout derive theirs from it."""
+    def connect(self, *, seed: int, packed: bool = False) -> None:
+        """Give what other sections decide.
+
+        Args:
+            seed: The run's seed; initialisation and dropout derive theirs from it.
+            packed: Whether examples share rows, which not every model can keep apart.
+        """
         self.seed = seed
+        self.packed = packed
 
     def configure_model(self) -> None:
         """Load the base and put the adapters on, once, on the device that the strategy chose."""
@@ -66,14 +77,23 @@ class TellModule(pl.LightningModule):
     # Training
 
     def on_fit_start(self) -> None:
-        """Start the sums of the optimizer step and of the logging window."""
+        """Start the sums of the optimizer step and of the logging window.
+
+        Raises:
+            IsolationError: Examples are packed, and the model lets them see each other.
+        """
         assert self.model.training
+        if self.packed:
+            check_isolation(self.model)
         self._step_sums = torch.zeros(len(self.source_names), 3, device=self.device)
-        self._window_sums = torch.zeros_like(self._step_sums)
+        before = self._window_before
+        self._window_sums = torch.zeros_like(self._step_sums) if before is None else before
         self._micro_step = 0
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the summed loss of a micro-batch, scaled so that values stay near 1."""
+        if self.seen is not None:
+            self.seen(batch)
         self._seed_dropout()
         losses, examples = token_losses(self.model, batch)
         self._step_sums += sums_by_source(losses, examples, batch.sources, len(self.source_names))
@@ -141,6 +161,14 @@ class TellModule(pl.LightningModule):
         """Return the names of the trained parameters, as checkpoints hold them."""
         return {name for name, parameter in self.named_parameters() if parameter.requires_grad}
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the sums that are not logged yet."""
+        checkpoint["window_sums"] = self._window_sums.tolist()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with these sums."""
+        self._window_before = torch.tensor(checkpoint["window_sums"], device=self.device)
+
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Return the trained parameters alone."""
         keys = self.adapter_keys()
@@ -183,7 +211,10 @@ class TellModule(pl.LightningModule):
 
     def _log_window(self, gradient_norm: Tensor) -> None:
         sums, self._window_sums = self._window_sums, torch.zeros_like(self._window_sums)
-        values = means(sums, self.source_names, "train")
+        # A source that the window has not seen has no loss; without a value of its own Lightning
+        # would log the last one again.
+        values = {f"train/loss/{name}": nan for name in self.source_names}
+        values |= means(sums, self.source_names, "train")
         total = sums.sum(0)
         values["train/loss"] = float(total[0] / total[1].clamp(min=1.0))
         for name, row in zip(self.source_names, sums.tolist(), strict=True):

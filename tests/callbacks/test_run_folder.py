@@ -9,7 +9,9 @@ import pytest
 
 from tell_lightning.callbacks.folder import (
     RunFolderError,
+    claim,
     existing_folder,
+    held,
     new_folder,
     write_json,
     write_jsonl,
@@ -22,8 +24,11 @@ def test_second_run_of_the_same_second_gets_a_number(
 ) -> None:
     monkeypatch.setattr(time, "strftime", lambda _: "20260102-030405")
     first = new_folder(str(tmp_path), "name")
-    first.path.mkdir()
+    at_once = new_folder(str(tmp_path), "name")
+    assert claim(first)
+    assert not claim(at_once)
     second = new_folder(str(tmp_path), "name")
+    assert claim(second)
     assert first.path.name == "20260102-030405-name"
     assert second.path.name == "20260102-030405-name-2"
 
@@ -54,10 +59,48 @@ def test_files_are_whole_and_leave_no_draft(tmp_path: Path) -> None:
 def test_metrics_of_a_second_session_follow_those_of_the_first(tmp_path: Path) -> None:
     for start in (0, 2):
         logger = MetricsFile(str(tmp_path), name="", version="")
-        for step in (start, start + 1):
+        logger.kept_steps = start  # the rows of steps 2 and 3 of the first session are dropped
+        for step in (start, start + 1, *([] if start else [2, 3])):
             logger.log_metrics({"loss": float(step), **({"late": 1.0} if start else {})}, step)
         logger.save()
     with (tmp_path / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == [0, 1, 2, 3]
     assert [row["late"] for row in rows] == ["", "", "1.0", "1.0"]
+
+
+def test_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for parent, reason in (("file", "Not a directory"), ("link", "File exists")):
+        with pytest.raises(RunFolderError) as caught:
+            claim(new_folder(str(tmp_path / parent), "name"))
+        assert str(caught.value) == (
+            f"run.dir: must be a folder to write to, got '{tmp_path / parent}': {reason}. "
+            "Give another one."
+        )
+
+
+def test_folder_that_another_process_trains_in_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("{}")
+    folder = existing_folder(str(tmp_path))
+    refused = pytest.raises(RunFolderError, match=r"^RUN: must be a run that has ended, got '")
+    with held(folder), refused, held(folder):
+        raise AssertionError
+    with held(folder):
+        assert (tmp_path / ".lock").exists()
+    assert not (tmp_path / ".lock").exists()
+
+
+@pytest.mark.parametrize(
+    ("left", "steps"),
+    [("", [1]), ("loss,step\n1.0,0\n1.0", [0, 1]), ("loss,step\n1.0,0\n\n", [0, 1])],
+)
+def test_metrics_that_a_kill_cut_off_go_on(left: str, steps: list[int], tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text(left)
+    logger = MetricsFile(str(tmp_path), name="", version="")
+    logger.kept_steps = 1
+    logger.log_metrics({"loss": 2.0}, 1)
+    logger.save()
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        assert [int(row["step"]) for row in csv.DictReader(file)] == steps

@@ -1,5 +1,6 @@
 """The loss of the judged positions alone is the loss of the full logits."""
 
+import copy
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -8,10 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedModel
+from transformers import BloomConfig, BloomForCausalLM, PreTrainedModel
 
-from tell_lightning.data.batches import IGNORE, Batch, Item, collate
-from tell_lightning.model.loss import sums_by_source, token_losses
+from tell_lightning.data.batches import IGNORE, PADDING, Batch, Item, collate, collate_unpacked
+from tell_lightning.model.lora import add_adapters
+from tell_lightning.model.loss import sums_by_source, takes_positions, token_losses
+from tell_lightning.model.settings import LoraSettings
 
 
 @pytest.fixture(params=["untied", "tied", "softcapped"])
@@ -36,9 +39,14 @@ def batch(training: ModuleType) -> Batch:
     return batch._replace(labels=labels)
 
 
+def mask_of(batch: Batch) -> Tensor:
+    """The attention mask of the textbook: 1 on tokens, 0 on padding."""
+    return (batch.examples >= 0).long()
+
+
 def full_losses(model: Any, batch: Batch) -> Tensor:
     """The textbook form: all logits, shifted."""
-    logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+    logits = model(input_ids=batch.input_ids, attention_mask=mask_of(batch)).logits
     labels = batch.labels[:, 1:]
     losses = functional.cross_entropy(
         logits[:, :-1].transpose(1, 2), labels, reduction="none", ignore_index=IGNORE
@@ -54,7 +62,7 @@ def test_equals_the_cross_entropy_of_the_full_logits(model: PreTrainedModel, bat
 def test_equals_the_loss_of_transformers(model: PreTrainedModel, batch: Batch) -> None:
     losses, _ = token_losses(model, batch)
     theirs = model(
-        input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels
+        input_ids=batch.input_ids, attention_mask=mask_of(batch), labels=batch.labels
     ).loss
     torch.testing.assert_close(losses.mean(), theirs, rtol=1e-5, atol=1e-6)
 
@@ -99,12 +107,13 @@ def test_right_padding_changes_no_value(
     model: PreTrainedModel, training: ModuleType, extra: int
 ) -> None:
     for item in training.items():
-        alone = collate([item])
-        padded = Batch(
-            functional.pad(alone.input_ids, (0, extra), value=9),
-            functional.pad(alone.attention_mask, (0, extra)),
-            functional.pad(alone.labels, (0, extra), value=IGNORE),
-            *alone[3:],
+        alone = collate_unpacked([item])
+        length = alone.input_ids.shape[1]
+        padded = alone._replace(
+            input_ids=functional.pad(alone.input_ids, (0, extra), value=9),
+            labels=functional.pad(alone.labels, (0, extra), value=IGNORE),
+            position_ids=torch.arange(length + extra)[None],
+            examples=functional.pad(alone.examples, (0, extra), value=PADDING),
         )
         torch.testing.assert_close(
             token_losses(model, padded)[0], token_losses(model, alone)[0], rtol=1e-5, atol=1e-5
@@ -123,7 +132,9 @@ def test_what_follows_the_last_label_has_no_gradient(
         output.retain_grad()
 
     with model.get_input_embeddings().register_forward_hook(keep):
-        token_losses(model, collate([item._replace(supervised=supervised)]))[0].sum().backward()
+        token_losses(model, collate_unpacked([item._replace(supervised=supervised)]))[
+            0
+        ].sum().backward()
     assert seen[0].grad is not None
     by_position = seen[0].grad[0].abs().sum(-1)
     assert (by_position[:9] > 0).all()  # token 8 predicts token 9, the last label
@@ -136,9 +147,11 @@ def test_an_example_without_labels_adds_no_gradient(
     with_labels, without = training.items()[2:4]
     without = without._replace(supervised=[False] * len(without.input_ids))
     parameters = list(model.parameters())
-    alone = torch.autograd.grad(token_losses(model, collate([with_labels]))[0].sum(), parameters)
+    alone = torch.autograd.grad(
+        token_losses(model, collate_unpacked([with_labels]))[0].sum(), parameters
+    )
     both = torch.autograd.grad(
-        token_losses(model, collate([with_labels, without]))[0].sum(), parameters
+        token_losses(model, collate_unpacked([with_labels, without]))[0].sum(), parameters
     )
     for mine, other in zip(both, alone, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
@@ -152,6 +165,45 @@ def test_a_batch_without_labels_has_a_loss_of_zero(
     assert len(losses) == len(examples) == 0
     losses.sum().backward()
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_one_row_that_flash_attention_needs_has_the_same_losses(
+    make_llama: Callable[..., PreTrainedModel], training: ModuleType, packed: bool
+) -> None:
+    items = training.items()
+    batch = collate([items[:3], [], items[3:]]) if packed else collate_unpacked(items)
+    model = make_llama()
+    wanted, examples = token_losses(model, batch)
+    shapes = []
+    # The layers keep the configuration that they were made with, and so their attention.
+    model.config = copy.deepcopy(model.config)
+    model.config._attn_implementation_internal = "flash_attention_2"
+    assert model.model.config._attn_implementation == "sdpa"
+    model.model.register_forward_pre_hook(
+        lambda _, __, given: shapes.append(given["input_ids"].shape), with_kwargs=True
+    )
+    found, same = token_losses(model, batch)
+    assert shapes == [(1, batch.input_ids.numel())]
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    assert torch.equal(same, examples)
+
+
+def test_a_model_that_takes_no_positions_reads_unpacked_batches(training: ModuleType) -> None:
+    torch.manual_seed(7)
+    config = BloomConfig(vocab_size=96, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.3)
+    model = BloomForCausalLM(config).eval()
+    assert not takes_positions(model)
+    losses, _ = token_losses(model, training.batch_of(range(8)))
+    alone = [token_losses(model, collate_unpacked([item]))[0] for item in training.items()]
+    torch.testing.assert_close(losses, torch.cat(alone), rtol=1e-5, atol=1e-5)
+
+
+def test_adapters_do_not_hide_that_a_model_takes_positions(
+    make_llama: Callable[..., PreTrainedModel],
+) -> None:
+    assert takes_positions(make_llama())
+    assert takes_positions(add_adapters(make_llama(), LoraSettings(), seed=0))
 
 
 def test_leaves_no_hook_behind(model: PreTrainedModel, batch: Batch) -> None:

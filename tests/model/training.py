@@ -6,7 +6,7 @@ process of the tests, and rank 0 saves what `fit` returns, for the module and fo
 
 import random
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,8 +16,8 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import Logger
 
-from tell_lightning.data.batches import IGNORE, Batch, Item, collate
-from tell_lightning.data.stream import Order, Place, RowStore, Stream
+from tell_lightning.data.batches import IGNORE, Batch, Item, collate_unpacked
+from tell_lightning.data.stream import Examples, Order, Place, RowStore, Stream
 from tell_lightning.model.loss import token_losses
 from tell_lightning.model.module import TellModule
 from tell_lightning.model.settings import LoraSettings, OptimizerSettings
@@ -34,6 +34,7 @@ def items() -> list[Item]:
             [draw.randrange(1, 96) for _ in range(6 + count)],
             [False] * 6 + [True] * count,
             index % 2,
+            index // 2,
             index,
         )
         for index, count in enumerate(LABEL_COUNTS)
@@ -43,7 +44,7 @@ def items() -> list[Item]:
 def batch_of(positions: Sequence[int]) -> Batch:
     """The examples at some positions of the stream, which repeats the eight."""
     examples = items()
-    return collate([examples[p % 8]._replace(position=p) for p in positions])
+    return collate_unpacked([examples[p % 8]._replace(position=p) for p in positions])
 
 
 class Plan:
@@ -95,9 +96,9 @@ class Data(pl.LightningDataModule):
         place = Place(trainer.global_rank, trainer.world_size, self.micro_batch)
         micro_steps = trainer.max_steps * trainer.accumulate_grad_batches
         plan: Any = self.plan
-        order = Order(plan, place, self.consumed, micro_steps * place.step)
+        order = Order(Examples(plan), place, self.consumed, micro_steps * place.step)
         rows = RowStore([Rows(0), Rows(1)])
-        return Stream(order, rows, total=micro_steps, num_workers=0)
+        return Stream(order, rows, total=micro_steps)
 
     def val_dataloader(self) -> Batches:
         return Batches(batch_of([0, 1, 2]), batch_of([3, 4]))
@@ -187,6 +188,13 @@ def gradients_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
 
 
+def relative_error(found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> float:
+    """The largest, over the parameters, of |found - wanted| / |wanted|."""
+    assert found.keys() == wanted.keys()
+    errors = {name: (found[name] - wanted[name]).norm() / wanted[name].norm() for name in wanted}
+    return float(max(errors.values()))
+
+
 def make_module(kind: type[TellModule], base: Path | str, **settings: Any) -> TellModule:
     """Build a module on a small base, without dropout and with a constant learning rate."""
     settings = {
@@ -221,6 +229,7 @@ def fit(
     ranks: int = 1,
     steps: int = 1,
     checkpoint: Path | None = None,
+    data: Data | None = None,
     trainer: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Run:
@@ -245,7 +254,7 @@ def fit(
     }
     runner = pl.Trainer(**{**options, **(trainer or {})})
     module = make_module(kind, base, **settings)
-    data = Data(micro_batch)
+    data = data or Data(micro_batch)
     if checkpoint:
         saved = torch.load(checkpoint, weights_only=True)
         data.consumed = saved["global_step"] * micro_batch * accumulate * ranks

@@ -1,0 +1,102 @@
+"""What was really trained on: every id that arrives inside `training_step`, by step and rank.
+
+Enters: the batches, as the module sees them. Leaves: `audit/rank-R.jsonl` with one line a session
+and one an optimizer step, and an error as soon as a step differs from the plan. Costs a line of
+text a step and one look-up of the plan.
+
+    {"session": {"step": 0, "world": 2, "micro_batch": 4, "unit": "examples"}}
+    {"step": 1, "rank": 0, "positions": [0, 2, 4, 6], "sources": [1, 1, 0, 1], "rows": [7, 3, 0, 5]}
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from tell_lightning.callbacks.folder import RunFolder
+from tell_lightning.data.batches import Batch
+from tell_lightning.data.plan import Slot
+from tell_lightning.data.stream import Place
+from tell_lightning.errors import TellError
+
+
+class AuditError(TellError):
+    """A step that trained on something else than the plan says."""
+
+
+class Audit(pl.Callback):
+    """Writes and checks the ids of every optimizer step."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        """Write below `folder`, that of rank 0."""
+        self.folder = folder
+        self._slots: list[Slot] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Look into the training step, and begin a session in the file."""
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        self._place = Place(
+            trainer.global_rank, trainer.world_size, datamodule.settings.micro_batch
+        )
+        self._units = datamodule.units
+        self._batch = datamodule.settings.optimizer_batch
+        pl_module.seen = self._note
+        parent = trainer.strategy.broadcast(str(self.folder.path))
+        self._path = Path(parent) / "audit" / f"rank-{trainer.global_rank}.jsonl"
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        session = {
+            "step": trainer.global_step,
+            "world": self._place.world,
+            "micro_batch": self._place.micro_batch,
+            "unit": self._units.unit,
+        }
+        self._write({"session": session})
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Write and check a step that has ended."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        slots, self._slots = self._slots, []
+        step = trainer.global_step
+        positions, sources, rows = ([slot[n] for slot in slots] for n in range(3))
+        ids = {"positions": positions, "sources": sources, "rows": rows}
+        self._write({"step": step, "rank": self._place.rank, **ids})
+        wanted = self._wanted(step)
+        if slots != wanted:
+            wrong = next(n for n in range(len(slots) + 1) if slots[n : n + 1] != wanted[n : n + 1])
+            raise AuditError(
+                f"data.audit: rank {self._place.rank} must train in step {step} on "
+                f"{_show(wanted, wrong)}, got {_show(slots, wrong)} (position, source, row). "
+                f"The stream has left the plan: please report it with {self._path}."
+            )
+
+    def _note(self, batch: Batch) -> None:
+        columns = (batch.positions.tolist(), batch.sources.tolist(), batch.rows.tolist())
+        self._slots += zip(*columns, strict=True)
+
+    def _wanted(self, step: int) -> list[Slot]:
+        """Look the step up in the plan, without what delivered it."""
+        begin, end = (step - 1) * self._batch, step * self._batch
+        units = self._units.at(range(begin, end))
+        mine = [
+            units[first + offset]
+            for first in range(0, self._batch, self._place.step)
+            for offset in range(self._place.rank, self._place.step, self._place.world)
+        ]
+        return [slot for unit in mine for slot in unit]
+
+    def _write(self, line: dict[str, Any]) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def _show(slots: list[Slot], index: int) -> str:
+    return f"{slots[index]} as example {index + 1}" if index < len(slots) else "nothing more"
