@@ -4,7 +4,7 @@ The predictions of one evaluation set enter; low and high by score name leave. A
 bootstrap: the rows are drawn 1,000 times with replacement, by a fixed seed, and the score of the
 middle 95 % of the draws gives the bounds. All scores of a set see the same draws, whatever order
 its rows come in. It says nothing of another seed of training, and it has no width where all rows
-are alike: [1, 1] on ten rows is no certainty. About half a second for 200 documents.
+are alike: [1, 1] on ten rows is no certainty. About a second for 200 documents.
 
     rows     a b c d e      ->  one row of numbers each, which add (hits, n-gram counts, ...)
     draw 1   a a c e e      ->  their sum -> the score of the draw
@@ -12,7 +12,7 @@ are alike: [1, 1] on ten rows is no certainty. About half a second for 200 docum
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,20 +38,37 @@ class RowSums:
     """The same counts for every row of the set."""
     scores: Mapping[str, Callable[[list[int]], float | None]]
     """The scores by name, from the summed counts; None where a draw has none."""
+    signatures: Mapping[str, str] = field(default_factory=dict)
+    """sacreBLEU's signature by score name."""
+
+    def whole(self) -> dict[str, float]:
+        """Compute the scores of all rows, those that are defined."""
+        sums = [sum(column) for column in zip(*self.rows, strict=True)]
+        values = {name: compute(sums) for name, compute in self.scores.items()}
+        return {name: value for name, value in values.items() if value is not None}
 
 
-def score_intervals(scoring: Scoring, predictions: Sequence[Prediction]) -> dict[str, Interval]:
-    """Compute the 95 % interval of each score that is an average or a ratio over rows.
+def score_intervals(groups: Sequence[RowSums]) -> dict[str, Interval]:
+    """Compute the 95 % interval of each score.
+
+    A draw that lacks a label averages balanced accuracy over the labels that it holds, and f1 and
+    mcc are 0 where undefined, as in the scores; a draw without a listed word is left out of
+    words_recall.
+    """
+    return {name: found for group in groups for name, found in bootstrap(group).items()}
+
+
+def row_sums(scoring: Scoring, predictions: Sequence[Prediction]) -> list[RowSums]:
+    """Split each score that is an average or a ratio over rows into what the rows add to it.
 
     Args:
         scoring: How the task is scored.
         predictions: Every row of the set once, in any order, with references that `score` takes.
 
     Returns:
-        Low and high by name: bleu and chrf; accuracy, balanced_accuracy, f1, mcc and json_valid;
-        exact_match; words_recall; those that the task has. A draw that lacks a label averages
-        balanced accuracy over the labels that it holds, and f1 and mcc are 0 where undefined, as
-        in the scores; a draw without a listed word is left out of words_recall.
+        Groups of scores that share their counts, the rows ordered by id: those of translation and
+        `ter_lines`; accuracy, balanced_accuracy, f1, mcc and json_valid; exact_match; words_recall;
+        those that the task has.
     """
     ordered = sorted(predictions, key=lambda prediction: prediction.id)
     answers = [prediction.prediction for prediction in ordered]
@@ -63,10 +80,10 @@ def score_intervals(scoring: Scoring, predictions: Sequence[Prediction]) -> dict
         groups.append(_exact(answers, references))
     if scoring.kind == "translation":
         for name, metric in translation.row_statistics(answers, references).items():
-            groups.append(RowSums(metric.rows, {name: metric.score}))
+            groups.append(RowSums(metric.rows, {name: metric.score}, {name: metric.signature}))
     if scoring.words_field is not None:
         groups.append(_words(ordered, scoring.words_field))
-    return {name: found for group in groups for name, found in bootstrap(group).items()}
+    return groups
 
 
 def bootstrap(sums: RowSums) -> dict[str, Interval]:
@@ -82,18 +99,22 @@ def bootstrap(sums: RowSums) -> dict[str, Interval]:
     >>> bootstrap(share)
     {'share': (0.25, 1.0)}
     """
-    draws = _draws(np.asarray(sums.rows, dtype=np.float64))  # floats add faster, and exactly here
+    drawn = draws(np.asarray(sums.rows, dtype=np.float64))  # floats add faster, and exactly here
     intervals: dict[str, Interval] = {}
     for name, compute in sums.scores.items():
-        values = [value for draw in draws if (value := compute(draw)) is not None]
+        values = [value for draw in drawn if (value := compute(draw)) is not None]
         if values:
             low, high = np.quantile(values, QUANTILES)
             intervals[name] = (float(low), float(high))
     return intervals
 
 
-def _draws(rows: NDArray[np.float64]) -> list[list[int]]:
-    """Sum the counts over each draw of as many rows as there are."""
+def draws(rows: NDArray[np.float64]) -> list[list[int]]:
+    """Sum the counts over each draw of as many rows as there are; the draws are always the same.
+
+    Args:
+        rows: Counts, [rows, counts].
+    """
     generator = np.random.default_rng(SEED)
     size = len(rows)
     summed = []

@@ -5,13 +5,18 @@ predicted class of its own, beside the real labels: it is counted, and never rig
 counts first, one division last. Microseconds a row.
 """
 
+import ast
 import json
 import math
+import re
 import string
+import warnings
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
+
+_TRAILING_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)
 
 
 def read_object(text: str) -> dict[str, object] | None:
@@ -25,6 +30,25 @@ def read_object(text: str) -> dict[str, object] | None:
     except (ValueError, RecursionError):  # a model may well answer with ten thousand brackets
         return None
     return value if isinstance(value, dict) else None
+
+
+def is_repairable(text: str) -> bool:
+    r"""Say whether a text is one JSON object, or becomes one by a repair that guesses nothing.
+
+    What stands before the first brace and after the last goes, such as a code fence; so do commas
+    before a closing bracket; or the rest is a Python literal, with single quotes, True and None.
+    Labels are never read from a repaired text.
+
+    >>> is_repairable("```json\n{'hallucination': 'no',}\n```")
+    True
+    >>> is_repairable('{"hallucination": "no"')
+    False
+    """
+    inner = text[text.find("{") : text.rfind("}") + 1]
+    without_commas = _TRAILING_COMMA.sub(r"\1", inner)
+    return any(read_object(each) is not None for each in (text, inner, without_commas)) or (
+        _is_literal(inner)
+    )
 
 
 def read_label(text: str, label_key: str, labels: Collection[str]) -> str | None:
@@ -84,6 +108,10 @@ class Confusion:
         """Compute the share of rows answered right, 0 to 1."""
         return _share(sum(map(self.hits, self.labels)), self.rows())
 
+    def majority_accuracy(self) -> float:
+        """Compute the accuracy of always answering the most frequent right label, 0 to 1."""
+        return _share(max(self.rows(gold=label) for label in self.labels), self.rows())
+
     def balanced_accuracy(self) -> float:
         """Compute the mean recall over the labels that occur on the right side, 0 to 1."""
         present = [label for label in self.labels if self.rows(gold=label)]
@@ -124,6 +152,18 @@ def _share(part: float, whole: float) -> float:
 
 def _bare(text: str) -> str:
     return text.strip(string.punctuation + string.whitespace).casefold()
+
+
+def _is_literal(text: str) -> bool:
+    """Say whether a text is a Python dictionary that JSON can hold."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a backslash that escapes nothing
+            value = ast.literal_eval(text)
+        json.dumps(value, allow_nan=False)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        return False
+    return isinstance(value, dict)
 
 
 def _refuse_constant(name: str) -> None:

@@ -2,14 +2,16 @@
 
 The scoring section and the predictions of one whole evaluation set enter; flat named numbers, the
 signatures that make them comparable and the one that adapters are chosen by leave. A set is scored
-once, after gathering: nothing here is averaged over batches or ranks. Milliseconds, BLEU aside.
+once, after gathering: nothing here is averaged over batches or ranks. Milliseconds, translation
+aside.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from tell_lightning.metrics import labels, text, translation
-from tell_lightning.metrics.intervals import Interval, score_intervals
+from tell_lightning.metrics.functions import function_scores
+from tell_lightning.metrics.intervals import Interval, row_sums, score_intervals
 from tell_lightning.metrics.predictions import MetricError, Prediction
 from tell_lightning.metrics.settings import Floor, Kind, Scoring
 
@@ -19,6 +21,7 @@ PRIMARY: dict[Kind, str] = {
     "text": "exact_match",
 }
 """The score that stands for a task of each kind."""
+assert not set(PRIMARY.values()) & translation.LOWER_IS_BETTER
 
 
 @dataclass(frozen=True)
@@ -26,8 +29,9 @@ class Scores:
     """What a set of predictions is worth."""
 
     values: dict[str, float]
-    """Number by name, those that apply: bleu and chrf from 0 to 100, mcc from -1 to 1, counts
-    (rows, unparseable, words), mean_new_tokens, all others shares from 0 to 1."""
+    """Number by name, those that apply: BLEU and chrF from 0 to 100, TER from 0 on (lower is
+    better), mcc from -1 to 1, counts (rows, unparseable, words), mean_new_tokens, what a function
+    of the user's returns, all others shares from 0 to 1."""
     primary: str
     """Name of the score that stands for the task."""
     signatures: dict[str, str] = field(default_factory=dict)
@@ -49,20 +53,30 @@ def score(
     Args:
         scoring: How the task is scored.
         predictions: Every row of the set once, in any order.
-        intervals: Whether to compute 95 % intervals, which takes a thousand scorings.
+        intervals: Whether to compute 95 % intervals, which takes a thousand scorings, and TER.
 
     Returns:
         What the answers are worth, and how generation went.
 
     Raises:
         MetricError: No predictions, a row without a reference or with one that is no label, rows
-            without the configured word list, or a positive label that is none.
+            without the configured word list, a positive label that is none, or a function of the
+            user's that gives no numbers.
     """
     scores = _score_answers(scoring, predictions)
+    values = scores.values | text.generation_rates(predictions)
+    if scoring.function is not None:
+        values |= function_scores(scoring.function, predictions, values.keys())
+    if not intervals:
+        return replace(scores, values=values)
+    groups = row_sums(scoring, predictions)
+    for group in groups:  # TER, too slow for dev, is in the sums alone
+        values |= {name: v for name, v in group.whole().items() if name not in values}
     return replace(
         scores,
-        values=scores.values | text.generation_rates(predictions),
-        intervals=score_intervals(scoring, predictions) if intervals else {},
+        values=values,
+        signatures={name: text for group in groups for name, text in group.signatures.items()},
+        intervals=score_intervals(groups),
     )
 
 
@@ -95,6 +109,7 @@ def _score_answers(scoring: Scoring, predictions: Sequence[Prediction]) -> Score
     if scoring.kind == "translation":
         for name, corpus in translation.corpus_scores(answers, references).items():
             values[name], signatures[name] = corpus
+        values["line_mismatch_rate"] = translation.line_mismatch_rate(answers, references)
     if scoring.words_field is not None:
         found, listed = text.words_found(predictions, scoring.words_field)
         if listed:
@@ -125,12 +140,14 @@ def _score_labels(
     confusion = labels.Confusion.of(scoring.labels, gold, found)
     return {
         "accuracy": confusion.accuracy(),
+        "majority_accuracy": confusion.majority_accuracy(),
         "balanced_accuracy": confusion.balanced_accuracy(),
         "precision": confusion.precision(scoring.positive),
         "recall": confusion.recall(scoring.positive),
         "f1": confusion.f1(scoring.positive),
         "mcc": confusion.mcc(),
         "json_valid": sum(labels.read_object(a) is not None for a in answers) / len(answers),
+        "json_valid_repaired": sum(map(labels.is_repairable, answers)) / len(answers),
         "label_valid": 1 - confusion.answers(None) / len(answers),
         "unparseable": float(confusion.answers(None)),
     }

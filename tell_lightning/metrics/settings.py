@@ -21,7 +21,7 @@ class Scoring:
     """How the predictions of one task become numbers."""
 
     kind: Kind = "text"
-    """translation: BLEU and chrF; judge: a label read from JSON; text: exact match alone."""
+    """translation: BLEU, chrF and TER; judge: a label read from JSON; text: exact match alone."""
     label_key: str = "hallucination"
     """Key of the JSON answer that holds the label (judge)."""
     labels: tuple[str, ...] = ("no", "yes")
@@ -30,5 +30,8 @@ class Scoring:
     """The label that precision, recall and F1 speak of (judge)."""
     words_field: str | None = None
     """Field with a list of words that the prediction must hold; their share is reported apart."""
+    function: str | None = None
+    """Scores of your own, `path.py:name`: the function gets the answers, the references and the
+    rows as three lists, and returns numbers by name. It runs as your code, at every evaluation."""
     floors: dict[str, Floor] = field(default_factory=dict)
     """Model-free predictions that are scored beside the model, by name."""

@@ -5,13 +5,14 @@ import time
 import numpy as np
 import pytest
 
-from tell_lightning.metrics.intervals import RowSums, bootstrap, score_intervals
+from tell_lightning.metrics.intervals import RowSums, bootstrap, row_sums, score_intervals
 from tell_lightning.metrics.score import Scores, floors, score
 from tell_lightning.metrics.settings import Floor, Scoring
 from tell_lightning.metrics.translation import corpus_scores, row_statistics
 
 JUDGE = Scoring(kind="judge")
 TRANSLATION = Scoring(kind="translation", words_field="rare")
+CORPUS = {name + level for name in ("bleu", "chrf", "chrf_pp") for level in ("", "_lines")}
 WORDS = ["the", "cat", "dog", "sleeps", "runs", "on", "mat", "under", "red", "house", "night"]
 
 
@@ -49,7 +50,7 @@ def widths(scores: Scores) -> dict[str, float]:
 @pytest.mark.parametrize(
     ("scoring", "make", "names"),
     [
-        (TRANSLATION, translated, {"bleu", "chrf", "words_recall", "exact_match"}),
+        (TRANSLATION, translated, {*CORPUS, "ter_lines", "words_recall", "exact_match"}),
         (JUDGE, judged, {"accuracy", "balanced_accuracy", "f1", "mcc", "json_valid"}),
     ],
 )
@@ -77,9 +78,13 @@ def test_summed_statistics_are_worth_what_sacrebleu_says(predict):
     predictions = translated(predict, 25)
     texts = [p.prediction for p in predictions], [p.reference for p in predictions]
     expected = corpus_scores(*texts)
-    for name, (rows, compute) in row_statistics(*texts).items():
+    found = row_statistics(*texts)
+    assert found.keys() == expected.keys() | {"ter_lines"} == CORPUS | {"ter_lines"}
+    for name, (value, signature) in expected.items():
+        rows, compute, same = found[name]
         summed = [sum(column) for column in zip(*rows, strict=True)]
-        assert compute(summed) == pytest.approx(expected[name].score, abs=1e-9)
+        assert compute(summed) == pytest.approx(value, abs=1e-9)
+        assert same == signature
 
 
 def test_bounds_are_near_those_of_sacrebleu_s_own_bootstrap(predict):
@@ -89,7 +94,7 @@ def test_bounds_are_near_those_of_sacrebleu_s_own_bootstrap(predict):
     theirs = BLEU().corpus_score(
         [p.prediction for p in predictions], [[p.reference for p in predictions]], n_bootstrap=1000
     )
-    low, high = score_intervals(TRANSLATION, predictions)["bleu"]
+    low, high = score_intervals(row_sums(TRANSLATION, predictions))["bleu"]
     assert (high - low) / 2 == pytest.approx(theirs._ci, rel=0.1)
     assert (high + low) / 2 == pytest.approx(theirs._mean, abs=0.3)
 
@@ -151,5 +156,5 @@ def test_draws_without_a_listed_word_do_not_count(predict):
 def test_two_hundred_documents_take_under_three_seconds(predict):
     predictions = translated(predict, 200)
     started = time.perf_counter()
-    score_intervals(TRANSLATION, predictions)
+    score_intervals(row_sums(TRANSLATION, predictions))
     assert time.perf_counter() - started < 3

@@ -6,9 +6,16 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn
+from sklearn.dummy import DummyClassifier
 from torchmetrics.functional.classification import multiclass_accuracy
 
-from tell_lightning.metrics.labels import Confusion, read_gold, read_label, read_object
+from tell_lightning.metrics.labels import (
+    Confusion,
+    is_repairable,
+    read_gold,
+    read_label,
+    read_object,
+)
 
 LABELS = ("no", "yes")
 NUMBER = {"no": 0, "yes": 1, None: 2}
@@ -69,6 +76,51 @@ def test_any_object_is_read_back(value):
     assert read_object(f"  {json.dumps(value)}\n") == value
 
 
+@pytest.mark.parametrize(
+    ("text", "repairable"),
+    [
+        ('{"a": 1}', True),
+        ('```json\n{"a": 1}\n```', True),
+        ('My verdict: {"a": {"b": 1}} I hope it helps.', True),
+        ('{"a": [1, 2, ], }', True),
+        ("{'a': 'it is', 'b': None, 'c': True}", True),
+        ("{'a': \"it's\"}", True),
+        ("{'a': 'C:\\d'}", True),
+        ('{"a": "x,}"}', True),
+        ('{"a": "x,}",}', True),
+        ('{"a": 1', False),
+        ('{"a": 1} {"b": 2}', False),
+        ("{'a', 'b'}", False),
+        ("{'a': b'x'}", False),
+        ("{'a': 1e999}", False),
+        ("{'a': __import__('os')}", False),
+        ('{"a": "x" "b": 1}', False),
+        ("{a: 1}", False),
+        ("[1]", False),
+        ("yes", False),
+        ("}{", False),
+        ("", False),
+        ("{'a':" * 100_000 + "}", False),
+    ],
+)
+def test_a_repair_takes_wrapping_commas_and_quotes_off_and_guesses_nothing(text, repairable):
+    assert is_repairable(text) == repairable
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.text(), st.text() | st.integers() | st.booleans() | st.none()))
+def test_what_python_prints_of_an_object_is_repairable_and_a_half_of_it_is_not(value):
+    assert is_repairable(f"Here: {value!r}.")
+    assert is_repairable(json.dumps(value))
+    assert not is_repairable(json.dumps(value)[:-1].replace("}", ""))
+
+
+def test_a_repaired_answer_has_no_label():
+    fenced = '```json\n{"hallucination": "no"}\n```'
+    assert is_repairable(fenced)
+    assert read_label(fenced, "hallucination", LABELS) is None
+
+
 rows = st.tuples(st.sampled_from(LABELS), st.sampled_from([*LABELS, None]))
 
 
@@ -93,6 +145,8 @@ def test_rates_are_those_of_scikit_learn_and_torchmetrics(pairs):
     assert ours.balanced_accuracy() == pytest.approx(balanced)
     assert ours.mcc() == pytest.approx(mcc, abs=1e-12)
     assert ours.accuracy() == pytest.approx(sklearn.accuracy_score(y, z))
+    dummy = DummyClassifier(strategy="most_frequent").fit(y, y)
+    assert ours.majority_accuracy() == pytest.approx(dummy.score(y, y))
     theirs = multiclass_accuracy(torch.tensor(z), torch.tensor(y), num_classes=3, average="micro")
     assert ours.accuracy() == pytest.approx(float(theirs), abs=1e-6)
 

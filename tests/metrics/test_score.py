@@ -23,9 +23,11 @@ def test_the_paper_s_halu_file_has_its_known_floors_and_ceiling(read_tell, predi
         assert worst[name] == 0
     assert (best["rows"], best["unparseable"], best["label_valid"]) == (1506, 0, 1)
     assert (worst["unparseable"], worst["label_valid"], worst["json_valid"]) == (1506, 0, 0)
+    assert (best["json_valid_repaired"], worst["json_valid_repaired"]) == (1, 0)
 
     no, yes = (floors(JUDGE, oracle)[name].values for name in ("always_no", "always_yes"))
     assert round(no["accuracy"], 3) == 0.813
+    assert no["accuracy"] == no["majority_accuracy"] == worst["majority_accuracy"]
     assert no["balanced_accuracy"] == yes["balanced_accuracy"] == 0.5
     assert (no["precision"], no["recall"], no["f1"], no["mcc"]) == (0, 0, 0, 0)
     assert yes["recall"] == 1
@@ -37,10 +39,11 @@ def test_judge_scores_have_their_names_and_tell_json_from_labels(predict):
     scores = score(JUDGE, predict(answers, [YES, NO, "yes", "no"]))
     assert set(scores.values) == {
         *("rows", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "mcc"),
-        *("json_valid", "label_valid", "unparseable"),
-        *("empty_rate", "stop_rate", "mean_new_tokens"),
+        *("majority_accuracy", "json_valid", "json_valid_repaired", "label_valid", "unparseable"),
+        *("empty_rate", "stop_rate", "cap_rate", "mean_new_tokens"),
     }
     assert scores.values["json_valid"] == 0.75
+    assert scores.values["majority_accuracy"] == 0.5
     assert scores.values["label_valid"] == 0.25
     assert scores.values["unparseable"] == 3
     assert (scores.primary, scores.selection) == ("balanced_accuracy", 0.25)
@@ -55,6 +58,7 @@ def test_text_scores_are_exact_match_and_rates(predict):
         "exact_match": 0.5,
         "empty_rate": 0.5,
         "stop_rate": 1,
+        "cap_rate": 0,
         "prefix_rate": 1,
         "mean_new_tokens": 3,
     }
@@ -69,7 +73,7 @@ def test_translation_scores_have_listed_words_apart(predict):
     assert (values["words"], values["words_recall"], values["exact_match"]) == (1, 1, 0.5)
     copied = floors(scoring, predictions)["copy"]
     assert copied.values["words_recall"] == 0
-    assert copied.values.keys() == values.keys() - {"stop_rate", "mean_new_tokens"}
+    assert copied.values.keys() == values.keys() - {"stop_rate", "cap_rate", "mean_new_tokens"}
     nothing_listed = score(scoring, predict(["a"], ["a"], [{"rare": []}]))
     assert "words_recall" not in nothing_listed.values
 

@@ -13,7 +13,12 @@ def test_generation_rates_count_stops_prefixes_and_tokens(predict):
     good = predict(["a"], ["a"], prefix_found=True, new_tokens=4)
     bad = predict(["b"], ["a"], prefix_found=False, new_tokens=9, stopped=False)
     rates = generation_rates(good + bad + bad + bad)
-    assert rates == {"stop_rate": 0.25, "prefix_rate": 0.25, "mean_new_tokens": 7.75}
+    assert rates == {
+        "stop_rate": 0.25,
+        "cap_rate": 0.75,
+        "prefix_rate": 0.25,
+        "mean_new_tokens": 7.75,
+    }
     assert "prefix_rate" not in generation_rates(predict(["a"], ["a"]))
 
 

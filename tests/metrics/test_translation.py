@@ -1,9 +1,23 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
 import sacrebleu
 
 from tell_lightning.metrics.predictions import strip_prefix
-from tell_lightning.metrics.score import floors, score
+from tell_lightning.metrics.score import PRIMARY, floors, score
 from tell_lightning.metrics.settings import Floor, Scoring
-from tell_lightning.metrics.translation import corpus_scores, join_lines
+from tell_lightning.metrics.translation import (
+    LOWER_IS_BETTER,
+    corpus_scores,
+    join_lines,
+    line_mismatch_rate,
+    row_statistics,
+)
+
+DOCUMENT = ("bleu", "chrf", "chrf_pp")
+LINES = tuple(f"{name}_lines" for name in DOCUMENT)
+CORPUS = DOCUMENT + LINES
 
 PREFIX = "Sure, here is the Icelandic translation: \n\n "
 
@@ -35,10 +49,63 @@ def test_scores_of_the_real_test_set_are_those_of_sacrebleu(read_tell, predict):
     assert 50 < ours.values["bleu"] < 90
     assert 1 < copied.values["bleu"] < 15
     version = sacrebleu.__version__
-    assert ours.signatures == {
+    signatures = {
         "bleu": f"nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:{version}",
         "chrf": f"nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:{version}",
+        "chrf_pp": f"nrefs:1|case:mixed|eff:yes|nc:6|nw:2|space:no|version:{version}",
     }
+    assert ours.signatures == signatures | {f"{k}_lines": v for k, v in signatures.items()}
+
+
+PAIRS = pytest.mark.parametrize(
+    ("pair", "language", "documents", "copied"),
+    [("en-is", "Icelandic", 65, 1.95), ("is-en", "English", 47, 1.52)],
+    ids=["en-is", "is-en"],
+)
+
+
+@pytest.fixture
+def real(read_tell, pair, language) -> tuple[list[str], list[str]]:
+    """Sources and references of a test file."""
+    rows = read_tell(f"test-{pair}.jsonl")
+    prefix = f"Sure, here is the {language} translation: \n\n "
+    references = [strip_prefix(row["response"], prefix)[0] for row in rows]
+    return [row["query"].split("\n\n", 1)[1].strip() for row in rows], references
+
+
+def translated(predict, answers: list[str], references: list[str]) -> dict[str, float]:
+    return score(Scoring(kind="translation"), predict(answers, references)).values
+
+
+@PAIRS
+def test_real_references_have_100_at_every_level(pair, documents, copied, real, predict):
+    _, references = real
+    assert len(references) == documents
+    assert sum(len(text.split("\n")) for text in references) == 1000
+    best = translated(predict, references, references)
+    assert best["line_mismatch_rate"] == 0
+    assert [round(best[name], 9) for name in CORPUS] == [100] * 6
+
+
+@PAIRS
+def test_real_sources_copied_have_their_known_score_of_lines(documents, copied, real, predict):
+    floor = translated(predict, *real)
+    assert floor["line_mismatch_rate"] == 0  # the files pair line by line
+    assert round(floor["bleu_lines"], 2) == copied
+
+
+@PAIRS
+def test_real_lines_shuffled_over_the_file_have_none(documents, copied, real, predict):
+    _, references = real
+    lines = [line for text in references for line in text.split("\n")]
+    np.random.default_rng(1).shuffle(lines)
+    next_line = iter(lines)
+    answers = ["\n".join(next(next_line) for _ in text.split("\n")) for text in references]
+    shuffled = translated(predict, answers, references)
+    assert shuffled["line_mismatch_rate"] == 0
+    assert shuffled["bleu_lines"] < 0.5
+    # The control: as documents they are scored much the better for words that are in both.
+    assert shuffled["bleu"] > 2 * shuffled["bleu_lines"]
 
 
 def test_the_prefix_left_in_would_change_the_score(read_tell):
@@ -52,14 +119,10 @@ def test_the_prefix_left_in_would_change_the_score(read_tell):
 
 def test_a_perfect_corpus_has_100_and_an_empty_or_foreign_one_0():
     references = ["The cat sleeps on the mat.\nIt dreams.", "A dog barks at the moon tonight."]
-    assert {
-        name: round(c.score, 9) for name, c in corpus_scores(references, references).items()
-    } == {
-        "bleu": 100,
-        "chrf": 100,
-    }
+    perfect = corpus_scores(references, references)
+    assert {name: round(c.score, 9) for name, c in perfect.items()} == dict.fromkeys(CORPUS, 100)
     for answers in (["", ""], ["####", "%%%%"]):
-        assert [c.score for c in corpus_scores(answers, references).values()] == [0, 0]
+        assert [c.score for c in corpus_scores(answers, references).values()] == [0] * 6
 
 
 def test_an_empty_answer_costs():
@@ -72,5 +135,63 @@ def test_an_empty_answer_costs():
 def test_line_breaks_do_not_matter():
     reference = ["The cat sleeps well-\nfed on the mat.\r\n\r\n It dreams of milk. "]
     answer = ["The cat sleeps well- fed on the mat. It dreams\nof milk."]
-    assert [round(c.score, 9) for c in corpus_scores(answer, reference).values()] == [100, 100]
+    scores = {name: round(c.score, 9) for name, c in corpus_scores(answer, reference).items()}
+    assert [scores[name] for name in DOCUMENT] == [100] * 3
+    # To lines they do: two of them are no pairs of three.
+    assert line_mismatch_rate(answer, reference) == 1
+    assert [scores[name] for name in LINES] == [0] * 3
     assert join_lines("\n \n") == ""
+
+
+def test_line_scores_are_those_of_sacrebleu_on_the_pairs_of_lines():
+    references = ["The cat sleeps on the mat.\n\nIt dreams of milk all day.", "A dog barks.\nLoud."]
+    answers = ["The cat sleeps on a mat.\nIt dreams of milk all day. ", "A dog barks loud."]
+    ours = ["The cat sleeps on a mat.", "It dreams of milk all day.", "", ""]
+    theirs = ["The cat sleeps on the mat.", "It dreams of milk all day.", "A dog barks.", "Loud."]
+    scores = corpus_scores(answers, references)
+    assert line_mismatch_rate(answers, references) == 0.5
+    assert scores["bleu_lines"].score == sacrebleu.corpus_bleu(ours, [theirs]).score
+    assert scores["chrf_lines"].score == sacrebleu.corpus_chrf(ours, [theirs]).score
+    plus = sacrebleu.corpus_chrf(ours, [theirs], word_order=2)
+    assert scores["chrf_pp_lines"].score == plus.score
+    assert scores["chrf_pp"].score != scores["chrf"].score
+    assert whole(answers, references, "ter_lines") == sacrebleu.corpus_ter(ours, [theirs]).score
+
+
+def whole(answers: list[str], references: list[str], name: str) -> float:
+    rows, compute, _ = row_statistics(answers, references)[name]
+    return compute([sum(column) for column in zip(*rows, strict=True)])
+
+
+@pytest.mark.parametrize(
+    ("answer", "edits"),
+    [
+        (lambda words: words, 0),
+        (lambda words: [*words[:4], *words[5:]], 1),
+        (lambda words: [*words[:3], "zebra", *words[4:]], 1),
+        (lambda words: [*words[5:], *words[:5]], 1),  # a block that moved counts once
+        (lambda words: [*words, *["zebra"] * 30], 30),
+        (lambda _: [], 10),
+    ],
+)
+def test_ter_counts_edits_over_the_reference_s_words(answer: Callable, edits: int):
+    words = ["a", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "old", "dog"]
+    assert whole([" ".join(answer(words))], [" ".join(words)], "ter_lines") == edits * 10
+
+
+def test_nothing_is_chosen_by_a_score_of_which_less_is_better():
+    assert {"ter_lines", "line_mismatch_rate"} == LOWER_IS_BETTER
+    assert not LOWER_IS_BETTER & set(PRIMARY.values())
+
+
+def test_ter_comes_with_the_intervals_and_its_signature(predict):
+    texts = ["The cat sleeps on the mat.", "A dog barks at the moon tonight."]
+    scoring = Scoring(kind="translation")
+    predictions = predict(["The cat sleeps on a mat.", "A dog barks."], texts)
+    cheap, dear = score(scoring, predictions), score(scoring, predictions, intervals=True)
+    assert dear.values.keys() - cheap.values.keys() == {"ter_lines"}
+    assert cheap.values.items() <= dear.values.items()
+    assert dear.signatures["ter_lines"].startswith("nrefs:1|case:lc|tok:tercom|")
+    assert cheap.signatures.items() <= dear.signatures.items()
+    low, high = dear.intervals["ter_lines"]
+    assert 0 < low <= dear.values["ter_lines"] <= high < 100
