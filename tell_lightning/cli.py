@@ -5,6 +5,7 @@
 What needs no torch is answered before torch is imported.
 """
 
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -17,6 +18,8 @@ VERBS = {
     "validate": "score a run's adapter on the dev sets",
     "test": "score a run's adapter on the test sets",
     "predict": "answer rows of a file or of standard input",
+    "compare": "say whether two predictions files differ by more than chance",
+    "prepare": "tokenise the training rows into the cache, without training",
     "plan": "show the resolved mixture, and rendered examples, without training",
 }
 
@@ -38,7 +41,7 @@ verbs:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run a verb; exits with 2 on a user's mistake.
+    """Run a verb; exits with 2 on a user's mistake, with 130 on Ctrl+C.
 
     Args:
         args: The command line without the program's name; None takes it from the process.
@@ -56,6 +59,9 @@ def main(args: Sequence[str] | None = None) -> None:
     except TellError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 def _verb(name: str) -> Callable[[list[str]], None]:

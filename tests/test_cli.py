@@ -95,7 +95,7 @@ def test_help_lists_every_verb_at_once(commands: Commands) -> None:
     done = commands.run("--help")
     assert done.returncode == 0
     assert done.stderr == ""
-    for verb in ("fit", "validate", "test", "predict", "plan"):
+    for verb in ("fit", "validate", "test", "predict", "prepare", "plan"):
         assert f"\n  {verb} " in done.stdout
     assert commands.seconds < 2
 
@@ -114,7 +114,8 @@ def test_version_is_the_packages(commands: Commands) -> None:
     ("verb", "usage"),
     [
         ("fit", "usage: python -m tell_lightning fit [-c FILE]... [--resume RUN]"),
-        ("plan", "usage: python -m tell_lightning plan [-c FILE]... [--show N]"),
+        ("prepare", "usage: python -m tell_lightning prepare [-c FILE]..."),
+        ("plan", "usage: python -m tell_lightning plan [-c FILE]... [--show N | --positions A:B"),
         ("test", "usage: python -m tell_lightning test RUN"),
         ("validate", "usage: python -m tell_lightning validate RUN"),
         ("predict", "usage: python -m tell_lightning predict (--run RUN | --adapter DIR | --base)"),
@@ -133,8 +134,8 @@ def test_help_of_a_verb_explains_its_options(commands: Commands, verb: str, usag
 
 def test_unknown_verb_is_refused_with_the_known_ones(commands: Commands) -> None:
     assert commands.error("train") == (
-        "command line: the verb must be one of fit, validate, test, predict, plan, got 'train'. "
-        "See --help."
+        "command line: the verb must be one of fit, validate, test, predict, compare, prepare, "
+        "plan, got 'train'. See --help."
     )
 
 
@@ -239,6 +240,10 @@ def test_mistake_in_a_configuration_is_named(
             "trainer.precision: must keep the adapters in float32, got bf16-true",
         ),
         (["--trainer.max_steps=0"], "trainer.max_steps: must be at least 1, got 0."),
+        (
+            ["--data.mixture.cycles=2"],
+            "trainer.max_steps: must be null where data.mixture.cycles: 2 says when to stop, got",
+        ),
         (["--seed_everything=true"], "seed_everything: must be a whole number from 0 on, got True"),
         (["--run.name=a/b"], "run.name: must be made of letters, digits, '-', '_' and '.', got"),
         (["--resume"], "--resume: needs a value, got none. Write --resume VALUE."),
@@ -258,8 +263,12 @@ def test_mistake_on_the_command_line_is_named(
     [
         (["test"], "test: needs the folder of a run, got none. Write `test runs/NAME`"),
         (["validate", "data"], "RUN: must be the folder of a run, with config.yaml in it, got"),
-        (["plan", "--show", "x"], "--show: must be a number of examples, got 'x'."),
+        (
+            ["plan", "--show", "x"],
+            "--show: must be a number of examples of at most 9 digits, got 'x'.",
+        ),
         (["plan", "--show"], "--show: needs a value, got none."),
+        (["plan", "--positions", "9:3"], "--positions: must be A:B, whole numbers of at most 18"),
         (["predict"], "predict: one of --run, --adapter and --base must be given, got none."),
         (["predict", "--base", "--frob"], "predict: options must be known, got --frob."),
         (["predict", "--run", "data"], "RUN: must be the folder of a run, with config.yaml in it"),

@@ -40,11 +40,30 @@ DEFAULT = str(files("tell_lightning") / "default.yaml")
 Files = Mapping[str, Mapping[str, Any]]
 USAGE = {
     "fit": "fit [-c FILE]... [--resume RUN] [--KEY=VALUE]...",
-    "plan": "plan [-c FILE]... [--show N] [--KEY=VALUE]...",
+    "prepare": "prepare [-c FILE]... [--KEY=VALUE]...",
+    "plan": "plan [-c FILE]... [--show N | --positions A:B [--format table|jsonl]] "
+    "[--KEY=VALUE]...",
     "validate": "validate RUN [--KEY=VALUE]...",
     "test": "test RUN [--KEY=VALUE]...",
 }
 SECTIONS = {"run": RunSettings, "data": DataSettings, "model": ModelSettings, "eval": EvalSettings}
+LEAST = {
+    "run.checkpoint_every_steps": 1,
+    "data.max_tokens": 1,
+    "data.optimizer_batch": 1,
+    "data.micro_batch": 1,
+    "data.num_workers": 0,
+    "data.prefetch_factor": 1,
+    "eval.every_steps": 1,
+    "eval.dev_rows": 1,
+    "eval.test_rows": 1,
+    "eval.batch_tokens": 1,
+    "eval.samples": 0,
+    "eval.table_rows": 0,
+    "eval.patience": 1,
+    "trainer.log_every_n_steps": 1,
+}
+"""The least whole number that a key may have, where another one would fail late or do nothing."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +84,7 @@ class Config:
 
 
 def check(arguments: list[str]) -> Config:
-    """Parse the configuration files and options of `fit` or `plan`.
+    """Parse the configuration files and options of `fit`, `prepare` or `plan`.
 
     Raises:
         ConfigError: A file that is missing or no YAML, a wrong key, a wrong value.
@@ -85,12 +104,16 @@ def check(arguments: list[str]) -> Config:
         raise ConfigError(_reason(says.getvalue(), keys, given)) from error
     values = yaml.safe_load(parser.dump(parsed, skip_none=False))
     values["trainer"] = {key: v for key, v in values["trainer"].items() if v is not None}
+    _check_stop(values["trainer"].get("max_steps"), made["data"].mixture.cycles)
+    # As Lightning says it, or the saved configuration would get back the default's number.
+    values["trainer"].setdefault("max_steps", -1)
     config = Config(
         seed=_seed(made.seed_everything),
         **{name: made[name] for name in SECTIONS},
         trainer=values["trainer"],
         values={key: value for key, value in values.items() if key != "config"},
     )
+    _check_least(config.values)
     _check_trainer(config.trainer)
     return config
 
@@ -123,25 +146,50 @@ def _seed(seed: bool | int) -> int:
     return seed
 
 
-def _check_trainer(trainer: dict[str, Any]) -> None:
-    if trainer.get("max_steps", -1) < 1:
+def _check_stop(max_steps: int | None, cycles: float | None) -> None:
+    """Refuse a run that has no end, or two."""
+    if cycles is not None and max_steps not in {None, -1}:
         raise ConfigError(
-            f"trainer.max_steps: must be at least 1, got {trainer.get('max_steps')}. "
-            "Runs are measured in optimizer steps."
+            f"trainer.max_steps: must be null where data.mixture.cycles: {cycles:g} says when to "
+            f"stop, got {max_steps}. Write --trainer.max_steps=null or --data.mixture.cycles=null."
         )
+    if cycles is None and (max_steps is None or max_steps < 1):
+        got = "null" if max_steps is None else max_steps
+        raise ConfigError(
+            f"trainer.max_steps: must be at least 1, got {got}. Runs are measured in optimizer "
+            "steps, or in cycles of the plan with data.mixture.cycles."
+        )
+
+
+def _check_least(values: Mapping[str, Any]) -> None:
+    for key, least in LEAST.items():
+        section, _, name = key.partition(".")
+        value = values[section].get(name)
+        if value is not None and value < least:
+            raise ConfigError(f"{key}: must be at least {least}, got {value}. Raise it.")
+
+
+def _check_trainer(trainer: dict[str, Any]) -> None:
     ours = {
-        "accumulate_grad_batches": "Set data.optimizer_batch and data.micro_batch",
-        "max_epochs": "Set trainer.max_steps",
-        "val_check_interval": "Set eval.every_steps",
-        "check_val_every_n_epoch": "Set eval.every_steps",
-        "fast_dev_run": "Set trainer.max_steps: 2",
-        "overfit_batches": "Set data.mixture.task_examples",
-        "default_root_dir": "Set run.dir",
+        "accumulate_grad_batches": "Set data.optimizer_batch and data.micro_batch instead",
+        "max_epochs": "Set trainer.max_steps instead",
+        "val_check_interval": "Set eval.every_steps instead",
+        "check_val_every_n_epoch": "Set eval.every_steps instead",
+        "fast_dev_run": "Set trainer.max_steps: 2 instead",
+        "overfit_batches": "Set data.mixture.task_examples instead",
+        "limit_train_batches": "Set trainer.max_steps instead",
+        "num_sanity_val_steps": "Leave it out: the base is scored before training",
+        "use_distributed_sampler": "Leave it out: the stream deals its rows out itself",
+        "enable_checkpointing": "Set run.checkpoint_every_steps instead",
+        "enable_progress_bar": "Leave it out: a terminal gets a bar, a file plain lines",
+        "enable_model_summary": "Leave it out: one line says what is trained",
+        "barebones": "Leave it out: a run keeps checkpoints and numbers",
+        "default_root_dir": "Set run.dir instead",
     }
     for key, instead in ours.items():
         if key in trainer:
             raise ConfigError(
-                f"trainer.{key}: is decided by other keys, got {trainer[key]}. {instead} instead."
+                f"trainer.{key}: is decided by other keys, got {trainer[key]}. {instead}."
             )
     precision = str(trainer.get("precision", ""))
     if precision.endswith("-true") and not precision.startswith("32"):

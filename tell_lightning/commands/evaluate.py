@@ -42,7 +42,7 @@ def _evaluate(verb: str, split: Literal["dev", "test"], arguments: list[str]) ->
             "the folder that it writes to."
         )
     folder = existing_folder(arguments[0])
-    options = ["-c", str(folder.config), *arguments[1:]]
+    options = ["-c", str(folder.latest_config), *arguments[1:]]
     config = check(options)
     if not any(task.has(split) for task in config.data.tasks.values()):
         raise ConfigError(

@@ -1,25 +1,34 @@
 """`fit`: train adapters, score them before and after, and leave one folder.
 
-fit [-c FILE]... [--resume RUN] [--KEY=VALUE]...
+    fit [-c FILE]... [--resume RUN] [--KEY=VALUE]...
+
+A resumed run has the configuration of the session that wrote its checkpoint, and what is typed now
+on top of it.
 """
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tell_lightning.callbacks.folder import (
     LAST,
     RunFolder,
+    claim,
     existing_folder,
+    held,
     new_folder,
     read_record,
     write_json,
 )
 from tell_lightning.commands.check import Config, ConfigError, check, print_help
+from tell_lightning.commands.config_files import read_config
 from tell_lightning.commands.startup import quieten, take_option
 from tell_lightning.data.sources import read_sources
+
+SESSION = ("command", "started", "versions", "git", "machine")
+"""What `run.json` says of the present session; on resume it moves to `earlier_sessions`."""
 
 if TYPE_CHECKING:
     from tell_lightning.callbacks.run_record import RunRecord
@@ -39,8 +48,10 @@ def fit(arguments: list[str]) -> None:
     folder = existing_folder(resume) if resume else None
     if folder:
         # The saved configuration comes first, so that what is typed now wins.
-        options = ["-c", str(folder.config), *options]
+        options = ["-c", str(folder.latest_config), *options]
     config = check(options)
+    if folder:
+        _check_place(folder, config)
     text = read_sources(config.data)  # before torch: a bad row is answered at once
     checkpoint = _checkpoint(folder) if folder else None
     folder = folder or new_folder(config.run.dir, config.run.name)
@@ -50,28 +61,68 @@ def fit(arguments: list[str]) -> None:
     from tell_lightning.callbacks.run_record import RunRecord
     from tell_lightning.commands.lightning_cli import open_session
 
-    session = open_session(options, config, folder, text, training=True)
-    _prepare(session, config, checkpoint)  # before the base is loaded and anything is written
-    session.trainer.loggers += make_loggers(folder, config.run, config.values)
-    record = RunRecord(folder, _earlier_facts(folder) if checkpoint else None)
-    with _recorded(record):
-        _fit(session, config, folder, record, checkpoint)
+    with nullcontext(folder) if checkpoint else _claimed(folder, config) as folder:
+        session = open_session(options, config, folder, text, training=True)
+        # Before the base is loaded and anything is written.
+        step = _prepare(session, config, folder, checkpoint)
+    with held(folder) if session.trainer.is_global_zero else nullcontext():
+        session.trainer.loggers += make_loggers(folder, config.run, config.values, step=step)
+        record = RunRecord(folder, _earlier_facts(folder) if checkpoint else None)
+        with _recorded(record):
+            _fit(session, config, folder, record, checkpoint)
+
+
+def _check_place(folder: RunFolder, config: Config) -> None:
+    """Refuse another name or place for a run that is resumed.
+
+    Raises:
+        ConfigError: It has another one.
+    """
+    saved = read_config(str(folder.latest_config)).get("run", {})
+    for key in ("name", "dir"):
+        if (wanted := config.values["run"][key]) != saved.get(key, wanted):
+            raise ConfigError(
+                f"run.{key}: must stay '{saved[key]}' on resume, for the run goes on in its "
+                f"folder, got '{wanted}'. Leave it out, or start a new run."
+            )
+
+
+@contextmanager
+def _claimed(folder: RunFolder, config: Config) -> Iterator[RunFolder]:
+    """Make the folder of a new run, which no other run takes; it goes where none begins."""
+    from lightning.pytorch.utilities import rank_zero_only
+
+    parent = folder.path.parent
+    made = [] if parent.exists() else [parent]
+    while rank_zero_only.rank == 0 and not claim(folder):  # type: ignore[attr-defined]
+        folder = new_folder(config.run.dir, config.run.name)
+    try:
+        yield folder
+    except BaseException:
+        with suppress(OSError):
+            for empty in (folder.path, *made):
+                empty.rmdir()
+        raise
 
 
 def _earlier_facts(folder: RunFolder) -> dict[str, Any]:
-    """Return the record of the session that is resumed, without how it ended."""
+    """Return the record of a run that is resumed; how it ended is forgotten, its session kept."""
     facts = read_record(folder)
     facts.pop("error", None)
-    return facts | {"status": "running"}
+    session = {key: facts.pop(key) for key in SESSION if key in facts}
+    earlier = [*facts.get("earlier_sessions", []), session]
+    return facts | {"status": "running", "earlier_sessions": earlier}
 
 
-def _prepare(session: "Session", config: Config, checkpoint: Path | None) -> None:
+def _prepare(session: "Session", config: Config, folder: RunFolder, checkpoint: Path | None) -> int:
     """Set the data up and make every check that needs no model.
+
+    Returns:
+        The optimizer step to go on from.
 
     Raises:
         TellError: Batches that do not divide, too few rows, a checkpoint that does not fit.
     """
-    from tell_lightning.data.plan import check_supply
     from tell_lightning.model.base import load_skeleton
     from tell_lightning.model.lora import check_lora
 
@@ -80,27 +131,62 @@ def _prepare(session: "Session", config: Config, checkpoint: Path | None) -> Non
     datamodule.prepare_data()
     datamodule.setup()
     trainer.accumulate_grad_batches = datamodule.accumulation(trainer.world_size)
-    check_supply(
-        datamodule.plan,
-        trainer.max_steps * config.data.optimizer_batch,
-        general_repeat=config.data.mixture.general_repeat,
-    )
-    if checkpoint is not None:
-        _check_resume(session, checkpoint)
+    trainer.fit_loop.epoch_loop.max_steps = datamodule.steps(trainer.max_steps)
+    datamodule.check_supply(trainer.max_steps)
+    return 0 if checkpoint is None else _check_resume(session, folder, checkpoint)
 
 
-def _check_resume(session: "Session", checkpoint: Path) -> None:
-    """Refuse a checkpoint of another data order, or one with nothing left to do."""
-    import torch
+def _check_resume(session: "Session", folder: RunFolder, checkpoint: Path) -> int:
+    """Refuse a checkpoint of another data order, or a completed run with nothing left to do.
 
-    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    Returns:
+        The optimizer step that the checkpoint was written after.
+    """
+    saved = _load(checkpoint)
+    step = int(saved["global_step"])
     session.datamodule.trainer = session.trainer  # as Lightning does when it starts
     session.datamodule.load_state_dict(saved[type(session.datamodule).__qualname__])
-    if saved["global_step"] >= session.trainer.max_steps:
+    done = read_record(folder).get("status") == "completed"
+    done = done and step == session.trainer.max_steps
+    if done and session.datamodule.stop is not None:
         raise ConfigError(
-            f"--resume: trainer.max_steps must be above the {saved['global_step']} steps that the "
-            f"run has taken, got {session.trainer.max_steps}. Raise it: --trainer.max_steps=N."
+            f"--resume: the run must not have ended, got all {step} steps of its "
+            f"data.mixture.cycles: {session.datamodule.settings.mixture.cycles:g}. "
+            "Start a new run for more."
         )
+    if done or step > session.trainer.max_steps:
+        raise ConfigError(
+            f"--resume: trainer.max_steps must be above the {step} steps that the run has taken, "
+            f"got {session.trainer.max_steps}. Raise it: --trainer.max_steps=N."
+        )
+    return step
+
+
+def _load(checkpoint: Path) -> dict[str, Any]:
+    """Read a checkpoint of ours.
+
+    Raises:
+        ConfigError: It is damaged, or something else.
+    """
+    import pickle
+
+    import torch
+
+    needs = {"state_dict", "global_step", "loops", "window_sums", "TellDataModule"}
+    try:
+        saved: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"--resume: the checkpoint must be whole, got {checkpoint}: {reason}. "
+            "Copy it again, or start the run anew."
+        ) from error
+    if missing := sorted(needs - saved.keys()):
+        raise ConfigError(
+            f"--resume: the checkpoint must be one that `fit` wrote, got {checkpoint} without "
+            f"{', '.join(missing)}. Name the folder of a run."
+        )
+    return saved
 
 
 def _fit(
@@ -128,10 +214,10 @@ def _fit(
             if has_dev:
                 trainer.validate(module, datamodule=datamodule, verbose=False)
         record.write(metrics=scores_json(session.evaluation))
-    rank_zero_info(str(module.parameter_count) if module.model is not None else "")
+    if module.model is not None:
+        rank_zero_info(str(module.parameter_count))
     with _timed(seconds, "training"):
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
-    trainer.save_checkpoint(folder.checkpoints / LAST, weights_only=False)
     selected = _select(session, config, has_dev)
     rank_zero_info(f"Adapter: {selected['by']}, of step {selected['step']}")
     if trainer.is_global_zero:
@@ -153,9 +239,9 @@ def _write_inputs(
 
     datamodule = session.datamodule
     folder.path.mkdir(parents=True, exist_ok=True)
-    name = f"config.resume-{int(time.time())}.yaml" if resuming else folder.config.name
-    (folder.path / name).write_text(config.to_yaml(), encoding="utf-8")
-    plan = datamodule.describe(session.trainer.max_steps * config.data.optimizer_batch)
+    path = folder.draft_config if resuming else folder.config
+    path.write_text(config.to_yaml(), encoding="utf-8")
+    plan = datamodule.describe(session.trainer.max_steps)
     write_json(folder.path / "plan.json", plan)
     print(f"Run: {folder.path}")
     print_plan(plan)
@@ -219,10 +305,6 @@ def _finish(
 
     trainer, throughput = session.trainer, session.throughput
     metrics = scores_json(session.evaluation)
-    before = record.facts.get("metrics", {})
-    for split in ("dev", "test"):
-        if metrics.get(split, {}).get("before") is None and split in before:
-            metrics.setdefault(split, {})["before"] = before[split]["before"]
     record.write(
         status="completed",
         finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -240,7 +322,7 @@ def _finish(
     if trainer.is_global_zero:
         print_scores(metrics)
         print_cost(record.facts)
-        print_next(folder.path, next(iter(session.datamodule.settings.tasks)))
+        print_next(folder.path, next(iter(session.datamodule.settings.tasks), None))
 
 
 @contextmanager
@@ -258,10 +340,20 @@ def _recorded(record: "RunRecord") -> Iterator[None]:
     except BaseException as error:
         if record.folder.path.is_dir():
             status = "failed" if isinstance(error, Exception) else "interrupted"
-            # Lightning turns Ctrl+C into an exit.
-            reason = error.__context__ if isinstance(error, SystemExit) else error
-            record.write(status=status, error=f"{type(reason).__name__}: {reason}")
+            record.write(status=status, error=_reason(error))
+            if (record.folder.checkpoints / LAST).is_file():
+                print(f"Go on with: python -m tell_lightning fit --resume {record.folder.path}")
         raise
+
+
+def _reason(error: BaseException) -> str:
+    from tell_lightning.callbacks.termination import EXIT_CODE
+
+    if isinstance(error, SystemExit) and error.code == EXIT_CODE:
+        return "SIGTERM"
+    # Lightning turns Ctrl+C into an exit.
+    reason = error.__context__ if isinstance(error, SystemExit) else error
+    return f"{type(reason).__name__}: {reason}"
 
 
 def _checkpoint(folder: RunFolder) -> Path:

@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import Logger
 
-from tell_lightning.callbacks.checkpoints import checkpoint_callbacks
+from tell_lightning.callbacks.audit import Audit
+from tell_lightning.callbacks.checkpoints import LastCheckpoint, WholeFiles, selection_callbacks
 from tell_lightning.callbacks.evaluation import Evaluation
 from tell_lightning.callbacks.folder import RunFolder
 from tell_lightning.callbacks.progress import progress_callback
 from tell_lightning.callbacks.resume import Resume
 from tell_lightning.callbacks.settings import EvalSettings, RunSettings
+from tell_lightning.callbacks.termination import Termination
 from tell_lightning.callbacks.throughput import Throughput
 from tell_lightning.commands.check import DEFAULT, Config
 from tell_lightning.commands.config_files import without_default_tasks
@@ -38,6 +39,17 @@ class Session:
     tokenizer: Any
     evaluation: Evaluation
     throughput: Throughput
+
+
+class TellTrainer(Trainer):
+    """Lightning's Trainer, which may have no number of steps yet: that of the cycles is set later.
+
+    `check` accepts null for it; Lightning's own parser takes integers alone.
+    """
+
+    def __init__(self, *, max_steps: int | None = None, **options: Any) -> None:
+        """Take the options of Lightning's Trainer."""
+        super().__init__(max_steps=-1 if max_steps is None else max_steps, **options)
 
 
 class TellCLI(LightningCLI):
@@ -62,6 +74,7 @@ class TellCLI(LightningCLI):
         super().__init__(
             TellModule,
             TellDataModule,
+            trainer_class=TellTrainer,
             save_config_callback=None,  # written by the verb, with resumes kept apart
             parser_kwargs={"default_config_files": [DEFAULT]},
             seed_everything_default=config.seed,
@@ -82,17 +95,24 @@ class TellCLI(LightningCLI):
         terminal = sys.stdout.isatty()
         has_dev = any(task.has("dev") for task in config.data.tasks.values())
         callbacks = [
-            *_asked(asked["callbacks"], Callback),
+            *_asked(asked["callbacks"]),
             self.throughput,
             progress_callback(terminal=terminal),
             self.evaluation,
         ]
         if self.training:
-            callbacks += checkpoint_callbacks(self.folder, config.eval, config.run, has_dev=has_dev)
-            callbacks.append(Resume(config.eval.patience))
+            if config.data.audit:
+                callbacks.append(Audit(self.folder))
+            termination = Termination()
+            callbacks += [Resume(config.eval.patience), termination]
+            if has_dev:
+                callbacks += selection_callbacks(self.folder, config.eval)
+            every = config.run.checkpoint_every_steps
+            callbacks.append(LastCheckpoint(self.folder, every, termination))
         return super().instantiate_trainer(
             callbacks=callbacks,
-            logger=_asked(asked["logger"], Logger),  # the verb adds those of a run
+            plugins=[*_asked(asked["plugins"]), WholeFiles()],
+            logger=_asked(asked["logger"]),  # the verb adds those of a run
             enable_checkpointing=self.training,
             precision=asked["precision"] or default_precision(str(asked["accelerator"])),
             default_root_dir=str(self.folder.path),
@@ -131,7 +151,7 @@ def open_session(
     tokenizer = load_tokenizer(config.model)
     cli = TellCLI(arguments, config, folder, training=training)
     cli.datamodule.connect(tokenizer, seed=config.seed, text=text)
-    cli.model.connect(seed=config.seed)
+    cli.model.connect(seed=config.seed, packed=config.data.packing)
     return Session(
         trainer=cli.trainer,
         module=cli.model,
@@ -142,8 +162,8 @@ def open_session(
     )
 
 
-def _asked(value: Any, kind: type) -> list[Any]:
+def _asked(value: Any) -> list[Any]:
     """Return what the configuration gives as one object, a list or nothing."""
-    if isinstance(value, kind):
-        return [value]
-    return list(value) if isinstance(value, list) else []
+    if value is None or isinstance(value, bool):
+        return []
+    return list(value) if isinstance(value, list) else [value]

@@ -1,14 +1,22 @@
 """`plan`: show what would be trained, without a model.
 
-    plan [-c FILE]... [--show N] [--KEY=VALUE]...
+    plan [-c FILE]... [--show N | --positions A:B [--format table|jsonl]] [--KEY=VALUE]...
 
 The resolved mixture, and N rendered examples from the start of the stream with anchor, prompt and
-supervised tokens told apart: by colour on a terminal, by marks in a file.
+supervised tokens told apart: by colour on a terminal, by marks in a file. Or, in place of both,
+what stands at the positions from A up to B, of the run or beyond it:
+
+    {"position": 41, "source": "translate", "row": 7, "cycle": 0, "id": "velsk-0312"}
 """
 
+import json
+import os
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from tell_lightning.commands.check import ConfigError, check, print_help
 from tell_lightning.commands.startup import quieten, take_option
@@ -27,6 +35,8 @@ COLOURS = {
     "supervised": ("\x1b[1;32m", "\x1b[0m"),
     "prompt": ("", ""),
 }
+BLOCK = 4096
+"""Positions that are looked up at once."""
 
 
 def plan(arguments: list[str]) -> None:
@@ -39,8 +49,14 @@ def plan(arguments: list[str]) -> None:
         print_help("plan")
         return
     shown, options = take_option(arguments, "--show")
-    if shown is not None and not shown.isdigit():
-        raise ConfigError(f"--show: must be a number of examples, got '{shown}'. Write --show 3.")
+    if shown is not None and not re.fullmatch("[0-9]{1,9}", shown):
+        raise ConfigError(
+            f"--show: must be a number of examples of at most 9 digits, got '{shown}'. "
+            "Write --show 3."
+        )
+    asked, options = take_option(options, "--positions")
+    form, options = take_option(options, "--format")
+    positions = _positions(asked, shown, form)
     config = check(options)
     text = read_sources(config.data)
     quieten()
@@ -51,7 +67,12 @@ def plan(arguments: list[str]) -> None:
     datamodule.connect(load_tokenizer(config.model), seed=config.seed, text=text)
     datamodule.prepare_data()
     datamodule.setup()
-    print_plan(datamodule.describe(config.trainer["max_steps"] * config.data.optimizer_batch))
+    if positions:
+        _print_positions(datamodule, positions, form or "table")
+        return
+    steps = datamodule.steps(config.trainer["max_steps"])
+    print_plan(datamodule.describe(steps))
+    datamodule.check_supply(steps)
     if shown:
         _show(datamodule, int(shown))
 
@@ -71,13 +92,98 @@ def print_plan(plan: Mapping[str, Any]) -> None:
         if count and reason not in {"read", "kept"}
     ]
     print(
-        f"{realised['positions']:,} examples in batches of {plan['optimizer_batch']}; a cycle has "
-        f"{plan['cycle']:,}; at most {realised['longest_gap']} examples in a row without a task "
-        "example."
+        f"{realised['positions']:,} examples {_batches(plan)}; a cycle has {plan['cycle']:,}; at "
+        f"most {realised['longest_gap']} examples in a row without a task example."
     )
-    if realised["positions_counted"] < realised["positions"]:
-        print(f"Counted over the first {realised['positions_counted']:,} examples.")
+    print(_task_share(realised["task_share"]))
+    if not realised["complete"]:
+        print("The run is longer: these are the counts of its first examples.")
     print(f"Left out: {'; '.join(left_out) or 'nothing'}.")
+
+
+def _batches(plan: Mapping[str, Any]) -> str:
+    """Say what a step takes, and how full packed bins are."""
+    batch, bins = plan["optimizer_batch"], plan["bins"]
+    if bins is None:
+        return f"in batches of {batch}"
+    full = "" if bins["filled"] is None else f", {bins['filled']:.0%} full"
+    return f"in {bins['number']:,} bins of {bins['tokens']:,} tokens{full}, {batch} a batch"
+
+
+def _task_share(share: Mapping[str, float]) -> str:
+    return (
+        f"Task share: {share['examples']:.1%} of the examples, {share['tokens']:.1%} of the "
+        f"tokens, {share['label_tokens']:.1%} of the label tokens."
+    )
+
+
+def _positions(asked: str | None, shown: str | None, form: str | None) -> range:
+    """Read `--positions` and what goes with it; an empty range where it is not given."""
+    if form not in {None, "table", "jsonl"}:
+        raise ConfigError(f"--format: must be table or jsonl, got '{form}'. Choose one of them.")
+    if asked is None:
+        if form is not None:
+            raise ConfigError(
+                f"--format: must go with --positions, got '{form}' alone. "
+                "Write --positions A:B before it."
+            )
+        return range(0)
+    if shown is not None:
+        raise ConfigError(
+            f"--positions: must go without --show, got --show {shown} too. Ask for one of them."
+        )
+    # Positions are 64-bit integers.
+    found = re.fullmatch(r"([0-9]{1,18}):([0-9]{1,18})", asked)
+    positions = range(int(found[1]), int(found[2])) if found else range(0)
+    if not positions:
+        raise ConfigError(
+            "--positions: must be A:B, whole numbers of at most 18 digits with A below B, got "
+            f"'{asked}'. Write --positions 0:32 for the first 32."
+        )
+    return positions
+
+
+def _print_positions(datamodule: "TellDataModule", positions: range, form: str) -> None:
+    """Print what stands at each position, one line each and nothing else."""
+    sources = datamodule.plan.sources
+    widths = {
+        "position": max(len("position"), len(str(positions[-1]))),
+        "cycle": max(len("cycle"), len(str(positions[-1] // datamodule.plan.cycle))),
+        "source": max(len("source"), *(len(source.name) for source in sources)),
+        "row": max(len("row"), *(len(str(source.rows - 1)) for source in sources)),
+    }
+    line = (
+        "{position:>%(position)d}  {cycle:>%(cycle)d}  {source:<%(source)d}  {row:>%(row)d}  {id}"
+    )
+    line %= widths
+    try:
+        if form == "table":
+            print(line.format(**{name: name for name in (*widths, "id")}))
+        for slot in _slots(datamodule, positions):
+            print(json.dumps(slot, ensure_ascii=False) if form == "jsonl" else line.format(**slot))
+        sys.stdout.flush()
+    except BrokenPipeError:  # a reader such as `head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _slots(datamodule: "TellDataModule", positions: range) -> Iterator[dict[str, Any]]:
+    """Look positions up, block by block."""
+    plan = datamodule.plan
+    ids = [rows.select_columns(["id"]) for rows in datamodule.rows]
+    for start in range(0, len(positions), BLOCK):
+        found = plan.at(positions[start : start + BLOCK])
+        names = np.empty(len(found.positions), dtype=object)
+        for index in np.unique(found.sources).tolist():
+            chosen = found.sources == index
+            names[chosen] = ids[index][found.rows[chosen].tolist()]["id"]
+        for (position, source, row), name in zip(found, names, strict=True):
+            yield {
+                "position": position,
+                "source": plan.sources[source].name,
+                "row": row,
+                "cycle": position // plan.cycle,
+                "id": name,
+            }
 
 
 def _show(datamodule: "TellDataModule", count: int) -> None:

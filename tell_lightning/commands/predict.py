@@ -99,7 +99,7 @@ def _request(options: argparse.Namespace) -> Request:
     adapter = Path(options.adapter) if options.adapter else None
     if options.run:
         folder = existing_folder(options.run)
-        files = [str(folder.config), *files]
+        files = [str(folder.latest_config), *files]
         adapter = folder.adapter
     config = check([part for file in files for part in ("-c", file)])
     anchors = read_anchor_file(adapter) if adapter else None

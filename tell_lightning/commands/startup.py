@@ -8,7 +8,6 @@ from tell_lightning.commands.check import ConfigError
 
 ADVERTS = (
     "litlogger",
-    "litmodels",
     "GPU available",
     "TPU available",
     "val_check_interval=1",
@@ -55,7 +54,7 @@ def quieten() -> None:
         ".*is_gradient_checkpointing.*",  # transformers 5 of PEFT 0.21
         ".*does not have many workers.*",  # reading rows from memory needs none
         ".*sync_dist=True.*",  # what we log is equal on all ranks already
-        ".*ended before the epoch ended.*",  # the data module keeps the position
+        ".*need to be provided.*EarlyStopping.*",  # patience: null on resume
         ".*Checkpoint directory .* exists and is not empty.*",  # so it is on resume
     ):
         warnings.filterwarnings("ignore", message=message)

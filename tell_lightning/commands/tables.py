@@ -64,14 +64,16 @@ def print_scores(metrics: Mapping[str, Any]) -> None:
         print(line)
 
 
-def print_next(folder: Path, task: str) -> None:
+def print_next(folder: Path, task: str | None) -> None:
     """Print the run's folder and a command to go on with.
 
     Args:
         folder: The run's folder, with its adapter.
-        task: Whose anchor the command puts on.
+        task: Whose anchor the command puts on; None where the run knows no task.
     """
     print(f"Run: {folder}, with run.json and adapter/")
+    if task is None:
+        return
     print("Next, answers to the lines that you type:")
     print(f"  python -m tell_lightning predict --run {folder} --task {task} --input -")
 
@@ -100,6 +102,7 @@ def _notes(tasks: Mapping[str, Any]) -> Iterator[str]:
         (FORMS[name][0], text)
         for scores in tasks.values()
         for name, text in scores["signatures"].items()
+        if name in FORMS
     }
     yield from (f"{name}: {text}" for name, text in sorted(signatures))
 

@@ -32,3 +32,14 @@ def test_colours_on_a_terminal(
     assert "\x1b[36mThis text is in Velsk" in shown or "\x1b[36mRole and goal" in shown
     assert "\x1b[1;32m" in shown
     assert "⟦" not in shown
+
+
+@pytest.mark.parametrize("count", ["-1", "three", "10000000000", "²"])
+def test_no_number_of_examples_is_refused(count: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["plan", "--show", count])
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err == (
+        f"error: --show: must be a number of examples of at most 9 digits, got '{count}'. "
+        "Write --show 3.\n"
+    )

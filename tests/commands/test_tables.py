@@ -125,3 +125,8 @@ def test_end_names_cost_folder_and_next_command(capsys):
         "Next, answers to the lines that you type:",
         "  python -m tell_lightning predict --run runs/20260102-030405 --task translate --input -",
     ]
+
+
+def test_run_without_a_task_has_no_next_command(capsys):
+    print_next(Path("runs/x"), None)
+    assert capsys.readouterr().out == "Run: runs/x, with run.json and adapter/\n"

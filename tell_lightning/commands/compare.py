@@ -1,0 +1,204 @@
+"""`compare`: is the difference between two predictions files more than chance?
+
+    compare A.jsonl B.jsonl [--kind translation|judge|text] [--format table|jsonl]
+
+Both files hold answers to the same rows, as `fit`, `test` and `predict` write them. They are scored
+as the run says in whose folder they lie, or by --kind: a judge's labels are then no and yes, under
+"hallucination". The interval is that of the paired bootstrap, the p-value that of approximate
+randomisation, both over rows. About seven seconds for 1,000 lines; no torch.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import get_args
+
+from tell_lightning.callbacks.folder import RunFolder
+from tell_lightning.commands.check import ConfigError, check
+from tell_lightning.commands.startup import take_option
+from tell_lightning.commands.tables import print_rows
+from tell_lightning.data.formats import Meter, RawRow, cut, read_file
+from tell_lightning.data.settings import Task
+from tell_lightning.errors import TellError
+from tell_lightning.metrics.comparison import TRIALS, Comparison
+from tell_lightning.metrics.comparison import compare as compare_predictions
+from tell_lightning.metrics.intervals import RESAMPLES
+from tell_lightning.metrics.predictions import Prediction
+from tell_lightning.metrics.settings import Kind, Scoring
+from tell_lightning.metrics.translation import LOWER_IS_BETTER
+
+
+class CompareError(TellError):
+    """Files that cannot be compared."""
+
+
+def compare(arguments: list[str]) -> None:
+    """Run the verb.
+
+    Args:
+        arguments: What follows the verb on the command line.
+    """
+    assert __doc__ is not None
+    if {"-h", "--help"} & set(arguments):
+        print(f"usage: python -m tell_lightning {__doc__.split('    ', 1)[1].strip()}")
+        return
+    kind, rest = take_option(arguments, "--kind")
+    form, rest = take_option(rest, "--format")
+    if form not in {None, "table", "jsonl"}:
+        raise ConfigError(f"--format: must be table or jsonl, got '{form}'. Choose one of them.")
+    if len(rest) != 2 or any(argument.startswith("-") for argument in rest):
+        raise ConfigError(
+            f"compare: needs two predictions files, got '{' '.join(rest)}'. "
+            "Write `compare A.jsonl B.jsonl`; see `compare --help`."
+        )
+    first, second = map(Path, rest)
+    ours, theirs = read_predictions(first), read_predictions(second)
+    scoring = _scoring(kind, first, second)
+    if not all(scoring.words_field in p.row for p in (*ours, *theirs)):
+        scoring = replace(scoring, words_field=None)  # files of `predict` hold no rows
+    found = compare_predictions(scoring, ours, theirs)
+    if form == "jsonl":
+        for line in _lines(found, len(ours)):
+            print(json.dumps(line))
+    else:
+        _print_table(found, first, second, len(ours))
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """Read a file of predictions with references.
+
+    Raises:
+        TellError: It cannot be read, or a row lacks an id, an answer or a reference, or has an id
+            that another one has.
+    """
+    predictions: dict[str, Prediction] = {}
+    for raw in read_file(path).read(Meter()):
+        prediction = _prediction(raw)
+        if prediction.id in predictions:
+            raise CompareError(
+                f"{raw.where}: an id must come once, got {cut(prediction.id)} again. "
+                "Compare files of one evaluation set."
+            )
+        predictions[prediction.id] = prediction
+    tasks = {str(p.row["task"]) for p in predictions.values() if "task" in p.row}
+    if len(tasks) > 1:
+        raise CompareError(
+            f"{path}: the rows must be of one task, got {', '.join(sorted(tasks))}. "
+            "Write them with `predict --task NAME`."
+        )
+    return list(predictions.values())
+
+
+def _prediction(raw: RawRow) -> Prediction:
+    row = raw.row
+    if raw.fault:
+        raise CompareError(f"{raw.where}: {raw.fault}")
+    if not isinstance(row, dict):
+        raise CompareError(f"{raw.where}: a row must be a JSON object, got {cut(row)}. Mend it.")
+    for name in ("id", "prediction", "reference"):
+        if not isinstance(row.get(name), str):
+            raise CompareError(
+                f"{raw.where}: field '{name}' must be a string, got {cut(row.get(name))}. "
+                "Give a file that `fit`, `test` or `predict` wrote for rows with responses."
+            )
+    return Prediction(
+        id=row["id"],
+        prediction=row["prediction"],
+        reference=row["reference"],
+        row=row,
+        stopped=True,
+        prefix_found=None,
+        new_tokens=0,
+    )
+
+
+def _scoring(kind: str | None, first: Path, second: Path) -> Scoring:
+    """Take the scoring of the kind that was typed, or else of the runs."""
+    if kind is not None:
+        for known in get_args(Kind):
+            if kind == known:
+                return Scoring(kind=known)
+        raise ConfigError(
+            f"--kind: must be one of {', '.join(get_args(Kind))}, got '{kind}'. Choose one of them."
+        )
+    ours, theirs = _run_scoring(first), _run_scoring(second)
+    if ours != theirs:
+        raise CompareError(
+            f"compare: both runs must score alike, got {cut(ours)} of {first} and {cut(theirs)} of "
+            f"{second}. Say how by --kind."
+        )
+    return ours
+
+
+def _run_scoring(path: Path) -> Scoring:
+    """Take the scoring from the run in whose folder a predictions file lies.
+
+    Raises:
+        CompareError: It lies in none, or is of no task of the run.
+    """
+    folder = RunFolder(path.resolve().parent.parent)
+    if path.resolve().parent != folder.predictions or not folder.config.is_file():
+        raise CompareError(
+            f"--kind: must say how {path} is scored, which lies in no run's predictions/, got "
+            f"none. Write --kind {', --kind '.join(get_args(Kind))}."
+        )
+    tasks = _run_tasks(folder.config)
+    names = [
+        name
+        for name in tasks
+        if path.name.startswith((f"dev-{name}-step-", f"test-{name}-step-"))
+        or path.name in {f"dev-{name}-base.jsonl", f"test-{name}-base.jsonl"}
+    ]
+    if not names:
+        raise CompareError(
+            f"{path}: must be named as a run names its predictions, SPLIT-TASK-MOMENT.jsonl with "
+            f"one of the tasks {', '.join(tasks)}, got '{path.name}'. Say how it is scored by "
+            "--kind."
+        )
+    scoring = tasks[max(names, key=len)].scoring
+    return replace(scoring, floors={}, function=None)
+
+
+@cache
+def _run_tasks(config: Path) -> Mapping[str, Task]:
+    """Read the tasks of a run, once where both files are of it."""
+    return check(["-c", str(config)]).data.tasks
+
+
+def _lines(found: Mapping[str, Comparison], rows: int) -> Iterator[dict[str, object]]:
+    for name, one in found.items():
+        low, high = one.interval
+        yield {
+            "score": name,
+            "rows": rows,
+            "a": one.first,
+            "b": one.second,
+            "difference": one.difference,
+            "low": low,
+            "high": high,
+            "p_value": one.p_value,
+            **({"signature": one.signature} if one.signature else {}),
+        }
+
+
+def _print_table(found: Mapping[str, Comparison], first: Path, second: Path, rows: int) -> None:
+    print(f"A: {first}\nB: {second}\n{rows} rows\n")
+    heading = ("", "A", "B", "B - A", "[low, high]", "p")
+    print_rows([heading, *(_cells(name, one) for name, one in found.items())])
+    times = f"{TRIALS:,} trials" if 2**rows > TRIALS else f"all {2**rows:,} exchanges"
+    print(f"\n[low, high]: 95% interval of B - A, from {RESAMPLES:,} draws of the rows.")
+    print(f"p: approximate randomisation, two-sided, {times}; of each score by itself.")
+    for signature in dict.fromkeys(one.signature for one in found.values() if one.signature):
+        names = [name for name, one in found.items() if one.signature == signature]
+        print(f"{', '.join(names)}: {signature}")
+    for name in sorted(LOWER_IS_BETTER & found.keys()):
+        print(f"{name}: lower is better.")
+
+
+def _cells(name: str, one: Comparison) -> Sequence[str]:
+    form = "{:.2f}" if one.signature else "{:.3f}"
+    values = (one.first, one.second, one.difference, *one.interval)
+    first, second, difference, low, high = (form.format(value) for value in values)
+    return name, first, second, difference, f"[{low}, {high}]", f"{one.p_value:.4f}"

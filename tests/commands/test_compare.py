@@ -1,0 +1,211 @@
+"""`compare`: two predictions files in, one line a score out; files of other rows are refused."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tell_lightning.callbacks.evaluation import prediction_row
+from tell_lightning.cli import main
+from tell_lightning.commands.compare import read_predictions
+from tell_lightning.metrics.predictions import Prediction
+
+REFERENCES = [f"The cat number {n} sleeps on the mat.\nIt dreams of milk." for n in range(6)]
+GOOD = [text.replace("milk", "fish") for text in REFERENCES]
+BAD = [text.replace("\n", " ").replace("cat", "dog").replace("mat", "rug") for text in REFERENCES]
+
+
+def write(path: Path, answers: list[str], references: list[str], **more: object) -> str:
+    """Write predictions as an evaluation does."""
+    pairs = zip(answers, references, strict=True)
+    rows = [
+        {"id": f"r{n}", "prediction": answer, "reference": reference, "stopped": True, **more}
+        for n, (answer, reference) in enumerate(pairs)
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def verdicts(*labels: str) -> list[str]:
+    return [json.dumps({"thought": "It fits.", "verdict": label}) for label in labels]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    """A bad and a good translation of the same rows."""
+    return [
+        write(tmp_path / "bad.jsonl", BAD, REFERENCES),
+        write(tmp_path / "good.jsonl", GOOD, REFERENCES),
+    ]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """The folder of a run with two tasks, of which one name begins with the other."""
+    scoring = {"kind": "judge", "label_key": "verdict", "labels": ["a", "b"], "positive": "b"}
+    floors = {"always_a": {"text": "a"}}
+    tasks = {
+        "judge": {"train": "x.jsonl", "scoring": scoring | {"floors": floors}},
+        "judge-step-1": {"train": "y.jsonl", "scoring": {"kind": "translation"}},
+    }
+    folder = tmp_path / "runs" / "one"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump({"data": {"tasks": tasks}}))
+    return folder
+
+
+def jsonl(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, dict[str, object]]:
+    main(["compare", *arguments, "--format=jsonl"])
+    lines = map(json.loads, capsys.readouterr().out.splitlines())
+    return {line.pop("score"): line for line in lines}
+
+
+def error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        main(["compare", *arguments])
+    assert stopped.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert len(said.err.splitlines()) == 1
+    return said.err.removeprefix("error: ")
+
+
+def test_lines_hold_values_difference_interval_and_p_value(files, capsys):
+    found = jsonl(capsys, *files, "--kind", "translation")
+    names = {"bleu", "chrf", "chrf_pp"}
+    assert found.keys() == names | {f"{n}_lines" for n in names} | {"ter_lines", "exact_match"}
+    bleu = found["bleu"]
+    assert list(bleu) == ["rows", "a", "b", "difference", "low", "high", "p_value", "signature"]
+    assert bleu["difference"] == bleu["b"] - bleu["a"] > 0
+    assert bleu["low"] <= bleu["difference"] <= bleu["high"]
+    assert bleu["p_value"] == 2 / 2**6  # all exchanges of six rows; two are as far apart
+    assert found["bleu_lines"]["a"] == 0
+    assert found["exact_match"] == {
+        **{"rows": 6, "a": 0, "b": 0, "difference": 0, "low": 0, "high": 0, "p_value": 1},
+    }
+
+
+def test_table_says_the_same_with_signatures(files, capsys):
+    found = jsonl(capsys, *files, "--kind=translation")
+    main(["compare", *files, "--kind=translation"])
+    screen = capsys.readouterr().out
+    assert f"A: {files[0]}\nB: {files[1]}\n6 rows\n" in screen
+    one = found["chrf"]
+    values = [f"{one[key]:.2f}" for key in ("a", "b", "difference")]
+    (line,) = re.findall(r"^chrf .*$", screen, re.M)
+    assert line.split()[1:4] == values
+    assert line.split()[-1] == "0.0312"
+    assert "two-sided, all 64 exchanges" in screen
+    assert "95% interval of B - A, from 1,000 draws" in screen
+    assert screen.count("bleu, bleu_lines: nrefs:1|") == 1
+    assert "ter_lines: lower is better." in screen
+
+
+def test_a_run_s_files_are_scored_as_the_run_says(run, capsys):
+    gold = ["a", "b", "a", "b"]
+    first = write(run / "predictions/test-judge-base.jsonl", verdicts(*"aabb"), gold)
+    second = write(run / "predictions/test-judge-step-000250.jsonl", verdicts(*"abab"), gold)
+    found = jsonl(capsys, first, second)
+    assert (found["accuracy"]["a"], found["accuracy"]["b"]) == (0.5, 1)
+    other = write(run / "predictions/dev-judge-step-1-step-000250.jsonl", GOOD, REFERENCES)
+    assert "bleu" in jsonl(capsys, other, other)
+    assert error(capsys, first, other).startswith("compare: both runs must score alike, got Scor")
+    wrong = write(run / "predictions/test-turn-base.jsonl", ["a"], ["a"])
+    assert error(capsys, wrong, wrong).startswith(
+        f"{wrong}: must be named as a run names its predictions, SPLIT-TASK-MOMENT.jsonl with one "
+        "of the tasks judge, judge-step-1, got 'test-turn-base.jsonl'. Say"
+    )
+
+
+def test_what_an_evaluation_writes_is_read_back_with_its_listed_words_and_thought(tmp_path):
+    answer = json.dumps({"thought": "It fits.", "hallucination": "no"})
+    prediction = Prediction(
+        id="r0",
+        prediction=answer,
+        reference="no",
+        row={"rare": ["fits"], "source": "long"},
+        stopped=False,
+        prefix_found=True,
+        new_tokens=7,
+    )
+    path = tmp_path / "one.jsonl"
+    path.write_text(json.dumps(prediction_row(prediction, "rare")))
+    (again,) = read_predictions(path)
+    assert (again.id, again.prediction, again.reference) == ("r0", answer, "no")
+    assert json.loads(again.prediction)["thought"] == "It fits."
+    assert again.row["rare"] == ["fits"]
+    assert "source" not in again.row
+    assert prediction_row(prediction, None).keys() == vars(prediction).keys() - {"row"}
+
+
+def test_other_rows_and_references_are_refused(files, tmp_path, capsys):
+    fewer = write(tmp_path / "fewer.jsonl", GOOD[:4], REFERENCES[:4])
+    assert error(capsys, files[0], fewer, "--kind=text") == (
+        "compare: both files must hold the same rows, got no 'r4' in the second (2 of 6 rows). "
+        "Score both on the same rows.\n"
+    )
+    other = write(tmp_path / "other.jsonl", GOOD, [*REFERENCES[:5], "x"])
+    assert "the same references, got " in error(capsys, files[0], other, "--kind=text")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"id": "r0", "prediction": "x", "reference": "y"}\n' * 2, "2: an id must come once, got"),
+        (
+            '{"id": "r0", "prediction": "x"}',
+            "1: field 'reference' must be a string, got None. Give",
+        ),
+        ('{"id": 1, "prediction": "x", "reference": "y"}', "1: field 'id' must be a string, got 1"),
+        ("[1]", "1: a row must be a JSON object, got [1]. Mend it."),
+        ('{"id"', "1: a line must be valid JSON, got"),
+    ],
+)
+def test_a_file_of_something_else_is_refused_by_line(text, message, files, tmp_path, capsys):
+    path = tmp_path / "wrong.jsonl"
+    path.write_text(text)
+    assert error(capsys, files[0], str(path), "--kind=text").startswith(f"{path}:{message}")
+
+
+def test_answers_to_several_tasks_are_refused(files, tmp_path, capsys):
+    path = Path(write(tmp_path / "a.jsonl", GOOD[:1], REFERENCES[:1], task="halu"))
+    path.write_text(path.read_text() + path.read_text().replace("r0", "r1").replace("halu", "mt"))
+    message = f"{path}: the rows must be of one task, got halu, mt. Write them with `predict --task"
+    assert error(capsys, files[0], str(path), "--kind=text").startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--kind: must say how {0} is scored, which lies in no run's predictions/, got none."),
+        (["--kind=bleu"], "--kind: must be one of translation, judge, text, got 'bleu'. Choose"),
+        (["--kind"], "--kind: needs a value, got none."),
+        (["--format=csv"], "--format: must be table or jsonl, got 'csv'. Choose one of them."),
+        (["--frob"], "compare: needs two predictions files, got '{0} {1} --frob'. Write `compare"),
+        (["more.jsonl"], "compare: needs two predictions files, got '{0} {1} more.jsonl'."),
+    ],
+)
+def test_a_wrong_command_line_is_named(arguments, message, files, capsys):
+    assert error(capsys, *files, *arguments).startswith(message.format(*files))
+
+
+def test_a_missing_file_is_named(files, capsys):
+    assert "none.jsonl: the file must be readable, got No such file" in error(
+        capsys, files[0], "none.jsonl", "--kind=text"
+    )
+
+
+def test_help_and_a_comparison_need_no_torch(files):
+    code = (
+        "import sys\nfrom tell_lightning.cli import main\nmain(['compare', '--help'])\n"
+        f"main(['compare', *{files!r}, '--kind=translation'])\n"
+        "print({'torch', 'lightning', 'transformers'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert done.stdout.startswith("usage: python -m tell_lightning compare A.jsonl B.jsonl [--kind")
+    assert done.stdout.endswith("set()\n")
