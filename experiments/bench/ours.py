@@ -1,0 +1,69 @@
+"""`tell_lightning`: the plan, mixed and cut into batches; the state is one integer.
+
+One cycle is one pass over the general rows and the wanted passes over the task rows, exactly.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+from rows import BATCH, SOURCES, Job, read_rows
+
+from tell_lightning.data.permutation import derive_key
+from tell_lightning.data.plan import resolve_plan
+from tell_lightning.data.settings import Mixture
+from tell_lightning.data.store import Draft, load, prepare, record_batch
+from tell_lightning.data.stream import Examples, Order, Place, RowStore, Stream, Workers
+
+DISTRIBUTION = "tell_lightning"
+
+
+def write(folder: Path) -> None:
+    """Prepare both sources as the package does, and for the other readers of Arrow as they do."""
+    for source in SOURCES:
+        rows = list(read_rows(folder, source))
+        columns = {key: [row[key] for row in rows] for key in rows[0]}
+
+        def build(draft: Draft, columns: dict[str, Any] = columns) -> dict[str, Any]:
+            draft.add([record_batch(columns)], {})
+            return {}
+
+        prepare(folder / "arrow" / source, build)
+        datasets.Dataset.from_dict(columns).save_to_disk(folder / "hf" / source)
+
+
+class Feed:
+    """Batches of an epoch, from the row consumed last."""
+
+    def __init__(self, job: Job) -> None:
+        """Open the rows and resolve the plan."""
+        self.job = job
+        mixture = Mixture(task_share=None, task_passes=job.passes)
+        self.plan = resolve_plan(
+            mixture,
+            {"task": job.task},
+            {"general": (job.general, None)},
+            seed=derive_key(job.seed, "order"),
+        )
+        folders = {name: job.folder / "arrow" / name for name in SOURCES}
+        self.rows = RowStore([load(folders[source.name]).rows for source in self.plan.sources])
+        self.consumed = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        """Deliver whole batches to the end of the cycle."""
+        stop = self.plan.cycle // BATCH * BATCH
+        order = Order(Examples(self.plan), Place(0, 1, BATCH), self.consumed, stop)
+        workers = Workers(self.job.workers)
+        stream = Stream(order, self.rows, total=stop // BATCH, workers=workers)
+        for batch in stream:
+            self.consumed += len(batch.input_ids)
+            yield batch
+
+    def state(self) -> Any:
+        """Return the rows consumed, all that a checkpoint of ours holds of the stream."""
+        return {"consumed": self.consumed}
+
+    def load(self, state: Any) -> None:
+        """Stand where the state says."""
+        self.consumed = state["consumed"]
