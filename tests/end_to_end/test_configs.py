@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -105,15 +106,24 @@ def test_files_of_the_paper_carry_the_anchor_and_do_not_leak(
 
 @needs_data
 @pytest.mark.long
+@pytest.mark.parametrize(("name", "tokens"), [("en_is", 4096), ("is_en", 4096), ("halu", 2048)])
 def test_plan_of_a_7b_chat_model_is_resolved_with_a_small_tokenizer(
-    base: Path, cache: str, capsys: pytest.CaptureFixture[str]
+    name: str,
+    tokens: int,
+    base: Path,
+    cache: str,
+    halu_rows: list[str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """The general rows suffice, too: `plan` refuses what `fit` would."""
     chat = ["-c", str(ROOT / "configs/chat_7b.yaml"), f"--model.base={base}"]
-    main(["plan", *options("en_is", []), *chat, cache, "--show", "1"])
+    main(["plan", *options(name, halu_rows), *chat, cache, "--show", "1"])
     shown = capsys.readouterr().out
-    assert "9,600 examples in batches of 32" in shown
-    assert "en_is: 12 set apart" in shown
-    for source in ("en_is", *GENERAL):
+    found = re.search(rf"bins of {tokens:,} tokens, (\d+)% full, 8 a batch", shown)
+    assert found is not None
+    assert int(found[1]) > 95
+    assert name == "halu" or f"{name}: 12 set apart" in shown
+    for source in (name, *GENERAL):
         assert source in shown
 
 

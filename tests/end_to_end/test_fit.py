@@ -204,3 +204,10 @@ def test_second_fit_makes_a_second_folder_and_disabled_wandb_writes_none(fit: Fi
         (r.folder / "adapter/adapter_model.safetensors").read_bytes() for r in (first, second)
     ]
     assert weights[0] == weights[1]
+
+
+def test_general_rows_alone_need_no_task(fit: Fits) -> None:
+    options = ["--data.tasks={}", "--data.mixture.arm=general_only", "--trainer.max_steps=2"]
+    run = fit(*options)
+    assert run.record["status"] == "completed"
+    assert "error" not in run.record

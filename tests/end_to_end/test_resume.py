@@ -2,12 +2,13 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from tiny_runs import Fits, Run
+from tiny_runs import Fits, Run, consumed
 from tiny_world import Raise, World
 
 from tell_lightning.cli import main
@@ -47,6 +48,9 @@ def test_resumed_run_is_the_uninterrupted_one_to_the_byte(fit: Fits) -> None:
     assert record["status"] == "completed"
     assert record["steps"] == 6
     assert record["metrics"]["dev"]["before"]["step"] == 0
+    (earlier,) = record["earlier_sessions"]
+    assert set(earlier) == {"command", "started", "versions", "git", "machine"}
+    assert record["started"] >= earlier["started"]
     (saved,) = halved.folder.glob("config.resume-*.yaml")
     assert yaml.safe_load(saved.read_text())["trainer"]["max_steps"] == 6
     assert yaml.safe_load((halved.folder / "config.yaml").read_text())["trainer"]["max_steps"] == 3
@@ -64,10 +68,15 @@ def halved(tmp_path_factory: pytest.TempPathFactory, world: World) -> Run:
 @pytest.mark.parametrize(
     ("options", "field"),
     [
-        (["--seed_everything=7"], "drawn, order_seed"),
-        (["--data.mixture.task_share=0.5"], "cycle, sources, task_share"),
-        (["--data.optimizer_batch=8"], "optimizer_batch"),
-        (["--data.max_tokens=300"], "general.writing, tasks.turn, tasks.verdict"),
+        (
+            ["--seed_everything=7"],
+            "the seed (seed_everything or data.mixture.order_seed), the task examples drawn "
+            "(data.mixture.task_examples or draw_seed)",
+        ),
+        (["--data.mixture.task_share=0.5"], "data.mixture"),
+        (["--data.optimizer_batch=8"], "data.optimizer_batch"),
+        (["--data.max_tokens=300"], "data.max_tokens"),
+        (["--data.packing=true"], "data.packing"),
     ],
 )
 def test_changed_order_is_refused_on_resume_and_the_record_stays(
@@ -76,11 +85,58 @@ def test_changed_order_is_refused_on_resume_and_the_record_stays(
     before = (halved.folder / "run.json").read_bytes(), (halved.folder / "plan.json").read_bytes()
     resume = ["fit", "--resume", str(halved.folder), "--trainer.max_steps=3"]
     assert error_of(capsys, *resume, *options) == (
-        "resume: the data order must be the one that the run began with, got a change in "
+        "resume: the data order must be the one that the run began with, got a change of "
         f"{field}. Undo the change, or start a new run."
     )
     after = (halved.folder / "run.json").read_bytes(), (halved.folder / "plan.json").read_bytes()
     assert after == before
+
+
+def test_file_edited_in_place_is_refused_on_resume(
+    halved: Run, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = world.folder / "data/general.jsonl"
+    before = path.read_bytes()
+    path.write_bytes(before.replace(b"It is 7.", b"It is 8."))
+    try:
+        error = error_of(capsys, "fit", "--resume", str(halved.folder), "--trainer.max_steps=3")
+    finally:
+        path.write_bytes(before)
+    assert "got a change of the file of data.general.writing." in error
+
+
+def test_damaged_checkpoint_is_refused(
+    halved: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(halved.folder, copy)
+    last = copy / "checkpoints/last.ckpt"
+    whole = last.read_bytes()
+    resume = ["fit", "--resume", str(copy), "--trainer.max_steps=3"]
+    last.write_bytes(whole[: len(whole) // 2])
+    assert error_of(capsys, *resume).startswith("--resume: the checkpoint must be whole, got ")
+    torch.save({"state_dict": {}}, last)
+    assert error_of(capsys, *resume) == (
+        f"--resume: the checkpoint must be one that `fit` wrote, got {last} without "
+        "TellDataModule, global_step, loops, window_sums. Name the folder of a run."
+    )
+
+
+def test_layout_may_change_on_resume(fit: Fits, capsys: pytest.CaptureFixture[str]) -> None:
+    """With another micro-batch each step has the same examples and, but for rounding, numbers."""
+    options = [*SHORT, "--data.audit=true", "--model.lora.dropout=0.0", "--trainer.max_steps=6"]
+    whole = fit(*options)
+    run = fit(*options[:-1], "--trainer.max_steps=3")
+    for step, micro in ((4, 1), (6, 4)):
+        more = [f"--trainer.max_steps={step}", f"--data.micro_batch={micro}"]
+        main(["fit", "--resume", str(run.folder), *more])
+    assert consumed(run.folder) == consumed(whole.folder)
+    assert len(consumed(whole.folder)) == 6
+    one, other = losses(run), losses(whole)
+    assert list(one) == list(other)
+    assert [float(v) for v in one.values()] == pytest.approx([float(v) for v in other.values()])
+    steps = [entry["step"] for entry in whole.record["metrics"]["dev_history"]]
+    assert [entry["step"] for entry in run.record["metrics"]["dev_history"]] == steps == [0, 3, 6]
 
 
 def test_nothing_left_to_do_is_refused_on_resume(
@@ -165,3 +221,81 @@ def test_checkpoints_hold_adapters_and_position_alone(halved: Run) -> None:
     assert saved["TellDataModule"]["unit"] == "examples"
     assert saved["TellDataModule"]["consumed"] == saved["global_step"] * 4
     assert Path(halved.folder / "checkpoints/last.ckpt").stat().st_size < 1_000_000
+
+
+def test_what_was_typed_on_a_resume_stays_in_force_on_the_next(fit: Fits) -> None:
+    run = fit(*SHORT, "--trainer.max_steps=2")
+    resume = ["fit", "--resume", str(run.folder)]
+    main([*resume, "--trainer.max_steps=3", "--model.optimizer.lr=0.001"])
+    main([*resume, "--trainer.max_steps=4"])
+    with (run.folder / "metrics.csv").open(newline="") as file:
+        rates = [float(r["train/lr"]) for r in csv.DictReader(file) if r["train/lr"]]
+    assert rates == pytest.approx([0.05, 0.05, 0.001, 0.001])
+
+
+def test_best_adapter_of_a_run_that_was_moved_is_still_known(fit: Fits, tmp_path: Path) -> None:
+    options = ["--eval.every_steps=1", "--eval.test=false", "--eval.patience=null"]
+    # Nothing is learned, so that the first score stays the best.
+    run = fit(*options, "--trainer.max_steps=2", "--model.optimizer.lr=0.0")
+    selected = run.record["selected"]
+    assert selected["step"] == 1
+    moved = Run(tmp_path / "moved")
+    shutil.copytree(run.folder, moved.folder)
+    shutil.rmtree(run.folder)
+    main(["fit", "--resume", str(moved.folder), "--trainer.max_steps=3"])
+    assert moved.record["selected"] == selected
+    assert not run.folder.exists()
+
+
+def test_another_place_is_refused_on_resume(
+    halved: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resume = ["fit", "--resume", str(halved.folder), "--trainer.max_steps=9"]
+    assert error_of(capsys, *resume, "--run.name=other") == (
+        "run.name: must stay 'tiny' on resume, for the run goes on in its folder, got 'other'. "
+        "Leave it out, or start a new run."
+    )
+    assert error_of(capsys, *resume, "--run.dir=other").startswith("run.dir: must stay '")
+
+
+def test_command_that_is_refused_leaves_no_folder(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [*world.overlay, f"--run.dir={tmp_path}", "--data.micro_batch=3"]
+    assert error_of(capsys, "fit", *options).startswith("data.optimizer_batch: ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_was_typed_on_a_resume_that_failed_is_forgotten(
+    fit: Fits, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = fit(*SHORT, "--trainer.max_steps=2")
+    resume = ["fit", "--resume", str(run.folder), "--trainer.max_steps=3"]
+    assert error_of(capsys, *resume, "--model.lora.rank=8").startswith("checkpoint: must hold the ")
+    main(resume)
+    assert run.record["status"] == "completed"
+    (saved,) = run.folder.glob("config.resume-*.yaml")
+    assert yaml.safe_load(saved.read_text())["model"]["lora"]["rank"] == 4
+
+
+def test_nothing_is_left_to_do_after_the_cycles(
+    fit: Fits, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = fit(*SHORT, "--trainer.max_steps=null", "--data.mixture.cycles=0.2")
+    assert error_of(capsys, "fit", "--resume", str(run.folder)) == (
+        "--resume: the run must not have ended, got all 3 steps of its data.mixture.cycles: 0.2. "
+        "Start a new run for more."
+    )
+
+
+def test_run_that_was_killed_after_its_last_step_ends_with_its_scores(fit: Fits) -> None:
+    run = fit(*SHORT, "--trainer.max_steps=3")
+    whole = run.record
+    path = run.folder / "run.json"
+    path.write_text(json.dumps(whole | {"status": "running", "metrics": {}}))
+    shutil.rmtree(run.folder / "adapter")
+    main(["fit", "--resume", str(run.folder)])
+    assert run.record["status"] == "completed"
+    assert run.record["metrics"] == whole["metrics"]
+    assert run.record["metrics"]["dev"]["floors"]["turn"]
+    assert adapter(run)

@@ -4,8 +4,10 @@
 trained on the text of the given files.
 """
 
+import io
 import json
 import sys
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,6 +162,36 @@ class Raise(pl.Callback):
         """Raise."""
         if trainer.global_step == 3:
             raise self.error("on purpose")
+
+
+class Slow(pl.Callback):
+    """Leaves time to kill a run between two steps, as a model of a useful size does."""
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Wait."""
+        time.sleep(0.05)
+
+
+class SlowWrite(Slow):
+    """Stops in the midst of writing `last.ckpt` at its second time, until it is killed."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look into the writing."""
+        written, save = 0, torch.save
+
+        def half(value: Any, file: Any) -> None:
+            nonlocal written
+            written += Path(file.name).name == ".last.ckpt.draft"
+            if written < 2:
+                save(value, file)
+                return
+            whole = io.BytesIO()
+            save(value, whole)
+            file.write(whole.getvalue()[: whole.tell() // 2])
+            file.flush()
+            time.sleep(100)
+
+        torch.save = half
 
 
 if __name__ == "__main__":

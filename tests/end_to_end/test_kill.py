@@ -1,0 +1,161 @@
+"""Runs that are killed at any moment and go on are the run that never stopped, bit for bit."""
+
+import random
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_runs import Fits, Run, Watched, command, consumed
+from tiny_world import World
+
+from tell_lightning.cli import main
+
+STEPS = 60
+EVERY = 4
+"""Optimizer steps between two checkpoints."""
+
+PACKED = ["--data.packing=true", "--data.max_tokens=128", "--data.optimizer_batch=2"]
+DDP = ["--trainer.devices=2", "--trainer.strategy=ddp", "--data.micro_batch=1"]
+
+
+@dataclass
+class Trials:
+    """One run of the real command line, killed and gone on with."""
+
+    world: World
+    home: Path
+    options: list[str]
+
+    @property
+    def runs(self) -> Path:
+        return self.home / "runs"
+
+    def start(self, callback: str = "tiny_world.Slow") -> Watched:
+        """Begin the run, or go on with it where it is begun."""
+        begun = list(self.runs.glob("*"))
+        arguments = ["--resume", str(begun[0])] if begun else [*self.world.overlay, *self.settings]
+        return Watched(["fit", *arguments, f"--trainer.callbacks={callback}"], self.home, self.runs)
+
+    @property
+    def settings(self) -> list[str]:
+        return [
+            f"--run.dir={self.runs}",
+            f"--trainer.max_steps={STEPS}",
+            f"--run.checkpoint_every_steps={EVERY}",
+            "--eval.every_steps=20",
+            "--eval.test=false",
+            "--eval.dev_rows=1",
+            "--eval.patience=null",
+            "--data.mixture.general_repeat=true",
+            "--data.audit=true",
+            *self.options,
+        ]
+
+    def checkpoint(self) -> int:
+        """Step of the last checkpoint; 0 where there is none."""
+        path = next(iter(self.runs.glob("*"))) / "checkpoints/last.ckpt"
+        return int(torch.load(path, weights_only=True)["global_step"]) if path.exists() else 0
+
+    def kill_after(self, step: int) -> int:
+        """Kill -9 once a step is trained; return the steps that were trained by then."""
+        run = self.start()
+        run.wait_for_step(step)
+        assert run.stop(signal.SIGKILL) == -signal.SIGKILL
+        return len(consumed(run.folder))
+
+    def kill_in_writing(self) -> int:
+        """Kill -9 while a checkpoint is half written."""
+        run = self.start("tiny_world.SlowWrite")
+        run.wait_for(
+            lambda: any(
+                draft.stat().st_size > 1000
+                for draft in self.runs.glob("*/checkpoints/.last.ckpt.draft")
+            ),
+            "the draft of a checkpoint",
+        )
+        assert run.stop(signal.SIGKILL) == -signal.SIGKILL
+        assert list(self.runs.glob("*/checkpoints/.last.ckpt.draft"))
+        return len(consumed(run.folder))
+
+    def finish(self) -> Run:
+        """Go on to the end."""
+        run = self.start()
+        code = run.process.wait(timeout=150)
+        assert code == 0, run.log
+        return Run(run.folder)
+
+
+def exact(killed: Run, whole: Run) -> None:
+    """Check that each position was consumed once and in order, and that the results are equal."""
+    steps = consumed(whole.folder)
+    assert list(steps) == list(range(1, STEPS + 1))
+    flat = [position for step in steps.values() for position in step]
+    assert sorted(flat) == list(range(len(flat))) or len(set(flat)) == len(flat)
+    assert consumed(killed.folder) == steps
+    name = "adapter/adapter_model.safetensors"
+    assert (killed.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+    assert killed.record["metrics"]["dev_history"] == whole.record["metrics"]["dev_history"]
+    assert losses(killed) == losses(whole)
+
+
+def losses(run: Run) -> list[str]:
+    """The rows of metrics.csv without what depends on the clock."""
+    heading, *rows = (run.folder / "metrics.csv").read_text().splitlines()
+    names = heading.split(",")
+    kept = [n for n, name in enumerate(names) if name != "train/tokens_per_second"]
+    order = sorted(kept, key=lambda n: names[n])
+    return sorted(",".join(row.split(",")[n] for n in order) for row in rows)
+
+
+def uninterrupted(world: World, home: Path, options: list[str]) -> Run:
+    trials = Trials(world, home, options)
+    done = command(["fit", *world.overlay, *trials.settings], home=home)
+    assert done.returncode == 0, done.stderr
+    (folder,) = trials.runs.iterdir()
+    return Run(folder)
+
+
+def test_run_that_is_killed_goes_on_exactly(world: World, fit: Fits, tmp_path: Path) -> None:
+    """One trial; the long test below has ten."""
+    trials = Trials(world, tmp_path, [])
+    whole = fit(*trials.settings, f"--run.dir={world.folder / 'runs'}")
+    trained = trials.kill_after(EVERY + 2)
+    assert trials.checkpoint() < trained < STEPS
+    (folder,) = trials.runs.iterdir()
+    main(["fit", "--resume", str(folder), "--trainer.callbacks=null"])
+    exact(Run(folder), whole)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("options", "kills", "writing"),
+    [
+        pytest.param([], 7, True, id="alone"),
+        pytest.param([*DDP, *PACKED], 2, False, id="ddp-packed", marks=pytest.mark.ddp),
+    ],
+)
+def test_run_that_is_killed_again_and_again_goes_on_exactly(
+    options: list[str], kills: int, writing: bool, world: World, tmp_path: Path
+) -> None:
+    """Ten trials, at random moments at least a step past a checkpoint, one while one is written."""
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    whole = uninterrupted(world, tmp_path / "whole", options)
+    trials = Trials(world, tmp_path / "killed", options)
+    draw = random.Random(5)
+    for number in range(kills):
+        before = trials.checkpoint() if number else 0
+        room = (STEPS - 2 * EVERY - before) // (kills - number)
+        moment = before + EVERY + draw.randint(1, max(1, room - EVERY))
+        moment += moment % EVERY == 0
+        trained = trials.kill_after(moment)
+        saved = trials.checkpoint()
+        assert 0 < saved < trained < STEPS
+    if writing:
+        saved = trials.checkpoint()
+        trained = trials.kill_in_writing()
+        assert saved <= trials.checkpoint() < trained < STEPS  # the one before is whole
+    exact(trials.finish(), whole)
