@@ -18,8 +18,9 @@ from tell_lightning.callbacks.folder import RunFolder, write_jsonl
 from tell_lightning.callbacks.settings import EvalSettings
 from tell_lightning.data.evaluation_rows import EvaluationRows
 from tell_lightning.generation.answer import answer_rows
-from tell_lightning.metrics.predictions import Prediction
+from tell_lightning.metrics.predictions import Prediction, saved_row
 from tell_lightning.metrics.score import Scores, floors, score
+from tell_lightning.metrics.settings import Scoring
 
 
 @dataclass
@@ -141,7 +142,7 @@ class Evaluation(pl.Callback):
                 self.floors[split][name] = floors(rows.scoring, predictions)
             values = scored.tasks[name].values
             module.log_dict({f"{stage}/{name}/{key}": float(v) for key, v in values.items()})
-            self._write(scored, name, predictions, rows.scoring.words_field)
+            self._write(scored, name, predictions, rows.scoring)
             self._log_table(trainer, f"{stage}/{name}/samples", rows, predictions)
             if split == "test" and self.adapter:
                 samples += self._samples(name, predictions)
@@ -162,11 +163,11 @@ class Evaluation(pl.Callback):
 
     @rank_zero_only
     def _write(
-        self, scored: Scored, name: str, predictions: Sequence[Prediction], words_field: str | None
+        self, scored: Scored, name: str, predictions: Sequence[Prediction], scoring: Scoring
     ) -> None:
         moment = f"step-{scored.step:06d}" if scored.adapter else "base"
         path = self.folder.predictions / f"{scored.split}-{name}-{moment}.jsonl"
-        write_jsonl(path, (prediction_row(each, words_field) for each in predictions))
+        write_jsonl(path, (saved_row(each, scoring) for each in predictions))
 
     @rank_zero_only
     def _log_table(
@@ -211,13 +212,6 @@ def one_line(text: str) -> str:
     width = shutil.get_terminal_size((100, 24)).columns
     text = text.rstrip().replace("\n", " ")
     return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def prediction_row(prediction: Prediction, words_field: str | None) -> dict[str, Any]:
-    """Return a prediction as it is saved: of the row it was made from, the listed words alone."""
-    saved = {key: value for key, value in vars(prediction).items() if key != "row"}
-    words = {} if words_field is None else {words_field: prediction.row[words_field]}
-    return words | saved
 
 
 def summary(scores: Scores) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tell_lightning.errors import TellError
+from tell_lightning.metrics import labels
+from tell_lightning.metrics.settings import Scoring
 
 
 class MetricError(TellError):
@@ -33,6 +35,41 @@ class Prediction:
     """Whether the answer began with the response prefix; None: the task has no response prefix."""
     new_tokens: int
     """Tokens generated, the stop token not counted."""
+    prompt_tokens: int = 0
+    """Tokens of the prompt, template and anchor included; 0 where nothing was generated."""
+    prompt_sha256: str = ""
+    """Digest of the prompt's token ids; empty where nothing was generated."""
+    logprob: float | None = None
+    """Log-probability of the answer in nats, the stop token included; None where unknown."""
+    near_ties: int = 0
+    """Tokens, the stop token included, whose two best logits differ by less than 1e-4: only there
+    may another batch or number of processes give another answer."""
+
+
+def saved_row(prediction: Prediction, scoring: Scoring) -> dict[str, object]:
+    """Return a prediction as predictions files hold it, one JSON object a line.
+
+    Args:
+        prediction: The answer.
+        scoring: How the task is scored: a judge's answer is saved with its label and its thought
+            as they are read, None where they cannot be, and a task with listed words with these.
+
+    Returns:
+        Plain values; of the row that the answer was made from, the listed words alone, and no
+        `reference` where there is none.
+    """
+    saved: dict[str, object] = {"id": prediction.id}
+    if scoring.words_field is not None and scoring.words_field in prediction.row:
+        saved[scoring.words_field] = prediction.row[scoring.words_field]
+    saved["prediction"] = prediction.prediction
+    if prediction.reference is not None:
+        saved["reference"] = prediction.reference
+    if scoring.kind == "judge":
+        answer = labels.read_object(prediction.prediction) or {}
+        saved["label"] = labels.read_label(prediction.prediction, scoring.label_key, scoring.labels)
+        saved["thought"] = answer.get(scoring.thought_key)
+    rest = vars(prediction).items()
+    return saved | {key: value for key, value in rest if key not in {*saved, "row", "reference"}}
 
 
 def strip_prefix(text: str, response_prefix: str | None) -> tuple[str, bool | None]:

@@ -24,6 +24,8 @@ class Scoring:
     """translation: BLEU, chrF and TER; judge: a label read from JSON; text: exact match alone."""
     label_key: str = "hallucination"
     """Key of the JSON answer that holds the label (judge)."""
+    thought_key: str = "thought"
+    """Key of the JSON answer that holds its reason, which predictions files keep apart (judge)."""
     labels: tuple[str, ...] = ("no", "yes")
     """The labels that exist (judge)."""
     positive: str = "yes"

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tell_lightning.callbacks.evaluation import prediction_row
 from tell_lightning.cli import main
 from tell_lightning.commands.compare import read_predictions
-from tell_lightning.metrics.predictions import Prediction
+from tell_lightning.metrics.predictions import Prediction, saved_row
+from tell_lightning.metrics.settings import Scoring
 
 REFERENCES = [f"The cat number {n} sleeps on the mat.\nIt dreams of milk." for n in range(6)]
 GOOD = [text.replace("milk", "fish") for text in REFERENCES]
@@ -134,13 +134,14 @@ def test_what_an_evaluation_writes_is_read_back_with_its_listed_words_and_though
         new_tokens=7,
     )
     path = tmp_path / "one.jsonl"
-    path.write_text(json.dumps(prediction_row(prediction, "rare")))
+    judge = Scoring(kind="judge", words_field="rare")
+    path.write_text(json.dumps(saved_row(prediction, judge)))
     (again,) = read_predictions(path)
     assert (again.id, again.prediction, again.reference) == ("r0", answer, "no")
-    assert json.loads(again.prediction)["thought"] == "It fits."
+    assert (again.row["label"], again.row["thought"]) == ("no", "It fits.")
     assert again.row["rare"] == ["fits"]
     assert "source" not in again.row
-    assert prediction_row(prediction, None).keys() == vars(prediction).keys() - {"row"}
+    assert saved_row(prediction, Scoring()).keys() == vars(prediction).keys() - {"row"}
 
 
 def test_other_rows_and_references_are_refused(files, tmp_path, capsys):
