@@ -28,6 +28,7 @@ class EvaluationRows:
     stop_ids: tuple[int, ...]
     max_new_tokens: int
     scoring: Scoring
+    min_new_tokens: int = 0
 
     def __len__(self) -> int:
         """Count the rows."""

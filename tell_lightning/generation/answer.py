@@ -4,13 +4,18 @@ Enters: a model and a task's rows. Leaves: one `Prediction` a row, in the order 
 same on every rank: rows are dealt out by index, gathered, and de-duplicated by index.
 """
 
+import json
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any
 
 from torch import distributed
 
 from tell_lightning.data.evaluation_rows import EvaluationRows
-from tell_lightning.generation.greedy import generate
+from tell_lightning.data.permutation import derive_key
+from tell_lightning.generation.batched import generate
+from tell_lightning.generation.decoding import Decoding
+from tell_lightning.generation.prefix import shared_prefix
 from tell_lightning.metrics.predictions import Prediction, strip_prefix
 
 
@@ -21,6 +26,8 @@ def answer_rows(
     *,
     batch_tokens: int,
     most: int | None = None,
+    temperature: float = 0.0,
+    seed: int = 0,
     rank: int = 0,
     world: int = 1,
 ) -> list[Prediction]:
@@ -32,6 +39,8 @@ def answer_rows(
         rows: A task's rows.
         batch_tokens: Tokens of a batch, padding and answers included.
         most: Answer the first rows only; None for all.
+        temperature: 0: greedy; above: tokens are drawn.
+        seed: The run's seed; the draws of a row depend on it and on the row's id alone.
         rank: This process.
         world: Processes that share the rows.
 
@@ -44,9 +53,15 @@ def answer_rows(
         model,
         tokenizer,
         [rows.prompts[index] for index in mine],
-        stop_ids=rows.stop_ids,
-        max_new_tokens=rows.max_new_tokens,
+        Decoding(
+            stop_ids=rows.stop_ids,
+            max_new_tokens=rows.max_new_tokens,
+            min_new_tokens=rows.min_new_tokens,
+            temperature=temperature,
+        ),
         batch_tokens=batch_tokens,
+        prefix=shared_prefix([rows.prompts[index] for index in chosen]),
+        seeds=[derive_key(seed, "sampling", rows.records[index].id) for index in mine],
     )
     answers: list[tuple[int, Prediction]] = []
     for index, answer in zip(mine, generated, strict=True):
@@ -60,11 +75,20 @@ def answer_rows(
             stopped=answer.stopped,
             prefix_found=found,
             new_tokens=len(answer.token_ids),
+            prompt_tokens=len(rows.prompts[index]),
+            prompt_sha256=prompt_digest(rows.prompts[index]),
+            logprob=answer.logprob,
+            near_ties=answer.near_ties,
         )
         answers.append((index, prediction))
     by_index = dict(_gather(answers, world))
     assert sorted(by_index) == list(chosen)
     return [by_index[index] for index in chosen]
+
+
+def prompt_digest(ids: Sequence[int]) -> str:
+    """Name a prompt by its token ids: the SHA-256 of their JSON list without spaces."""
+    return sha256(json.dumps(list(ids), separators=(",", ":")).encode()).hexdigest()
 
 
 def _gather(answers: list[tuple[int, Prediction]], world: int) -> Sequence[tuple[int, Prediction]]:

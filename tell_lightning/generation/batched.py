@@ -1,0 +1,272 @@
+"""Answers to many prompts, the same as if each were answered alone.
+
+Token ids of prompts enter; text and token ids of the answers leave, in the order of the prompts.
+Prompts of similar length share a batch, padded on the left here (the tokenizer is only asked to
+decode), and a batch holds at most `batch_tokens` tokens once its answers are written:
+
+    A A . . Q Q | R R R .        longest prompt + max_new_tokens wide
+    A A Q Q Q Q | R . . .        A is read once for all batches (`prefix`), '.' is masked or cut
+                                 off, R ends before the stop token
+
+Memory is bounded by `batch_tokens`, which halves where even that is too much; time is one forward
+pass per new token of a batch. The calling process works alone, so that ranks may have different
+numbers of prompts; but where the model is sharded (FSDP2), all ranks call it equally often.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, distributed
+from torch.distributed.tensor import DTensor
+from transformers import DynamicCache, GenerationConfig, LogitsProcessorList
+
+from tell_lightning.errors import TellError
+from tell_lightning.generation.decoding import Choices, Decoding, Noted
+from tell_lightning.generation.evaluating import evaluating
+from tell_lightning.generation.prefix import encode_prefix, for_batch
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+
+class GenerationError(TellError):
+    """Prompts or limits that nothing can be generated from, or too little memory."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One answer."""
+
+    text: str
+    """The decoded answer, special tokens skipped, white space as generated."""
+    token_ids: tuple[int, ...]
+    """The new tokens before the first stop token."""
+    stopped: bool
+    """Whether a stop token ended the answer; else it reached `max_new_tokens`."""
+    logprob: float
+    """Log-probability of the tokens in nats, the stop token included."""
+    near_ties: int
+    """Tokens, the stop token included, that a rounding could have decided (`NEAR_TIE`)."""
+
+
+def generate(
+    model: "PreTrainedModel | PeftModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[Sequence[int]],
+    decoding: Decoding,
+    *,
+    batch_tokens: int,
+    prefix: Sequence[int] = (),
+    seeds: Sequence[int] | None = None,
+) -> list[Generated]:
+    """Answer prompts.
+
+    The model runs in eval mode, without gradients and without the sampling and penalty defaults
+    that hub models carry; afterwards each of its modules is in the mode it was in before.
+
+    Args:
+        model: A causal language model; it stays on its device and in its precision.
+        tokenizer: Decodes the answers; it is not changed.
+        prompts: Token ids of each prompt, not padded; at least one id each.
+        decoding: When answers end and how tokens are chosen.
+        batch_tokens: Most tokens of a batch, prompts, padding and answers together; a prompt that
+            needs more on its own is answered alone. Where memory runs out, half of it is tried.
+        prefix: Ids that every prompt begins with, to be read once; the same on all ranks.
+        seeds: One a prompt, for draws; None where nothing is drawn.
+
+    Returns:
+        One answer per prompt, in the same order.
+
+    Raises:
+        GenerationError: A prompt without tokens, no stop token, limits that contradict each other,
+            or a prompt that does not fit into memory alone.
+    """
+    _check(prompts, decoding)
+    found: dict[int, Generated] = {}
+    with evaluating(model), torch.inference_mode():
+        batches = _Batches(model, prompts, decoding, prefix, seeds or [0] * len(prompts))
+        for rows, new_ids, noted in batches.answer(batch_tokens):
+            for row, ids, about in zip(rows, new_ids, noted, strict=True):
+                found[row] = _decode(tokenizer, ids, decoding, about)
+    return [found[row] for row in range(len(prompts))]
+
+
+class _Batches:
+    """The prompts of one call, answered batch by batch."""
+
+    def __init__(
+        self,
+        model: Any,
+        prompts: Sequence[Sequence[int]],
+        decoding: Decoding,
+        prefix: Sequence[int],
+        seeds: Sequence[int],
+    ) -> None:
+        self.model = model
+        self.prompts = prompts
+        self.decoding = decoding
+        self.seeds = seeds
+        self.sharded = _is_sharded(model)
+        self.cache = encode_prefix(model, prefix)
+        self.prefix = () if self.cache is None else tuple(prefix)
+        self.config = GenerationConfig(  # type: ignore[no-untyped-call]
+            do_sample=False,
+            num_beams=1,
+            use_cache=True,
+            max_new_tokens=decoding.max_new_tokens,
+            min_new_tokens=decoding.min_new_tokens or None,
+            eos_token_id=list(decoding.stop_ids),
+            pad_token_id=decoding.stop_ids[
+                0
+            ],  # any id: it is masked in prompts and cut off in answers
+        )
+
+    def answer(self, batch_tokens: int) -> Iterator[tuple[list[int], list[list[int]], list[Noted]]]:
+        """Yield the rows of each batch, their new ids up to the stop token, and what was noted.
+
+        The longest prompts come first: what does not fit in memory fails at once.
+        """
+        left = sorted(range(len(self.prompts)), key=lambda row: -len(self.prompts[row]))
+        while self._go_on(left):
+            if not left:  # a sharded model answers on all ranks or on none
+                self._answer([[*self.prefix, self.decoding.stop_ids[0]]], [0])
+                continue
+            rows = self._next(left, batch_tokens)
+            answered = self._try(rows)
+            if answered is not None:
+                del left[: len(rows)]
+                yield rows, *answered
+                continue
+            batch_tokens = len(rows) * self._width(rows[0]) // 2
+            logger.warning(
+                "out of memory with %d prompts in a batch; going on with %s tokens, half of it: "
+                "set eval.batch_tokens to that",
+                len(rows),
+                f"{batch_tokens:,}",
+            )
+
+    def _go_on(self, left: Sequence[int]) -> bool:
+        """Say whether a row is left: here, or on any rank where all must call the model alike."""
+        if not self.sharded:
+            return bool(left)
+        rows = torch.tensor(len(left), device=self.model.device)
+        distributed.all_reduce(rows, distributed.ReduceOp.MAX)
+        return bool(rows)
+
+    def _next(self, left: Sequence[int], batch_tokens: int) -> list[int]:
+        """Take the first rows that fit in the budget, one at least."""
+        return list(left[: max(1, batch_tokens // self._width(left[0]))])
+
+    def _width(self, row: int) -> int:
+        return len(self.prompts[row]) + self.decoding.max_new_tokens
+
+    def _try(self, rows: Sequence[int]) -> tuple[list[list[int]], list[Noted]] | None:
+        """Answer a batch; None where there is no memory for it, but for half of it maybe.
+
+        Raises:
+            GenerationError: No memory for a single row, or for ranks that must go in step.
+        """
+        try:
+            return self._answer([self.prompts[row] for row in rows], [self.seeds[r] for r in rows])
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            if len(rows) == 1 or self.sharded:
+                raise GenerationError(
+                    f"eval.batch_tokens: must leave memory to generate in, got none left for "
+                    f"{len(rows)} prompt(s) with {self._width(rows[0])} tokens each, answers "
+                    "included. Lower it, or the task's max_new_tokens."
+                ) from error
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return None
+
+    def _answer(
+        self, batch: Sequence[Sequence[int]], seeds: Sequence[int]
+    ) -> tuple[list[list[int]], list[Noted]]:
+        input_ids, mask = _pad_left(batch, self.decoding.stop_ids[0], len(self.prefix))
+        choices = Choices(seeds, self.decoding.temperature)
+        run = cast("Callable[..., Tensor]", self.model.generate)
+        output = run(
+            input_ids=input_ids.to(self.model.device),
+            attention_mask=mask.to(self.model.device),
+            generation_config=self.config,
+            logits_processor=LogitsProcessorList([choices]),
+            **self._past(len(batch)),
+            **({"synced_gpus": True} if self.sharded else {}),
+        )
+        stop_ids = self.decoding.stop_ids
+        new_ids = output[:, input_ids.shape[1] :].tolist()
+        ended = [_through_stop(ids, stop_ids) for ids in new_ids]
+        return ended, choices.noted([len(ids) for ids in ended])
+
+    def _past(self, rows: int) -> dict[str, DynamicCache]:
+        return {} if self.cache is None else {"past_key_values": for_batch(self.cache, rows)}
+
+
+def _pad_left(prompts: Sequence[Sequence[int]], pad_id: int, known: int) -> tuple[Tensor, Tensor]:
+    """Pad on the left, behind the ids that are known; transformers counts positions by the mask.
+
+    Returns:
+        Ids and attention mask [B, T].
+    """
+    width = max(map(len, prompts))
+    gaps = [width - len(prompt) for prompt in prompts]
+    pairs = list(zip(prompts, gaps, strict=True))
+    ids = [[*prompt[:known], *[pad_id] * gap, *prompt[known:]] for prompt, gap in pairs]
+    mask = [[1] * known + [0] * gap + [1] * (len(prompt) - known) for prompt, gap in pairs]
+    return torch.tensor(ids), torch.tensor(mask)
+
+
+def _through_stop(new_ids: Sequence[int], stop_ids: Sequence[int]) -> list[int]:
+    """Cut what stands behind the first stop token: padding."""
+    ends = (place for place, token in enumerate(new_ids) if token in stop_ids)
+    return list(new_ids[: next(ends, len(new_ids)) + 1])
+
+
+def _decode(
+    tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int], decoding: Decoding, noted: Noted
+) -> Generated:
+    stopped = ids[-1] in decoding.stop_ids
+    kept = list(ids[:-1] if stopped else ids)
+    text = tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    assert isinstance(text, str)
+    return Generated(text, tuple(kept), stopped, noted.logprob, noted.near_ties)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Tell by the type on a GPU; a CPU's allocator has only words for it."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def _is_sharded(model: Any) -> bool:
+    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
+def _check(prompts: Sequence[Sequence[int]], decoding: Decoding) -> None:
+    empty = [row for row, prompt in enumerate(prompts) if not prompt]
+    if empty:
+        raise GenerationError(
+            f"prompts: each needs one token or more, got none in prompt {empty[0]} (from 0). "
+            "Check the template and the row."
+        )
+    if not decoding.stop_ids:
+        raise GenerationError(
+            "stop_ids: generation needs one stop token or more, got none. "
+            "Use a tokenizer that has an end-of-text or end-of-turn token."
+        )
+    if decoding.max_new_tokens < 1:
+        raise GenerationError(
+            f"max_new_tokens: must be 1 or more, got {decoding.max_new_tokens}. Set a larger cap."
+        )
+    if not 0 <= decoding.min_new_tokens <= decoding.max_new_tokens:
+        raise GenerationError(
+            f"min_new_tokens: must be 0 to max_new_tokens ({decoding.max_new_tokens}), got "
+            f"{decoding.min_new_tokens}. Lower it."
+        )
