@@ -22,6 +22,9 @@ from tell_lightning.metrics.predictions import Prediction, saved_row
 from tell_lightning.metrics.score import Scores, floors, score
 from tell_lightning.metrics.settings import Scoring
 
+STAGES = {"dev": "val", "test": "test"}
+"""How log keys begin, by split; those of the test rows with a swapped anchor as the split."""
+
 
 @dataclass
 class Scored:
@@ -95,19 +98,20 @@ class Evaluation(pl.Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Score dev."""
-        self._evaluate(trainer, pl_module, "dev", "val", self.settings.dev_rows)
+        self._evaluate(trainer, pl_module, "dev", self.settings.dev_rows)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Score test."""
-        self._evaluate(trainer, pl_module, "test", "test", self.settings.test_rows)
+        """Score test, or the same rows with the anchor swapped."""
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        self._evaluate(trainer, pl_module, datamodule.test_split, self.settings.test_rows)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the losses beside the scores."""
-        self._keep_losses(trainer, "val")
+        self._keep_losses(trainer)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the losses beside the scores."""
-        self._keep_losses(trainer, "test")
+        self._keep_losses(trainer)
 
     def on_train_batch_end(
         self,
@@ -120,9 +124,8 @@ class Evaluation(pl.Callback):
         """Note that the adapter has learned something."""
         self.adapter = True
 
-    def _evaluate(
-        self, trainer: pl.Trainer, module: Any, split: str, stage: str, most: int | None
-    ) -> None:
+    def _evaluate(self, trainer: pl.Trainer, module: Any, split: str, most: int | None) -> None:
+        stage = STAGES.get(split, split)
         step = trainer.global_step if self.selected_step is None else self.selected_step
         scored = Scored(split, step, self.adapter)
         samples: list[str] = []
@@ -134,11 +137,13 @@ class Evaluation(pl.Callback):
                 rows,
                 batch_tokens=self.settings.batch_tokens,
                 most=most,
+                temperature=self.settings.temperature,
+                seed=datamodule.seed,
                 rank=trainer.global_rank,
                 world=trainer.world_size,
             )
-            scored.tasks[name] = score(rows.scoring, predictions, intervals=split == "test")
-            if name not in self.floors.setdefault(split, {}):
+            scored.tasks[name] = score(rows.scoring, predictions, intervals=split != "dev")
+            if split in STAGES and name not in self.floors.setdefault(split, {}):
                 self.floors[split][name] = floors(rows.scoring, predictions)
             values = scored.tasks[name].values
             module.log_dict({f"{stage}/{name}/{key}": float(v) for key, v in values.items()})
@@ -153,8 +158,9 @@ class Evaluation(pl.Callback):
         for line in samples:
             rank_zero_info(one_line(line))
 
-    def _keep_losses(self, trainer: pl.Trainer, stage: str) -> None:
-        start = f"{stage}/loss/"
+    def _keep_losses(self, trainer: pl.Trainer) -> None:
+        split = self.history[-1].split
+        start = f"{STAGES.get(split, split)}/loss/"
         self.history[-1].losses = {
             name.removeprefix(start): float(value)
             for name, value in trainer.callback_metrics.items()

@@ -65,10 +65,12 @@ class RunRecord:
 def scores_json(evaluation: Evaluation) -> dict[str, Any]:
     """Return everything that was scored: by split, before and after and at each step.
 
-    The floors are what needs no model; `before` is the base with the same prompts.
+    The floors are what needs no model; `before` is the base with the same prompts. Beside `dev` and
+    `test` there is `test_without_anchor`, the test rows with the anchor taken off after training,
+    or `test_with_anchor` where training had none.
     """
     result: dict[str, Any] = {}
-    for split in ("dev", "test"):
+    for split in dict.fromkeys(entry.split for entry in evaluation.history):
         scored = [entry for entry in evaluation.history if entry.split == split]
         if not scored:
             continue

@@ -16,8 +16,13 @@ class EvalSettings:
     """Rows of each test set to generate for, from the first on; null: all."""
     test: bool = True
     """Whether `fit` scores the test sets, with the base before and with the adapter after."""
+    anchor_check: bool = True
+    """Whether the test rows are scored once more after training with the anchor taken off (or put
+    on, where training had none): is what was learned bound to it?"""
     batch_tokens: int = 16384
     """Tokens of a generation batch, padding and answers included; lower it to save memory."""
+    temperature: float = 0.0
+    """0: greedy; above: tokens are drawn, by seed_everything and the row's id."""
     samples: int = 3
     """Predictions of each task to print after the adapter is scored on test."""
     table_rows: int = 32

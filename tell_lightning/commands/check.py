@@ -58,6 +58,7 @@ LEAST = {
     "eval.dev_rows": 1,
     "eval.test_rows": 1,
     "eval.batch_tokens": 1,
+    "eval.temperature": 0.0,
     "eval.samples": 0,
     "eval.table_rows": 0,
     "eval.patience": 1,

@@ -69,9 +69,12 @@ def _score(
     session.evaluation.selected_step = trained_steps(folder)
     run = trainer.validate if split == "dev" else trainer.test
     run(module, datamodule=session.datamodule, verbose=False)
+    if split == "test" and config.eval.anchor_check and session.datamodule.swap_anchor():
+        run(module, datamodule=session.datamodule, verbose=False)
     if trainer.is_global_zero:
         metrics = scores_json(session.evaluation)
-        write_json(folder.path / f"scores-{split}.json", metrics[split])
+        swapped = {name: found for name, found in metrics.items() if name.startswith("test_")}
+        write_json(folder.path / f"scores-{split}.json", metrics[split] | swapped)
         if len(options) == 2:  # the run's own configuration: the base was scored on these rows
             scored = read_record(folder).get("metrics", {}).get(split, {})
             metrics[split]["before"] = scored.get("before")

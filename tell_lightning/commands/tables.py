@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,10 @@ FORMS = {
     "stop_rate": ("stopped, %", "{:.0f}", 100),
 }
 """Heading, form and factor of the scores that are shown."""
+SWAPPED = {"anchor off": "without", "anchor on": "with"}
+"""Lines of a table for the test rows with a swapped anchor."""
+LOSS = "loss/"
+"""How the names of losses begin among the scores of a table."""
 SHOWN = {
     "bleu": ("bleu", "chrf", "words_recall", "stop_rate"),
     "balanced_accuracy": ("balanced_accuracy", "f1", "mcc", "json_valid"),
@@ -45,22 +50,32 @@ def print_rows(rows: Sequence[Sequence[str]], title: str = "") -> None:
 def print_scores(metrics: Mapping[str, Any]) -> None:
     """Print for each task its floors, the base before training and the adapter after.
 
+    Beside the scores stands the loss of the task's rows, and that of each general source's rows
+    that are never trained on: what was forgotten.
+
     Args:
         metrics: What `run.json` holds of them; of test where it was scored, else of dev.
     """
     split = "test" if metrics.get("test", {}).get("after") else "dev"
     found = metrics.get(split, {})
+    moments = {"before": found.get("before"), "after": found.get("after")}
+    for line, other in SWAPPED.items():
+        moments[line] = metrics.get(f"{split}_{other}_anchor", {}).get("after")
     after = (found.get("after") or {}).get("tasks", {})
-    before = (found.get("before") or {}).get("tasks", {})
+    general = _general_sources(moments)
     for task, scores in after.items():
         lines = {name.replace("_", " "): s for name, s in found["floors"].get(task, {}).items()}
-        lines |= {"before (adapter off)": before[task]} if task in before else {}
-        lines |= {"after": scores}
-        names = [name for name in SHOWN[scores["primary"]] if name in scores["values"]]
-        columns = [["", *lines], *(_column(name, list(lines.values())) for name in names)]
+        lines |= {
+            name: _with_losses(moment, task, general)
+            for name, moment in moments.items()
+            if moment and task in moment["tasks"]
+        }
+        losses = [f"{LOSS}{name}" for name in (task, *general)]
+        names = [n for n in (*SHOWN[scores["primary"]], *losses) if n in lines["after"]["values"]]
+        columns = [["", *lines], *(_column(name, task, list(lines.values())) for name in names)]
         _print_fitted(columns, f"{task}: {int(scores['values']['rows'])} {split} rows")
     print()
-    for line in _notes(after):
+    for line in _notes(moments, general):
         print(line)
 
 
@@ -92,12 +107,45 @@ def print_cost(record: Mapping[str, Any]) -> None:
     )
 
 
-def _notes(tasks: Mapping[str, Any]) -> Iterator[str]:
-    """Say what stands in brackets, and how BLEU and chrF were computed."""
+def _general_sources(moments: Mapping[str, Any]) -> list[str]:
+    """Name what has a loss and is no task."""
+    found = [moment for moment in moments.values() if moment]
+    names = dict.fromkeys(name for moment in found for name in moment["loss_nats_per_token"])
+    return [name for name in names if not any(name in moment["tasks"] for moment in found)]
+
+
+def _with_losses(moment: Mapping[str, Any], task: str, general: Sequence[str]) -> dict[str, Any]:
+    """Put the losses of a task and of the general sources among its scores."""
+    scores, losses = moment["tasks"][task], moment["loss_nats_per_token"]
+    more = {f"{LOSS}{name}": losses[name] for name in (task, *general) if name in losses}
+    return {**scores, "values": {**scores["values"], **more}}
+
+
+def _form(name: str, task: str) -> tuple[str, str, float]:
+    """Return heading, form and factor of a score or loss."""
+    if not name.startswith(LOSS):
+        return FORMS[name]
+    source = name.removeprefix(LOSS)
+    return ("loss" if source == task else f"loss: {source}"), "{:.3f}", 1
+
+
+def _notes(moments: Mapping[str, Any], general: Sequence[str]) -> Iterator[str]:
+    """Say what the lines and columns are, and how BLEU and chrF were computed."""
+    tasks = (moments["after"] or {}).get("tasks", {})
+    if moments["before"]:
+        yield "before: the base with the same prompts."
+    for line, other in SWAPPED.items():
+        if moments[line]:
+            yield f"{line}: after training, the prompts {other} the anchor."
     if any(scores.get("intervals") for scores in tasks.values()):
         yield f"[low, high]: 95% interval, from {RESAMPLES:,} draws of the test rows."
     if any("words_recall" in scores["values"] for scores in tasks.values()):
         yield "listed words: share of those in a row's scoring.words_field that its answer holds."
+    if (moments["after"] or {}).get("loss_nats_per_token"):
+        yield "loss: nats a token of the answers that the rows give."
+    if general:
+        names = ", ".join(f"loss: {name}" for name in general)
+        yield f"{names}: of general rows never trained on; where it rises, something is forgotten."
     signatures = {
         (FORMS[name][0], text)
         for scores in tasks.values()
@@ -107,16 +155,23 @@ def _notes(tasks: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"{name}: {text}" for name, text in sorted(signatures))
 
 
-def _column(name: str, lines: Sequence[Mapping[str, Any]]) -> list[str]:
+def _column(name: str, task: str, lines: Sequence[Mapping[str, Any]]) -> list[str]:
     """Write a score of each line below its heading, the numbers below each other."""
-    heading, form, factor = FORMS[name]
+    heading, form, factor = _form(name, task)
     values = [
         form.format(line["values"][name] * factor) if name in line["values"] else ""
         for line in lines
     ]
     wide = max(map(len, values))
     pairs = zip(values, lines, strict=True)
-    return [heading, *(f"{value:>{wide}}{_interval(line, name)}" for value, line in pairs)]
+    cells = [f"{value:>{wide}}{_interval(line, name)}" for value, line in pairs]
+    return [_narrow(heading, max(map(len, cells))), *cells]
+
+
+def _narrow(heading: str, width: int) -> str:
+    """Break a heading between words where its numbers need less room."""
+    words = heading.split()
+    return "\n".join(textwrap.wrap(heading, max(width, *map(len, words)), break_long_words=False))
 
 
 def _interval(line: Mapping[str, Any], name: str) -> str:

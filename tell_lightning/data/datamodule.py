@@ -22,6 +22,7 @@ from tell_lightning.data.evaluation_rows import (
     build,
     default_max_new_tokens,
     evaluation_example,
+    with_swapped_anchor,
 )
 from tell_lightning.data.permutation import derive_key
 from tell_lightning.data.plan import Plan, check_supply, draw, resolve_plan, steps_for
@@ -79,6 +80,7 @@ class TellDataModule(pl.LightningDataModule):
         self.settings = DataSettings(**settings)
         self.text: Sources | None = None
         self.consumed = 0
+        self.test_split = "test"
         self._ready = False
 
     def connect(self, tokenizer: Any, *, seed: int, text: Sources | None = None) -> None:
@@ -202,7 +204,35 @@ class TellDataModule(pl.LightningDataModule):
             variant=variant,
             scoring=task.scoring,
             max_new_tokens=task.max_new_tokens or default_max_new_tokens(self.encoder, known),
+            min_new_tokens=task.min_new_tokens,
+            stop_tokens=task.stop_tokens,
         )
+
+    def swap_anchor(self) -> bool:
+        """Make the test rows those without their anchor, or with it where training had none.
+
+        Returns:
+            Whether there is a task with an anchor and test rows; if not, nothing has changed.
+        """
+        tasks = {
+            name: task.anchor for name, task in self.settings.tasks.items() if task.anchor.text
+        }
+        swapped = {
+            name: with_swapped_anchor(self.encoder, rows, tasks[name])
+            for name, rows in self.evaluation["test"].items()
+            if name in tasks
+        }
+        if not swapped:
+            return False
+        now = "with" if self.settings.mixture.anchor == "none" else "without"
+        self.test_split = f"test_{now}_anchor"
+        self.evaluation[self.test_split] = swapped
+        self._loss_rows[self.test_split] = [
+            (name, row)
+            for name, rows in swapped.items()
+            for row in self.encoder.encode(rows.examples)
+        ]
+        return True
 
     # Loading
 
@@ -279,7 +309,7 @@ class TellDataModule(pl.LightningDataModule):
 
     def test_dataloader(self) -> DataLoader[Item]:
         """Return the test and held-out rows whose loss is reported, this rank's share."""
-        return self._loss_loader("test")
+        return self._loss_loader(self.test_split)
 
     def _loss_loader(self, split: str) -> DataLoader[Item]:
         assert self.trainer is not None

@@ -6,11 +6,11 @@ score.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tell_lightning.data.anchors import Anchor, Example, reference_text
 from tell_lightning.data.records import Record
-from tell_lightning.data.tokens import Encoder
+from tell_lightning.data.tokens import Encoder, TokenError
 from tell_lightning.data.variants import Variant, apply_anchor, variant_prefix
 from tell_lightning.metrics.settings import Scoring
 
@@ -29,6 +29,7 @@ class EvaluationRows:
     max_new_tokens: int
     scoring: Scoring
     min_new_tokens: int = 0
+    variant: Variant = "given"
 
     def __len__(self) -> int:
         """Count the rows."""
@@ -44,6 +45,8 @@ def build(
     variant: Variant,
     scoring: Scoring,
     max_new_tokens: int,
+    min_new_tokens: int = 0,
+    stop_tokens: Sequence[str] = (),
 ) -> EvaluationRows:
     """Render and tokenise the prompts of a task's rows.
 
@@ -55,7 +58,19 @@ def build(
         variant: Which form of it the prompts carry, as in training.
         scoring: How the answers are scored.
         max_new_tokens: Longest answer in tokens.
+        min_new_tokens: Tokens of an answer before it may end.
+        stop_tokens: Texts of one token that end an answer beside the end of the turn.
+
+    Raises:
+        TokenError: A stop token that is none, or a least length above the longest.
     """
+    if not 0 <= min_new_tokens <= max_new_tokens:
+        raise TokenError(
+            f"data.tasks.{task}.min_new_tokens: must be 0 to max_new_tokens ({max_new_tokens}), "
+            f"got {min_new_tokens}. Lower it, or raise max_new_tokens."
+        )
+    where = f"data.tasks.{task}.stop_tokens"
+    more = [encoder.token_id(text, where) for text in stop_tokens]
     examples = tuple(evaluation_example(record, anchor, variant) for record in records)
     return EvaluationRows(
         task=task,
@@ -64,9 +79,27 @@ def build(
         prompts=tuple(tuple(ids) for ids in encoder.prompt_ids(examples)),
         references=tuple(reference_text(record, anchor) for record in records),
         response_prefix=variant_prefix(anchor, variant),
-        stop_ids=tuple(encoder.renderer.stop_ids),
+        stop_ids=tuple(dict.fromkeys((*encoder.renderer.stop_ids, *more))),
         max_new_tokens=max_new_tokens,
         scoring=scoring,
+        min_new_tokens=min_new_tokens,
+        variant=variant,
+    )
+
+
+def with_swapped_anchor(encoder: Encoder, rows: EvaluationRows, anchor: Anchor) -> EvaluationRows:
+    """Take the anchor off the prompts of a task's rows, or put it on where they have none.
+
+    The response prefix is still looked for and stripped, though it is not asked for any more.
+    """
+    variant: Variant = "given" if rows.variant == "none" else "none"
+    examples = tuple(evaluation_example(record, anchor, variant) for record in rows.records)
+    return replace(
+        rows,
+        examples=examples,
+        prompts=tuple(tuple(ids) for ids in encoder.prompt_ids(examples)),
+        response_prefix=anchor.response_prefix,
+        variant=variant,
     )
 
 

@@ -33,6 +33,10 @@ class Task:
     """How predictions are scored."""
     max_new_tokens: int | None = None
     """Longest answer in tokens; null: a quarter more than the longest known one."""
+    min_new_tokens: int = 0
+    """Tokens that an answer has before it may end."""
+    stop_tokens: tuple[str, ...] = ()
+    """What ends an answer beside the end of the turn, such as a line break; each is one token."""
     overlong: Overlong = "error"
     """What happens to a training example longer than data.max_tokens."""
 

@@ -124,6 +124,20 @@ class Encoder:
         """Count the tokens of plain texts."""
         return [len(ids) for ids in self._tokenise(texts)]
 
+    def token_id(self, text: str, where: str) -> int:
+        """Return the id of a text that is one token.
+
+        Raises:
+            TokenError: It is none, or several.
+        """
+        (ids,) = self._tokenise([text])
+        if len(ids) != 1:
+            raise TokenError(
+                f"{where}: each must be one token of the tokenizer, got {text!r}, which is "
+                f"{len(ids)}. Give a text that the tokenizer knows as a whole."
+            )
+        return ids[0]
+
     def _tokenise(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:
             return []

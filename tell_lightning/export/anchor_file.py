@@ -28,6 +28,8 @@ class TaskPrompt:
     anchor: Anchor
     max_new_tokens: int
     fields: Fields = Fields()
+    min_new_tokens: int = 0
+    stop_tokens: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class AnchorFile:
             name: {
                 "anchor": anchor_to_json(task.anchor),
                 "max_new_tokens": task.max_new_tokens,
+                "min_new_tokens": task.min_new_tokens,
+                "stop_tokens": list(task.stop_tokens),
                 "fields": asdict(task.fields),
             }
             for name, task in self.tasks.items()
@@ -72,6 +76,8 @@ def read_anchor_file(folder: Path) -> AnchorFile:
                 anchor_from_json(task["anchor"], where=f"{path}: tasks.{name}.anchor"),
                 int(task["max_new_tokens"]),
                 Fields(**task["fields"]),
+                int(task.get("min_new_tokens", 0)),  # absent from folders of earlier versions
+                tuple(task.get("stop_tokens", ())),
             )
             for name, task in data["tasks"].items()
         }

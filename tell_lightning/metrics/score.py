@@ -30,8 +30,8 @@ class Scores:
 
     values: dict[str, float]
     """Number by name, those that apply: BLEU and chrF from 0 to 100, TER from 0 on (lower is
-    better), mcc from -1 to 1, counts (rows, unparseable, words), mean_new_tokens, what a function
-    of the user's returns, all others shares from 0 to 1."""
+    better), mcc from -1 to 1, counts (rows, unparseable, words, near_ties), mean_new_tokens, what a
+    function of the user's returns, all others shares from 0 to 1."""
     primary: str
     """Name of the score that stands for the task."""
     signatures: dict[str, str] = field(default_factory=dict)

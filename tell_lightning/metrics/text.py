@@ -27,13 +27,15 @@ def generation_rates(predictions: Sequence[Prediction]) -> dict[str, float]:
 
     Returns:
         `stop_rate` (share ended by a stop token), `cap_rate` (share cut at the length cap, the
-        rest), `mean_new_tokens` (tokens per answer) and, where the task has a response prefix,
-        `prefix_rate` (share of answers that began with it).
+        rest), `mean_new_tokens` (tokens per answer), `near_ties` (tokens that rounding could have
+        decided) and, where the task has a response prefix, `prefix_rate` (share of answers that
+        began with it).
     """
     rates = {
         "stop_rate": sum(p.stopped for p in predictions) / len(predictions),
         "cap_rate": sum(not p.stopped for p in predictions) / len(predictions),
         "mean_new_tokens": sum(p.new_tokens for p in predictions) / len(predictions),
+        "near_ties": float(sum(p.near_ties for p in predictions)),
     }
     prefixes = [p.prefix_found for p in predictions if p.prefix_found is not None]
     if prefixes:

@@ -46,28 +46,38 @@ def metrics() -> dict:
     after["translate"]["values"]["stop_rate"] = 1.0
     before = {"translate": translation(2.1, 18.0, 0.0, intervals={"bleu": (1.8, 2.5)})}
     floors = {"translate": {"copy_source": translation(0.4, 8.1, 0.01)}}
+    moment = {"loss_nats_per_token": {"translate": 0.5924, "judge": 0.31, "general": 1.25}}
+    base = {"loss_nats_per_token": {"translate": 3.8, "judge": 2.1, "general": 1.125}}
     return {
-        "test": {"before": {"tasks": before}, "after": {"tasks": after}, "floors": floors},
+        "test": {
+            "before": {"tasks": before, **base},
+            "after": {"tasks": after, **moment},
+            "floors": floors,
+        },
         "dev": {"before": None, "after": None, "floors": {}},
     }
 
 
-def test_scores_stand_under_each_other_with_intervals_and_floors(metrics, capsys):
+def test_scores_stand_under_each_other_with_intervals_and_floors(metrics, capsys, monkeypatch):
+    monkeypatch.setattr(tables, "WIDTH", 110)
     print_scores(metrics)
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     start = lines.index("translate: 200 test rows")
-    heading, _, floor, before, after = lines[start + 1 : start + 6]
-    assert heading.split() == ["BLEU", "chrF", "listed", "words,", "%", "stopped,", "%"]
+    above, heading, _, floor, before, after = lines[start + 1 : start + 7]
+    assert above.split() == ["stopped,", "loss:"]
+    assert heading.split() == ["BLEU", "chrF", "listed", "words,", "%", "%", "loss", "general"]
     assert floor.split() == ["copy", "source", "0.4", "8.1", "1.0"]
-    assert before.startswith("before (adapter off)")
+    assert before.startswith("before ")
+    assert before.split()[-2:] == ["3.800", "1.125"]
+    assert after.split()[-2:] == ["0.592", "1.250"]
     assert after.split("  ")[0] == "after"
     assert "37.2 [34.8, 39.5]" in after
     assert "41.2 [35.0, 47.0]" in after
-    places = [line.index(".", 22) for line in (floor, before, after)]
+    places = [line.index(".", 11) for line in (floor, before, after)]
     assert len(set(places)) == 1
     assert "exact" not in heading
     assert any("0.91 [0.87, 0.95]" in line and "98 [95, 100]" in line for line in lines)
-    assert all(len(line) <= 100 for line in lines)
+    assert all(len(line) <= 110 for line in lines)
 
 
 def test_notes_say_what_was_computed_once(metrics, capsys):
@@ -82,11 +92,25 @@ def test_notes_say_what_was_computed_once(metrics, capsys):
 def test_dev_is_shown_where_test_was_not_scored_and_older_runs_have_no_intervals(metrics, capsys):
     task = metrics["test"]["after"]["tasks"]["translate"]
     del task["intervals"]
-    print_scores({"dev": {"after": {"tasks": {"t": task}}, "before": None, "floors": {}}})
+    after = {"tasks": {"t": task}, "loss_nats_per_token": {}}
+    print_scores({"dev": {"after": after, "before": None, "floors": {}}})
     screen = capsys.readouterr().out
     assert "t: 200 dev rows" in screen
+    assert "loss: " not in screen
     assert "before" not in screen
     assert "interval" not in screen
+
+
+@pytest.mark.parametrize(("other", "line"), [("without", "anchor off"), ("with", "anchor on")])
+def test_scores_with_a_swapped_anchor_have_a_line_of_their_own(other, line, metrics, capsys):
+    swapped = {"tasks": {"translate": translation(15.4, 28.7, 0.246)}}
+    swapped["loss_nats_per_token"] = {"translate": 0.974}
+    metrics[f"test_{other}_anchor"] = {"before": None, "after": swapped, "floors": {}}
+    print_scores(metrics)
+    screen = capsys.readouterr().out
+    (shown,) = [each for each in screen.splitlines() if each.startswith(f"{line}  ")]
+    assert shown.split() == [*line.split(), "15.4", "28.7", "24.6", "0.974"]
+    assert f"{line}: after training, the prompts {other} the anchor." in screen
 
 
 @pytest.mark.parametrize("width", [72, 80, 100, 160])

@@ -40,7 +40,7 @@ def test_judge_scores_have_their_names_and_tell_json_from_labels(predict):
     assert set(scores.values) == {
         *("rows", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "mcc"),
         *("majority_accuracy", "json_valid", "json_valid_repaired", "label_valid", "unparseable"),
-        *("empty_rate", "stop_rate", "cap_rate", "mean_new_tokens"),
+        *("empty_rate", "stop_rate", "cap_rate", "mean_new_tokens", "near_ties"),
     }
     assert scores.values["json_valid"] == 0.75
     assert scores.values["majority_accuracy"] == 0.5
@@ -61,6 +61,7 @@ def test_text_scores_are_exact_match_and_rates(predict):
         "cap_rate": 0,
         "prefix_rate": 1,
         "mean_new_tokens": 3,
+        "near_ties": 0,
     }
     assert (scores.primary, scores.selection) == ("exact_match", 0.5)
 
@@ -73,7 +74,8 @@ def test_translation_scores_have_listed_words_apart(predict):
     assert (values["words"], values["words_recall"], values["exact_match"]) == (1, 1, 0.5)
     copied = floors(scoring, predictions)["copy"]
     assert copied.values["words_recall"] == 0
-    assert copied.values.keys() == values.keys() - {"stop_rate", "cap_rate", "mean_new_tokens"}
+    generated = {"stop_rate", "cap_rate", "mean_new_tokens", "near_ties"}
+    assert copied.values.keys() == values.keys() - generated
     nothing_listed = score(scoring, predict(["a"], ["a"], [{"rare": []}]))
     assert "words_recall" not in nothing_listed.values
 

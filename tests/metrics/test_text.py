@@ -10,7 +10,7 @@ def test_exact_match_and_empty_ignore_outer_white_space():
 
 
 def test_generation_rates_count_stops_prefixes_and_tokens(predict):
-    good = predict(["a"], ["a"], prefix_found=True, new_tokens=4)
+    good = predict(["a"], ["a"], prefix_found=True, new_tokens=4, near_ties=2)
     bad = predict(["b"], ["a"], prefix_found=False, new_tokens=9, stopped=False)
     rates = generation_rates(good + bad + bad + bad)
     assert rates == {
@@ -18,6 +18,7 @@ def test_generation_rates_count_stops_prefixes_and_tokens(predict):
         "cap_rate": 0.75,
         "prefix_rate": 0.25,
         "mean_new_tokens": 7.75,
+        "near_ties": 2,
     }
     assert "prefix_rate" not in generation_rates(predict(["a"], ["a"]))
 
