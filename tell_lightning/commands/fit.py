@@ -226,6 +226,8 @@ def _fit(
         with _timed(seconds, "after"):
             rank_zero_info("After training:")
             trainer.test(module, datamodule=datamodule, verbose=False)
+            if config.eval.anchor_check and datamodule.swap_anchor():
+                trainer.test(module, datamodule=datamodule, verbose=False)
     _finish(session, record, folder, selected)
 
 
@@ -281,7 +283,11 @@ def _export(session: "Session", config: Config, folder: RunFolder) -> None:
     rows = {**datamodule.evaluation["dev"], **datamodule.evaluation["test"]}
     tasks = {
         name: TaskPrompt(
-            task.anchor, rows[name].max_new_tokens if name in rows else 256, task.fields
+            anchor=task.anchor,
+            max_new_tokens=rows[name].max_new_tokens if name in rows else 256,
+            fields=task.fields,
+            min_new_tokens=task.min_new_tokens,
+            stop_tokens=task.stop_tokens,
         )
         for name, task in config.data.tasks.items()
     }
