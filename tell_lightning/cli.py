@@ -19,6 +19,7 @@ VERBS = {
     "test": "score a run's adapter on the test sets",
     "predict": "answer rows of a file or of standard input",
     "compare": "say whether two predictions files differ by more than chance",
+    "neural": "score a predictions file by COMET or BLEURT, in an environment of their own",
     "prepare": "tokenise the training rows into the cache, without training",
     "plan": "show the resolved mixture, and rendered examples, without training",
 }

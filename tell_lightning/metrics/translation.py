@@ -47,7 +47,7 @@ def join_lines(text: str) -> str:
     >>> join_lines("Halló.\r\n\n  Bless. \n")
     'Halló. Bless.'
     """
-    return " ".join(_lines(text))
+    return " ".join(lines_of(text))
 
 
 def corpus_scores(answers: Sequence[str], references: Sequence[str]) -> dict[str, CorpusScore]:
@@ -116,7 +116,7 @@ def line_mismatch_rate(answers: Sequence[str], references: Sequence[str]) -> flo
     0.5
     """
     pairs = zip(answers, references, strict=True)
-    return sum(len(_lines(a)) != len(_lines(r)) for a, r in pairs) / len(answers)
+    return sum(len(lines_of(a)) != len(lines_of(r)) for a, r in pairs) / len(answers)
 
 
 Documents = list[list[str]]
@@ -128,8 +128,8 @@ def _segments(
 ) -> tuple[Documents, Documents]:
     if not name.endswith("_lines"):
         return [[join_lines(text)] for text in answers], [[join_lines(text)] for text in references]
-    theirs = [_lines(text) for text in references]
-    ours = [_lines(text) for text in answers]
+    theirs = [lines_of(text) for text in references]
+    ours = [lines_of(text) for text in answers]
     paired = zip(ours, theirs, strict=True)
     return [a if len(a) == len(r) else [""] * len(r) for a, r in paired], theirs
 
@@ -156,5 +156,6 @@ def _flat(documents: Documents) -> list[str]:
     return [text for document in documents for text in document]
 
 
-def _lines(text: str) -> list[str]:
+def lines_of(text: str) -> list[str]:
+    """Return the lines that are not blank, without outer white space."""
     return [line.strip() for line in text.split("\n") if line.strip()]

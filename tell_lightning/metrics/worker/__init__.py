@@ -1,0 +1,1 @@
+"""Programs for another environment than ours: they import nothing of this package."""
