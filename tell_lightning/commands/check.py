@@ -198,6 +198,23 @@ def _check_trainer(trainer: dict[str, Any]) -> None:
             f"trainer.precision: must keep the adapters in float32, got {precision}, which rounds "
             "small updates away. Set bf16-mixed; model.dtype is the type of the frozen weights."
         )
+    _check_strategy(trainer.get("strategy"), precision)
+
+
+def _check_strategy(strategy: Any, precision: str) -> None:
+    """Refuse the ways to cut weights that are not ours, and what ours cannot do."""
+    name = str(strategy.get("class_path") if isinstance(strategy, dict) else strategy)
+    known = name.rpartition(".")[2]
+    if known in {"fsdp", "fsdp_cpu_offload", "FSDPStrategy", "ModelParallelStrategy"}:
+        raise ConfigError(
+            f"trainer.strategy: weights are cut over devices by FSDP2, got {name}, which does not "
+            "fit adapters and their checkpoints. Write --trainer.strategy=fsdp2."
+        )
+    if known in {"fsdp2", "FullySharded"} and precision.startswith("16"):
+        raise ConfigError(
+            f"trainer.precision: fsdp2 goes with bf16-mixed or 32-true, got {precision}, whose "
+            "scaling of the loss does not look at all shards. Set bf16-mixed."
+        )
 
 
 @cache

@@ -6,6 +6,7 @@ The run's own configuration is used; what is typed after it wins. The scores go 
 `scores-dev.json` or `scores-test.json` in the run's folder, the predictions beside the others.
 """
 
+from functools import partial
 from typing import Literal
 
 from tell_lightning.callbacks.folder import RunFolder, existing_folder, read_record, write_json
@@ -63,8 +64,7 @@ def _score(
 
     session = open_session(options, config, folder, text, training=False)
     module, trainer = session.module, session.trainer
-    module.configure_model()
-    load_weights(module.model, folder.adapter)
+    module.built = partial(load_weights, folder=folder.adapter)
     session.evaluation.adapter = True
     session.evaluation.selected_step = trained_steps(folder)
     run = trainer.validate if split == "dev" else trainer.test

@@ -199,6 +199,7 @@ def _fit(
     from lightning.pytorch.utilities import rank_zero_info
 
     from tell_lightning.callbacks.run_record import scores_json
+    from tell_lightning.model.sharding import whole_adapters
 
     trainer, module, datamodule = session.trainer, session.module, session.datamodule
     if trainer.is_global_zero:
@@ -220,8 +221,9 @@ def _fit(
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     selected = _select(session, config, has_dev)
     rank_zero_info(f"Adapter: {selected['by']}, of step {selected['step']}")
+    weights = whole_adapters(module.model)  # each rank may hold a part
     if trainer.is_global_zero:
-        _export(session, config, folder)
+        _export(session, config, folder, weights)
     if has_test:
         with _timed(seconds, "after"):
             rank_zero_info("After training:")
@@ -275,7 +277,7 @@ def _select(session: "Session", config: Config, has_dev: bool) -> dict[str, Any]
     return {"by": "last step", "step": trainer.global_step, "score": None}
 
 
-def _export(session: "Session", config: Config, folder: RunFolder) -> None:
+def _export(session: "Session", config: Config, folder: RunFolder, weights: dict[str, Any]) -> None:
     from tell_lightning.export.adapter import save_adapter
     from tell_lightning.export.anchor_file import AnchorFile, TaskPrompt
 
@@ -298,7 +300,14 @@ def _export(session: "Session", config: Config, folder: RunFolder) -> None:
         template_digest=datamodule.encoder.renderer.template_digest,
         tasks=tasks,
     )
-    save_adapter(session.module.model, session.tokenizer, folder.adapter, config.model, anchors)
+    save_adapter(
+        session.module.model,
+        session.tokenizer,
+        folder.adapter,
+        config.model,
+        anchors,
+        weights=weights,
+    )
 
 
 def _finish(

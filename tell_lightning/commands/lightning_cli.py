@@ -27,6 +27,7 @@ from tell_lightning.data.datamodule import TellDataModule
 from tell_lightning.data.sources import Sources
 from tell_lightning.model.base import load_tokenizer
 from tell_lightning.model.module import TellModule
+from tell_lightning.model.sharding import FullySharded
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,8 @@ class TellCLI(LightningCLI):
             check_val_every_n_epoch=None,
             val_check_interval=1,  # set by Evaluation, once the accumulation is known
             num_sanity_val_steps=0,  # the base is scored before training instead
+            # What FSDP2 gathers in inference mode cannot be trained with afterwards.
+            inference_mode=asked["inference_mode"] and not _is_sharded(asked["strategy"]),
             use_distributed_sampler=False,  # the stream and the evaluation deal rows out themselves
             enable_progress_bar=terminal,
             enable_model_summary=False,  # one line says what is trained
@@ -129,6 +132,10 @@ class TellCLI(LightningCLI):
 def default_precision(accelerator: str) -> str:
     """Choose bf16 autocast on a GPU, float32 elsewhere."""
     return "bf16-mixed" if accelerator != "cpu" and torch.cuda.is_available() else "32-true"
+
+
+def _is_sharded(strategy: Any) -> bool:
+    return strategy == "fsdp2" or isinstance(strategy, FullySharded)
 
 
 def open_session(

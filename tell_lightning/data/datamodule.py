@@ -318,11 +318,11 @@ class TellDataModule(pl.LightningDataModule):
             Item(row.input_ids, row.supervised, self.loss_names.index(name), index, index)
             for index, (name, row) in enumerate(self._loss_rows[split])
         ]
-        # A rank without a row would leave the collectives of the epoch's end: it takes one of no
-        # weight.
-        mine = items[rank::world] or [
-            _without_labels(items[0]) if items else Item([0, 0], [False, False], 0, 0, 0)
-        ]
+        # All ranks take equally many, for they meet in collectives: at the epoch's end, and in each
+        # pass of a sharded model. What is missing is made up for by a row of no weight.
+        empty = _without_labels(items[0]) if items else Item([0, 0], [False, False], 0, 0, 0)
+        mine = items[rank::world]
+        mine += [empty] * (max(1, -(-len(items) // world)) - len(mine))
         mine.sort(key=lambda item: len(item.input_ids))
         rows: Any = mine  # a list is a map-style data set
         return DataLoader(rows, batch_size=self.settings.micro_batch, collate_fn=collate_unpacked)

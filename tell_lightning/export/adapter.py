@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,13 @@ from tell_lightning.model.settings import ModelSettings
 
 
 def save_adapter(
-    model: Any, tokenizer: Any, folder: Path, settings: ModelSettings, anchors: AnchorFile
+    model: Any,
+    tokenizer: Any,
+    folder: Path,
+    settings: ModelSettings,
+    anchors: AnchorFile,
+    *,
+    weights: Mapping[str, Any] | None = None,
 ) -> None:
     """Write an adapter folder, in place of an older one.
 
@@ -28,12 +35,13 @@ def save_adapter(
         folder: Where to.
         settings: The model section, for the name of the base.
         anchors: What `anchor.json` says.
+        weights: The adapters' whole tensors by name; None: those of the model, which are not cut.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=".adapter-", dir=folder.parent))
     try:
         # 'auto' would ask the hub whether the vocabulary has grown; it has not.
-        model.save_pretrained(str(draft), save_embedding_layers=False)
+        model.save_pretrained(str(draft), state_dict=weights, save_embedding_layers=False)
         _settle_config(draft / "adapter_config.json", settings)
         tokenizer.save_pretrained(str(draft))
         text = json.dumps(anchors.to_json(), indent=2, ensure_ascii=False) + "\n"

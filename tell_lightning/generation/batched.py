@@ -89,7 +89,9 @@ def generate(
     """
     _check(prompts, decoding)
     found: dict[int, Generated] = {}
-    with evaluating(model), torch.inference_mode():
+    # What FSDP2 gathers in inference mode cannot be trained with afterwards.
+    no_gradients = torch.no_grad() if _is_sharded(model) else torch.inference_mode()
+    with evaluating(model), no_gradients:
         batches = _Batches(model, prompts, decoding, prefix, seeds or [0] * len(prompts))
         for rows, new_ids, noted in batches.answer(batch_tokens):
             for row, ids, about in zip(rows, new_ids, noted, strict=True):

@@ -68,8 +68,13 @@ def load_tokenizer(settings: ModelSettings) -> Any:
     return tokenizer
 
 
-def load_base(settings: ModelSettings) -> Any:
+def load_base(settings: ModelSettings, *, device_type: str | None = None) -> Any:
     """Load the frozen base model.
+
+    Args:
+        settings: The model section.
+        device_type: Where it will compute, 'cuda' or 'cpu', which decides its type of numbers;
+            None: where it is loaded, on the default device.
 
     Raises:
         BaseModelError: It cannot be loaded, or weights are missing or of another shape, which
@@ -83,7 +88,8 @@ def load_base(settings: ModelSettings) -> Any:
     auto: Any = AutoModelForCausalLM
     dtype = settings.dtype
     if dtype == "auto":
-        dtype = "bfloat16" if torch.get_default_device().type == "cuda" else "float32"
+        device_type = device_type or torch.get_default_device().type
+        dtype = "bfloat16" if device_type == "cuda" else "float32"
     path = base_path(settings)
     try:
         model, loaded = auto.from_pretrained(

@@ -22,6 +22,7 @@ from tell_lightning.model.lora import AdapterError, add_adapters, count_paramete
 from tell_lightning.model.loss import sums_by_source, token_losses
 from tell_lightning.model.schedule import lr_scale
 from tell_lightning.model.settings import ModelSettings
+from tell_lightning.model.sharding import cut_like, shard, whole
 
 # A power of two, so that scaling by it and back is exact; it keeps the loss near 1.
 REFERENCE_TOKENS = 1024.0
@@ -40,6 +41,7 @@ class TellModule(pl.LightningModule):
         self.packed = False
         self._window_before: Tensor | None = None
         self.seen: Callable[[Batch], None] | None = None  # the audit
+        self.built: Callable[[Any], None] | None = None  # loads an adapter, before it is cut
         self.source_names: list[str] = []
         self.loss_names: list[str] = []
 
@@ -54,12 +56,17 @@ class TellModule(pl.LightningModule):
         self.packed = packed
 
     def configure_model(self) -> None:
-        """Load the base and put the adapters on, once, on the device that the strategy chose."""
+        """Load the base and put the adapters on, once, on the device that the strategy chose.
+
+        FSDP2 has a mesh of processes: the model is built on the CPU and moves layer by layer.
+        """
         if self.model is not None:
             return
         init_seed = self.settings.init_seed
         seed = derive_key(self.seed, "init") if init_seed is None else init_seed
-        self.model = add_adapters(load_base(self.settings), self.settings.lora, seed=seed)
+        mesh = self.device_mesh
+        base = load_base(self.settings, device_type=mesh.device_type if mesh else None)
+        self.model = add_adapters(base, self.settings.lora, seed=seed)
         if self.settings.activation_checkpointing:
             base = self.model.get_base_model()
             enable = getattr(base, "activation_checkpointing_enable", None)  # 5.23 renames it
@@ -67,6 +74,10 @@ class TellModule(pl.LightningModule):
         # `from_pretrained` gives eval mode, in which checkpointing and dropout are silently off.
         self.model.train()
         self.parameter_count = count_parameters(self.model)
+        if self.built is not None:
+            self.built(self.model)
+        if mesh is not None:
+            shard(self.model, mesh["data_parallel"])
 
     def setup(self, stage: str) -> None:
         """Learn the names of the sources from the data module."""
@@ -104,7 +115,7 @@ class TellModule(pl.LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Turn summed gradients into those of the token mean; clipping comes after this."""
         sums = self._all_reduce(self._step_sums)
-        world = self.trainer.world_size  # DDP has averaged over the ranks
+        world = self.trainer.world_size  # DDP and FSDP2 have averaged over the ranks
         scale = REFERENCE_TOKENS * world / sums[:, 1].sum().clamp(min=1.0)
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         torch._foreach_mul_(gradients, scale)
@@ -113,7 +124,7 @@ class TellModule(pl.LightningModule):
         self._micro_step = 0
         trainer: Any = self.trainer
         if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
-            self._log_window(torch.nn.utils.get_total_norm(gradients))
+            self._log_window(whole(torch.nn.utils.get_total_norm(gradients)))
 
     def configure_optimizers(self) -> Any:
         """AdamW over the trained parameters, with warm-up and decay by optimizer step."""
@@ -153,7 +164,8 @@ class TellModule(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Log nats per supervised token of each source."""
-        self._log_evaluation("test")
+        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        self._log_evaluation(datamodule.test_split)
 
     # Checkpoints: adapters only
 
@@ -181,8 +193,8 @@ class TellModule(pl.LightningModule):
         Raises:
             AdapterError: The checkpoint holds other adapters than this configuration makes.
         """
-        parameters = self.named_parameters()
-        wanted = {name: list(value.shape) for name, value in parameters if value.requires_grad}
+        trained = {name: value for name, value in self.named_parameters() if value.requires_grad}
+        wanted = {name: list(value.shape) for name, value in trained.items()}
         found = {name: list(value.shape) for name, value in state_dict.items()}
         names = sorted(wanted.keys() | found.keys())
         differing = [name for name in names if wanted.get(name) != found.get(name)]
@@ -193,7 +205,8 @@ class TellModule(pl.LightningModule):
                 f"{len(differing)} that differ, such as {name} ({found.get(name, 'none')} instead "
                 f"of {wanted.get(name, 'none')}). Use the configuration of the run that wrote it."
             )
-        return super().load_state_dict(state_dict, strict=False, assign=assign)
+        state = {name: cut_like(trained[name], value) for name, value in state_dict.items()}
+        return super().load_state_dict(state, strict=False, assign=assign)
 
     # Private
 

@@ -21,6 +21,7 @@ from tell_lightning.data.stream import Examples, Order, Place, RowStore, Stream
 from tell_lightning.model.loss import token_losses
 from tell_lightning.model.module import TellModule
 from tell_lightning.model.settings import LoraSettings, OptimizerSettings
+from tell_lightning.model.sharding import cut_like
 
 LABEL_COUNTS = (2, 3, 24, 30, 2, 4, 20, 28)
 NAMES = ("task", "general")
@@ -180,7 +181,8 @@ def warm_up(module: torch.nn.Module) -> None:
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             if "lora_B" in name:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+                drawn = torch.randn(parameter.shape, generator=generator) * 0.1
+                parameter.copy_(cut_like(parameter, drawn))
 
 
 def gradients_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:

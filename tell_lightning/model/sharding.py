@@ -1,0 +1,158 @@
+"""FSDP2: base, adapters and optimizer cut over all processes; a layer is whole while it computes.
+
+A model with adapters enters. Each decoder layer is cut together with its adapters, and what is
+outside the layers with the root; every parameter is a `DTensor` afterwards. Costs the gathering of
+a layer's weights in each pass through it, forward and backward; only the adapters' gradients
+travel. All ranks must make the same number of forward passes.
+
+    rank 0   embeddings [upper half] | layer 0 [upper half] | layer 1 [upper half] | ...
+    rank 1   embeddings [lower half] | layer 0 [lower half] | layer 1 [lower half] | ...
+
+Checkpoints hold whole tensors, in the form that one process writes: each goes on from the other's.
+"""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+
+from tell_lightning.errors import TellError
+
+
+class ShardingError(TellError):
+    """A model that cannot be cut."""
+
+
+class FullySharded(ModelParallelStrategy):
+    """Lightning's strategy for FSDP2, over all devices, with checkpoints that fit one process too.
+
+    Lightning's own numbers an optimizer's state by all parameters of the model, frozen ones
+    included, which no other strategy does.
+    """
+
+    def __init__(
+        self,
+        timeout: timedelta = timedelta(minutes=30),
+        process_group_backend: str | None = None,
+    ) -> None:
+        """Configure the processes; the devices are those of the Trainer.
+
+        Args:
+            timeout: How long a rank waits for another one.
+            process_group_backend: 'nccl' or 'gloo'; null: what suits the device.
+        """
+        super().__init__(
+            save_distributed_checkpoint=False,
+            timeout=timeout,
+            process_group_backend=process_group_backend,
+        )
+
+    def setup_environment(self) -> None:
+        """Cut over all devices; by default Lightning splits each matrix over those of a machine."""
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        self._tensor_parallel_size = 1
+        super().setup_environment()
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        """Have the optimizer restored by `load_optimizer_state_dict`."""
+        return True
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """Return whole adapters; a collective."""
+        assert self.lightning_module is not None
+        adapters: dict[str, Any] = whole(self.lightning_module.state_dict())
+        return adapters
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Return the whole state, numbered as by one process; a collective."""
+        state: dict[str, Any] = whole(super(ModelParallelStrategy, self).optimizer_state(optimizer))
+        return state
+
+    def load_checkpoint(
+        self, checkpoint_path: Any, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint on every rank."""
+        return super(ModelParallelStrategy, self).load_checkpoint(checkpoint_path, weights_only)
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Load whole adapters; the module cuts them."""
+        super(ModelParallelStrategy, self).load_model_state_dict(checkpoint, strict)
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Load whole optimizer states; a collective."""
+        for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            numbers = [number for group in saved["param_groups"] for number in group["params"]]
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            state = {
+                number: {
+                    name: cut_like(parameter, value)
+                    for name, value in saved["state"][number].items()
+                }
+                for number, parameter in zip(numbers, parameters, strict=True)
+                if number in saved["state"]
+            }
+            optimizer.load_state_dict({**saved, "state": state})
+
+
+StrategyRegistry.register("fsdp2", FullySharded, description="FSDP2: all weights are cut")
+
+
+def shard(model: Any, mesh: DeviceMesh) -> None:
+    """Cut a model over the processes of a mesh, in place, and move it to their devices.
+
+    Args:
+        model: A PEFT model on the CPU, or on the device of the mesh.
+        mesh: One dimension of processes.
+
+    Raises:
+        ShardingError: It does not say what its layers are.
+    """
+    base = model.get_base_model()
+    names = set(base._no_split_modules or ())
+    layers = [module for module in base.modules() if type(module).__name__ in names]
+    if not layers:
+        raise ShardingError(
+            f"trainer.strategy: fsdp2 needs a model that names its layers in _no_split_modules, "
+            f"got {type(base).__name__}, which names none. Set trainer.strategy: ddp."
+        )
+    for layer in layers:
+        fully_shard(layer, mesh=mesh)
+    # Unlike by default, the root is cut again after its pass: a parameter that is looked at between
+    # two passes is the one that the optimizer has.
+    fully_shard(model, mesh=mesh, reshard_after_forward=True)
+    # It would go past the root's hook, which makes embeddings and output layer whole.
+    register_fsdp_forward_method(model, "generate")
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Say whether a model is cut over processes."""
+    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
+def whole_adapters(model: nn.Module) -> dict[str, Tensor]:
+    """Return the trained parameters of a model by name, whole; a collective where they are cut."""
+    parameters = model.named_parameters()
+    trained = {name: value.detach() for name, value in parameters if value.requires_grad}
+    adapters: dict[str, Tensor] = whole(trained)
+    return adapters
+
+
+def whole(values: Any) -> Any:
+    """Gather every cut tensor of a collection onto the CPU; a collective where there are any."""
+    return apply_to_collection(values, DTensor, lambda value: value.full_tensor().cpu())
+
+
+def cut_like(parameter: Tensor, value: Any) -> Any:
+    """Cut a whole tensor as its parameter is; anything else stays. A collective where it is cut."""
+    if not isinstance(parameter, DTensor) or getattr(value, "shape", None) != parameter.shape:
+        return value
+    value = value.to(parameter.device, parameter.dtype)
+    return distribute_tensor(value, parameter.device_mesh, parameter.placements)
