@@ -15,8 +15,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from tell_lightning.callbacks.folder import RunFolder, write_jsonl
+from tell_lightning.callbacks.samples import log_samples
 from tell_lightning.callbacks.settings import EvalSettings
-from tell_lightning.data.evaluation_rows import EvaluationRows
 from tell_lightning.generation.answer import answer_rows
 from tell_lightning.metrics.predictions import Prediction, saved_row
 from tell_lightning.metrics.score import Scores, floors, score
@@ -148,7 +148,8 @@ class Evaluation(pl.Callback):
             values = scored.tasks[name].values
             module.log_dict({f"{stage}/{name}/{key}": float(v) for key, v in values.items()})
             self._write(scored, name, predictions, rows.scoring)
-            self._log_table(trainer, f"{stage}/{name}/samples", rows, predictions)
+            most_shown = self.settings.table_rows
+            log_samples(trainer, f"{stage}/{name}/samples", rows, predictions, most_shown)
             if split == "test" and self.adapter:
                 samples += self._samples(name, predictions)
         if scored.tasks:
@@ -174,29 +175,6 @@ class Evaluation(pl.Callback):
         moment = f"step-{scored.step:06d}" if scored.adapter else "base"
         path = self.folder.predictions / f"{scored.split}-{name}-{moment}.jsonl"
         write_jsonl(path, (saved_row(each, scoring) for each in predictions))
-
-    @rank_zero_only
-    def _log_table(
-        self,
-        trainer: pl.Trainer,
-        key: str,
-        rows: EvaluationRows,
-        predictions: Sequence[Prediction],
-    ) -> None:
-        shown = predictions[: self.settings.table_rows]
-        columns = ["id", "prompt", "prediction", "reference"]
-        data = [
-            [
-                p.id,
-                example.turns[-2].content[:2000],
-                p.prediction[:2000],
-                (p.reference or "")[:2000],
-            ]
-            for p, example in zip(shown, rows.examples, strict=False)
-        ]
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_table"):
-                logger.log_table(key, columns=columns, data=data, step=trainer.global_step)
 
     def _print(self, scored: Scored) -> None:
         for name, scores in scored.tasks.items():

@@ -1,20 +1,19 @@
-"""Where logged numbers go: `metrics.csv` always, W&B where it is wanted and works.
-
-W&B: WANDB_MODE is obeyed; without it, an API key means online and no key means offline. Trouble
-with W&B never stops a run: it falls back to offline with one line that says so.
-"""
+"""Where logged numbers go: `metrics.csv` always, W&B where it is wanted and works."""
 
 import csv
-import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from tell_lightning.callbacks.folder import RunFolder
 from tell_lightning.callbacks.settings import RunSettings
+from tell_lightning.callbacks.wandb_record import open_wandb
 
 
 class MetricsFile(CSVLogger):
@@ -46,12 +45,14 @@ class MetricsFile(CSVLogger):
         return writer
 
 
-def make_loggers(
-    folder: RunFolder, run: RunSettings, config: dict[str, Any], *, step: int
-) -> list[Logger]:
-    """Return the loggers of a run.
+@contextmanager
+def logged(
+    trainer: pl.Trainer, folder: RunFolder, run: RunSettings, config: dict[str, Any], *, step: int
+) -> Iterator[None]:
+    """Give the Trainer the loggers of a run while it runs, and tell W&B at last how it ended.
 
     Args:
+        trainer: Gets the loggers.
         folder: The run's folder.
         run: Names.
         config: The complete configuration, for W&B.
@@ -60,67 +61,19 @@ def make_loggers(
     # An empty name and version put the file into the run folder itself.
     metrics = MetricsFile(str(folder.path), name="", version="")
     metrics.kept_steps = step
-    loggers: list[Logger] = [metrics]
-    wandb_logger = _wandb_logger(folder, run, config)
-    return loggers + ([wandb_logger] if wandb_logger else [])
-
-
-def _wandb_logger(
-    folder: RunFolder, run: RunSettings, config: dict[str, Any]
-) -> WandbLogger | None:
-    mode = os.environ.get("WANDB_MODE")
-    if mode == "disabled" or not _is_rank_zero():
-        return None
-    os.environ.setdefault("WANDB_SILENT", "true")  # also hides advice on what Lightning passes
-    import wandb
-
-    def logger(*, offline: bool) -> WandbLogger:
-        made = WandbLogger(
-            project=run.wandb_project,
-            name=folder.path.name,
-            save_dir=str(folder.path),
-            offline=offline,
-            config=config,
-            settings=wandb.Settings(
-                # WandbLogger's `offline` does not reach settings that are given.
-                mode="offline" if offline else "online",
-                init_timeout=60,
-                console="off",
-                silent=True,
-            ),
-        )
-        made.experiment  # noqa: B018  (starts W&B now, where trouble can be met)
-        return made
-
-    wandb.setup(settings=wandb.Settings(silent=True))  # before WandbLogger's settings are made
-    folder.path.mkdir(parents=True, exist_ok=True)
-    offline = mode in {"offline", "dryrun"} or (mode is None and not _has_key())
+    wandb_record = open_wandb(folder, run, config, trainer) if _is_rank_zero() else None
+    trainer.loggers = [*trainer.loggers, metrics, *([wandb_record] if wandb_record else [])]
+    exit_code = 1
     try:
-        made = logger(offline=offline)
-    except (wandb.Error, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        rank_zero_info(f"W&B: not reached ({reason}); this run is logged offline")
-        offline = True
-        try:
-            made = logger(offline=True)
-        except (wandb.Error, OSError):
-            rank_zero_info("W&B: offline logging failed too; metrics.csv holds everything")
-            return None
-    if offline:
-        rank_zero_info(f"W&B: offline; send it with `wandb sync {folder.path}/wandb/offline-run-*`")
-    else:
-        rank_zero_info(f"W&B: {made.experiment.url}")
-    return made
+        yield
+        exit_code = 0
+    except SystemExit as exit_:
+        exit_code = exit_.code if isinstance(exit_.code, int) else 1
+        raise
+    finally:
+        if wandb_record:
+            wandb_record.close(exit_code)
 
 
 def _is_rank_zero() -> bool:
     return rank_zero_only.rank == 0  # type: ignore[attr-defined,no-any-return]
-
-
-def _has_key() -> bool:
-    import wandb
-
-    try:
-        return bool(wandb.login(prompt=False, verify=False))
-    except wandb.Error:
-        return False

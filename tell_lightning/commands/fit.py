@@ -57,7 +57,7 @@ def fit(arguments: list[str]) -> None:
     folder = folder or new_folder(config.run.dir, config.run.name)
 
     quieten()
-    from tell_lightning.callbacks.loggers import make_loggers
+    from tell_lightning.callbacks.loggers import logged
     from tell_lightning.callbacks.run_record import RunRecord
     from tell_lightning.commands.lightning_cli import open_session
 
@@ -66,9 +66,9 @@ def fit(arguments: list[str]) -> None:
         # Before the base is loaded and anything is written.
         step = _prepare(session, config, folder, checkpoint)
     with held(folder) if session.trainer.is_global_zero else nullcontext():
-        session.trainer.loggers += make_loggers(folder, config.run, config.values, step=step)
         record = RunRecord(folder, _earlier_facts(folder) if checkpoint else None)
-        with _recorded(record):
+        log = logged(session.trainer, folder, config.run, config.values, step=step)
+        with log, _recorded(record):
             _fit(session, config, folder, record, checkpoint)
 
 
@@ -238,6 +238,7 @@ def _write_inputs(
 ) -> None:
     """Write config.yaml, plan.json and the first run.json; print the plan."""
     from tell_lightning.callbacks.run_record import file_digest
+    from tell_lightning.callbacks.wandb_record import log_plan
     from tell_lightning.commands.plan import print_plan
     from tell_lightning.model.base import base_path
 
@@ -247,6 +248,7 @@ def _write_inputs(
     path.write_text(config.to_yaml(), encoding="utf-8")
     plan = datamodule.describe(session.trainer.max_steps)
     write_json(folder.path / "plan.json", plan)
+    log_plan(session.trainer, plan, folder.path / "plan.json")
     print(f"Run: {folder.path}")
     print_plan(plan)
     record.write(
@@ -316,6 +318,7 @@ def _finish(
     """Write the last run.json; print the scores, the cost and what to do next."""
     from tell_lightning.callbacks.run_record import scores_json
     from tell_lightning.callbacks.throughput import peak_memory_bytes
+    from tell_lightning.callbacks.wandb_record import log_results
     from tell_lightning.commands.tables import print_cost, print_next, print_scores
 
     trainer, throughput = session.trainer, session.throughput
@@ -335,6 +338,7 @@ def _finish(
         peak_memory_bytes=peak_memory_bytes(),
     )
     if trainer.is_global_zero:
+        log_results(trainer, folder, selected)
         print_scores(metrics)
         print_cost(record.facts)
         print_next(folder.path, next(iter(session.datamodule.settings.tasks), None))
