@@ -1,0 +1,212 @@
+"""What is scored beside the test rows as they are; no setting of the machine shows in a score."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_runs import Fits, Run, command
+from tiny_world import PREFIX, World
+
+from tell_lightning.cli import main
+
+TASKS = ("turn", "verdict")
+
+
+def again(run: Run, *options: str) -> dict[str, Any]:
+    """Score a run's test rows again."""
+    main(["test", str(run.folder), *options])
+    return json.loads((run.folder / "scores-test.json").read_text(encoding="utf-8"))
+
+
+def test_test_rows_are_scored_without_their_anchor_after_training(run: Run) -> None:
+    metrics, step = run.record["metrics"], run.record["selected"]["step"]
+    swapped = metrics["test_without_anchor"]
+    assert swapped["before"] is None
+    assert swapped["floors"] == {}
+    assert set(swapped["after"]["loss_nats_per_token"]) == set(TASKS)
+    assert "writing" in metrics["test"]["after"]["loss_nats_per_token"]
+    for task in TASKS:
+        scores = swapped["after"]["tasks"][task]
+        assert scores["values"]["rows"] == 24
+        assert scores["intervals"]
+        with_anchor, without = (
+            run.jsonl(f"{split}-{task}-step-{step:06d}")
+            for split in ("test", "test_without_anchor")
+        )
+        assert [row["id"] for row in with_anchor] == [row["id"] for row in without]
+        for ours, bare in zip(with_anchor, without, strict=True):
+            assert bare["prompt_tokens"] < ours["prompt_tokens"]
+            assert bare["prompt_sha256"] != ours["prompt_sha256"]
+            assert bare["reference"] == ours["reference"]
+            assert not bare["prediction"].startswith(PREFIX.strip())
+        losses = (metrics[each]["after"]["loss_nats_per_token"][task] for each in
+                  ("test", "test_without_anchor"))  # fmt: skip
+        assert len(set(losses)) == 2
+    with (run.folder / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for name in ("turn/bleu", "verdict/balanced_accuracy", "loss/turn", "score"):
+        assert any(row[f"test_without_anchor/{name}"] for row in rows)
+    assert "anchor off" in run.stdout
+
+
+def test_forgetting_stands_in_the_table_of_the_scores(run: Run) -> None:
+    table = run.stdout[run.stdout.index("turn: 24 test rows") :]
+    before, after = (
+        run.record["metrics"]["test"][moment]["loss_nats_per_token"]["writing"]
+        for moment in ("before", "after")
+    )
+    assert "writing" in table
+    assert f"{before:.3f}" in table
+    assert f"{after:.3f}" in table
+
+
+def test_trained_without_the_anchor_the_rows_are_scored_with_it(fit: Fits) -> None:
+    run = fit("--data.mixture.anchor=none", "--trainer.max_steps=2", "--eval.test_rows=3")
+    metrics = run.record["metrics"]
+    assert "test_without_anchor" not in metrics
+    (name,) = (path.stem for path in (run.folder / "predictions").glob("test_with_anchor-turn-*"))
+    step = run.record["selected"]["step"]
+    plain = run.jsonl(f"test-turn-step-{step:06d}")
+    pairs = zip(run.jsonl(name), plain, strict=True)
+    assert all(ours["prompt_tokens"] > bare["prompt_tokens"] for ours, bare in pairs)
+    assert metrics["test_with_anchor"]["after"]["tasks"]["turn"]["values"]["rows"] == 3
+
+
+def test_anchor_check_can_be_left_out(run: Run) -> None:
+    found = again(run, "--eval.anchor_check=false")
+    assert "test_without_anchor" not in found
+    assert found["after"]["tasks"] == run.record["metrics"]["test"]["after"]["tasks"]
+
+
+def test_predictions_hold_tokens_log_probability_and_the_judge_s_thought(run: Run) -> None:
+    step = run.record["selected"]["step"]
+    for task in TASKS:
+        for row in run.jsonl(f"test-{task}-step-{step:06d}"):
+            assert row["logprob"] < 0
+            assert row["near_ties"] >= 0
+            assert row["prompt_tokens"] > row["new_tokens"] > 0
+            assert ("thought" in row) == ("label" in row) == (task == "verdict")
+
+
+def test_scores_do_not_depend_on_the_budget_of_a_batch(run: Run) -> None:
+    scored = run.record["metrics"]["test"]["after"]["tasks"]
+    for budget in (1, 200, 1_000_000):
+        found = again(run, f"--eval.batch_tokens={budget}", "--eval.anchor_check=false")
+        assert found["after"]["tasks"] == scored
+
+
+def test_draws_are_the_same_each_time_and_other_than_the_greedy_answers(run: Run) -> None:
+    options = ("--eval.temperature=1.5", "--eval.anchor_check=false")
+    name = f"test-turn-step-{run.record['selected']['step']:06d}"
+    greedy = run.jsonl(name)
+    try:
+        first, second = (
+            (again(run, *options, f"--eval.batch_tokens={budget}"), run.jsonl(name))
+            for budget in (1, 100_000)
+        )
+    finally:
+        again(run)
+    predictions = [[row["prediction"] for row in rows] for rows in (first[1], second[1], greedy)]
+    assert predictions[0] == predictions[1] != predictions[2]
+    assert first[0]["after"]["tasks"] == second[0]["after"]["tasks"]
+
+
+def test_answers_end_where_the_configuration_says(run: Run, world: World) -> None:
+    """A stop token ends answers that went on, and no answer ends before its least length."""
+    name = f"test-turn-step-{run.record['selected']['step']:06d}"
+    before = run.jsonl(name)
+    assert len({row["new_tokens"] for row in before} - {8}) == 0
+    tokenizer = json.loads((world.base / "tokenizer.json").read_text(encoding="utf-8"))
+    words = [w for w in tokenizer["model"]["vocab"] if w.isascii() and w.isalpha()]
+    stops = f"--data.tasks.turn.stop_tokens={json.dumps(words)}"
+    try:
+        again(run, "--eval.anchor_check=false", stops)
+        short = run.jsonl(name)
+        least = "--data.tasks.turn.min_new_tokens=5"
+        again(run, "--eval.anchor_check=false", stops, least)
+        longer = run.jsonl(name)
+    finally:
+        again(run)
+    assert any(row["stopped"] and row["new_tokens"] < 5 for row in short)
+    assert all(row["new_tokens"] >= 5 for row in longer)
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        (
+            "--data.tasks.turn.stop_tokens=['one two three']",
+            "data.tasks.turn.stop_tokens: each must be one token of the tokenizer, got 'one two "
+            "three', which is ",
+        ),
+        (
+            "--data.tasks.turn.min_new_tokens=9",
+            "data.tasks.turn.min_new_tokens: must be 0 to max_new_tokens (8), got 9. Lower it",
+        ),
+        ("--eval.temperature=-1", "eval.temperature: must be at least 0.0, got -1.0. Raise it."),
+    ],
+)
+def test_limits_that_cannot_be_met_are_refused_before_training(
+    option: str, says: str, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *world.overlay, option])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: {says}")
+
+
+# A trained model of the microworld, on one process and on several
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The embedded default after 60 steps: it translates, and its answers differ."""
+    home = tmp_path_factory.mktemp("trained")
+    options = ["--trainer.max_steps=60", "--eval.test=false", "--eval.dev_rows=8"]
+    done = command(["fit", f"--run.dir={home / 'runs'}", *options], home=home)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (home / "runs").iterdir()
+    return Run(folder, done.stdout, done.stderr)
+
+
+def scored_on(
+    run: Run, processes: int, rows: int, home: Path
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Score the run's test rows on some processes; return the scores and the translations."""
+    strategy = "ddp" if processes > 1 else "auto"
+    options = [f"--trainer.devices={processes}", f"--trainer.strategy={strategy}"]
+    done = command(
+        ["test", str(run.folder), *options, "--trainer.accelerator=cpu",
+         f"--eval.test_rows={rows}", "--eval.anchor_check=false"],
+        home=home,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    scores = json.loads((run.folder / "scores-test.json").read_text(encoding="utf-8"))
+    step = run.record["selected"]["step"]
+    return scores["after"]["tasks"], run.jsonl(f"test-translate-step-{step:06d}")
+
+
+@pytest.mark.ddp
+@pytest.mark.long
+def test_two_and_three_processes_score_65_rows_and_2_rows_as_one_does(
+    trained: Run, tmp_path: Path
+) -> None:
+    for rows, worlds in ((65, (2, 3)), (2, (3,))):
+        scores, answers = scored_on(trained, 1, rows, tmp_path)
+        assert [row["id"] for row in answers] == [f"test.jsonl:{n}" for n in range(1, rows + 1)]
+        if rows == 65:
+            assert len({row["prediction"] for row in answers}) >= 20
+            assert scores["translate"]["values"]["bleu"] > 10
+        for world in worlds:
+            found, theirs = scored_on(trained, world, rows, tmp_path)
+            assert [row["id"] for row in theirs] == [row["id"] for row in answers]
+            differing = [
+                ours["id"]
+                for ours, other in zip(answers, theirs, strict=True)
+                if ours["prediction"] != other["prediction"] and not ours["near_ties"]
+            ]
+            assert differing == []
+            assert found == scores
