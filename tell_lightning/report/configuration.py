@@ -1,0 +1,61 @@
+"""Which settings of a run differ from the default.
+
+Two nested mappings enter, dotted keys with both values leave. A task or general source of the
+user's own is held against the defaults of its class, for it replaces the default's.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from tell_lightning.data.settings import General, Task
+
+ABSENT = "\N{EM DASH}"
+
+
+def changed_settings(
+    config: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> list[tuple[str, str, str]]:
+    """Return the keys that differ, with the value of the run and of the default."""
+    ours, theirs = _flat(config), _flat(defaults)
+    found = []
+    for key, value in ours.items():
+        if key.startswith(("data.tasks.", "data.general.")):
+            continue
+        if key not in theirs or theirs[key] != value:
+            found.append((key, _written(value), _written(theirs[key]) if key in theirs else ABSENT))
+    for section, usual in (("tasks", asdict(Task())), ("general", asdict(General(train="")))):
+        mine = (config.get("data") or {}).get(section) or {}
+        if mine == ((defaults.get("data") or {}).get(section) or {}):
+            continue
+        known = _flat(json.loads(json.dumps(usual)))
+        for name, source in mine.items():
+            for key, value in _flat(source).items():
+                if key not in known or known[key] != value or (key, value) == ("train", ""):
+                    default = known.get(key)
+                    written = ABSENT if default in (None, "", {}) else _written(default)
+                    found.append((f"data.{section}.{name}.{key}", _written(value), written))
+    return found
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Write nested mappings as dotted keys.
+
+    >>> _flat({"a": {"b": 1, "c": {}}, "d": [2]})
+    {'a.b': 1, 'a.c': {}, 'd': [2]}
+    """
+    return dict(_pairs(values, ""))
+
+
+def _pairs(values: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        path = f"{above}{key}"
+        if isinstance(value, Mapping) and value:
+            yield from _pairs(value, f"{path}.")
+        else:
+            yield path, value
+
+
+def _written(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -1,0 +1,132 @@
+"""What is drawn over optimizer steps: losses, dev scores, learning rate.
+
+Enters: `metrics.csv` and the dev scorings of `run.json`. Leaves: charts that have a point or more.
+The log counts the optimizer steps completed.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tell_lightning.metrics.score import PRIMARY
+from tell_lightning.report.contents import RunContents, completed, is_training
+from tell_lightning.report.drawing import Chart, Line, Point
+from tell_lightning.report.forms import form
+from tell_lightning.report.plan_figures import source_styles
+
+STEPS = "optimizer steps"
+NATS = "nats per label token"
+
+
+def charts(run: RunContents) -> list[Chart]:
+    """Return the charts of a run, those that have something to show."""
+    styles = source_styles(run)
+    selected = run.selected_step
+    mark = None if selected is None else ("adapter kept", float(selected))
+    train = [row for row in run.log if is_training(row)]
+    dev = dev_scorings(run)
+    losses = _lines(((completed(r), r) for r in train), "train/loss/", styles, marked=False)
+    held_out = _lines(dev, "val/loss/", styles, marked=True)
+    rates = [(float(completed(row)), row["train/lr"]) for row in train if "train/lr" in row]
+    rate = Line("rate", rates, "ink")
+    found = [
+        Chart("Training loss per source", STEPS, NATS, losses, mark=mark),
+        Chart("Loss of dev and held-out rows", STEPS, NATS, held_out, mark=mark),
+        *(_task_chart(run, task, dev, styles, mark) for task in run.tasks),
+        *([_choice_chart(dev, mark)] if len(run.tasks) > 1 else []),
+        Chart("Learning rate", STEPS, "learning rate", [rate], mark=mark, low=0),
+    ]
+    return [_scaled(chart) for chart in found if any(line.points for line in chart.lines)]
+
+
+def dev_scorings(run: RunContents) -> list[tuple[int, Mapping[str, float]]]:
+    """Return every scoring on dev: completed steps and what was logged then.
+
+    A completed run says the steps itself. Of another one the log is all there is: there the first
+    scoring is the base's, before the first step, and both are logged at step 0.
+    """
+    rows = [row for row in run.log if any(name.startswith("val/") for name in row)]
+    history = run.metrics.get("dev_history") or []
+    if run.status == "completed" and len(history) == len(rows):
+        steps = [int(entry["step"]) for entry in history]
+    else:
+        steps = [
+            0 if index == 0 and row.get("step", 0) == 0 else completed(row)
+            for index, row in enumerate(rows)
+        ]
+    return list(zip(steps, rows, strict=True))
+
+
+def primary(run: RunContents, task: str) -> str:
+    """Name the score that stands for a task."""
+    for split in ("test", "dev"):
+        for moment in ("after", "before"):
+            state = (run.metrics.get(split) or {}).get(moment) or {}
+            if task in (state.get("tasks") or {}):
+                return str(state["tasks"][task]["primary"])
+    return PRIMARY[run.scoring(task).kind]
+
+
+def _lines(
+    rows: Iterable[tuple[int, Mapping[str, float]]],
+    start: str,
+    styles: Mapping[str, str],
+    *,
+    marked: bool,
+) -> list[Line]:
+    points: dict[str, list[Point]] = {}
+    for step, row in rows:
+        for name, value in row.items():
+            if name.startswith(start) and math.isfinite(value):
+                points.setdefault(name.removeprefix(start), []).append((float(step), value))
+    order = {name: index for index, name in enumerate(styles)}
+    names = sorted(points, key=lambda name: order.get(name, len(order)))
+    return [Line(name, points[name], styles.get(name, "ink"), marked) for name in names]
+
+
+def _task_chart(
+    run: RunContents,
+    task: str,
+    dev: Iterable[tuple[int, Mapping[str, float]]],
+    styles: Mapping[str, str],
+    mark: tuple[str, float] | None,
+) -> Chart:
+    name = primary(run, task)
+    how = form(name)
+    key = f"val/{task}/{name}"
+    points = [(float(step), row[key]) for step, row in dev if math.isfinite(row.get(key, math.nan))]
+    floors: Mapping[str, Any] = ((run.metrics.get("dev") or {}).get("floors") or {}).get(task) or {}
+    levels: dict[float, str] = {}
+    for floor, scores in floors.items():  # two floors of one height share a line
+        value, label = scores["values"].get(name), floor.replace("_", " ")
+        if value is not None:
+            levels[value] = f"{levels[value]}, {label}" if value in levels else label
+    unit = {"points": "0 to 100", "ratio": "0 to 1", "percent": "share, 0 to 1"}.get(how.style, "")
+    return Chart(
+        f"{task}: {how.label} on dev",
+        STEPS,
+        f"{how.label}, {unit}" if unit else how.label,
+        [Line(task, points, styles.get(task, "ink"), marked=True)],
+        levels=[(label, value) for value, label in levels.items()],
+        mark=mark,
+        low=0,
+        high=None if how.style == "points" else 1,
+    )
+
+
+def _choice_chart(
+    dev: Iterable[tuple[int, Mapping[str, float]]], mark: tuple[str, float] | None
+) -> Chart:
+    """Return what the adapter is chosen by, where that is not the score of the only task."""
+    points = [(float(step), row["val/score"]) for step, row in dev if "val/score" in row]
+    title = "Dev score, mean of the tasks"
+    line = Line("score", points, "ink", marked=True)
+    return Chart(title, STEPS, "score, 0 to 1", [line], mark=mark, low=0, high=1)
+
+
+def _scaled(chart: Chart) -> Chart:
+    """Make the y axis logarithmic where losses differ by an order of magnitude."""
+    ys = [y for line in chart.lines for _, y in line.points]
+    if chart.low is not None or min(ys) <= 0 or max(ys) < 10 * min(ys):
+        return chart
+    return Chart(**{**vars(chart), "logarithmic": True, "y_label": f"{chart.y_label}, log scale"})

@@ -1,0 +1,73 @@
+"""How a text differs from its reference, word by word, for a page that marks it.
+
+Two texts enter; pieces leave that, one after the other, give both. Words and punctuation marks are
+compared by `difflib`, characters alone in scripts that put no space between words. About a
+millisecond for a hundred words.
+"""
+
+import re
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Literal
+
+LEAST_SHARE = 0.25
+"""Share of common words below which marks would only hide both texts."""
+_UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"(\s*)([{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s])")
+
+Kind = Literal["same", "missing", "extra"]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A run of words."""
+
+    kind: Kind
+    """same: in both texts; missing: in the reference alone; extra: in the text alone."""
+    text: str
+
+
+def mark_differences(reference: str, text: str) -> tuple[list[Piece], float]:
+    """Compare a text with its reference.
+
+    Returns:
+        The pieces in reading order, and the share of common words, 0 to 1, of the words of both.
+        Where it is below `LEAST_SHARE`, the text comes back whole and unmarked.
+
+    >>> [piece.kind for piece in mark_differences("The red cat", "The blue cat")[0]]
+    ['same', 'missing', 'same', 'extra', 'same']
+    """
+    theirs, ours = _WORD.findall(reference), _WORD.findall(text)
+    matcher = SequenceMatcher(
+        None, [word for _, word in theirs], [word for _, word in ours], autojunk=False
+    )
+    share = matcher.ratio()
+    if share < LEAST_SHARE:
+        return [Piece("same", text)], share
+    pieces: list[Piece] = []
+    for tag, first, last, ours_first, ours_last in matcher.get_opcodes():
+        if tag == "equal":
+            pieces += _run("same", ours[ours_first:ours_last])
+            continue
+        pieces += _run("missing", theirs[first:last])
+        pieces += _run("extra", ours[ours_first:ours_last])
+    return _merged(pieces), share
+
+
+def _run(kind: Kind, words: list[tuple[str, str]]) -> list[Piece]:
+    """Join words; the space before the first stays outside the mark."""
+    if not words:
+        return []
+    gap = words[0][0]
+    inner = words[0][1] + "".join(space + word for space, word in words[1:])
+    return [*([Piece("same", gap)] if gap else []), Piece(kind, inner)]
+
+
+def _merged(pieces: list[Piece]) -> list[Piece]:
+    merged: list[Piece] = []
+    for piece in pieces:
+        if merged and merged[-1].kind == piece.kind == "same":
+            merged[-1] = Piece("same", merged[-1].text + piece.text)
+        else:
+            merged.append(piece)
+    return merged
