@@ -3,15 +3,17 @@
     compare A.jsonl B.jsonl [--kind translation|judge|text] [--format table|jsonl]
 
 Both files hold answers to the same rows, as `fit`, `test` and `predict` write them. They are scored
-as the run says in whose folder they lie, or by --kind: a judge's labels are then no and yes, under
-"hallucination". The interval is that of the paired bootstrap, the p-value that of approximate
+as the run says in whose predictions/ they lie (one of them is enough), or by --kind: a judge's
+labels are then no and yes, under "hallucination". The interval is that of the paired bootstrap, the p-value that of approximate
 randomisation, both over rows. About seven seconds for 1,000 lines; no torch.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import get_args
 
@@ -55,9 +57,9 @@ def compare(arguments: list[str]) -> None:
         )
     first, second = map(Path, rest)
     ours, theirs = read_predictions(first), read_predictions(second)
-    scoring = _scoring(kind, first, second)
+    scoring = _scoring(kind, {first: ours, second: theirs})
     if not all(scoring.words_field in p.row for p in (*ours, *theirs)):
-        scoring = replace(scoring, words_field=None)  # files of `predict` hold no rows
+        scoring = replace(scoring, words_field=None)
     found = compare_predictions(scoring, ours, theirs)
     if form == "jsonl":
         for line in _lines(found, len(ours)):
@@ -76,19 +78,24 @@ def read_predictions(path: Path) -> list[Prediction]:
     predictions: dict[str, Prediction] = {}
     for raw in read_file(path).read(Meter()):
         prediction = _prediction(raw)
+        tasks = {_task(prediction), *map(_task, islice(predictions.values(), 1))}
+        if len(tasks) > 1:
+            raise CompareError(
+                f"{path}: the rows must be of one task, got {', '.join(sorted(tasks))}. "
+                "Write them with `predict --task NAME`."
+            )
         if prediction.id in predictions:
             raise CompareError(
                 f"{raw.where}: an id must come once, got {cut(prediction.id)} again. "
                 "Compare files of one evaluation set."
             )
         predictions[prediction.id] = prediction
-    tasks = {str(p.row["task"]) for p in predictions.values() if "task" in p.row}
-    if len(tasks) > 1:
-        raise CompareError(
-            f"{path}: the rows must be of one task, got {', '.join(sorted(tasks))}. "
-            "Write them with `predict --task NAME`."
-        )
     return list(predictions.values())
+
+
+def _task(prediction: Prediction) -> str:
+    """Return the task that a line of `predict` names; none where a run's file name does."""
+    return str(prediction.row.get("task", ""))
 
 
 def _prediction(raw: RawRow) -> Prediction:
@@ -114,8 +121,8 @@ def _prediction(raw: RawRow) -> Prediction:
     )
 
 
-def _scoring(kind: str | None, first: Path, second: Path) -> Scoring:
-    """Take the scoring of the kind that was typed, or else of the runs."""
+def _scoring(kind: str | None, files: Mapping[Path, Sequence[Prediction]]) -> Scoring:
+    """Take the scoring of the kind that was typed, or else of the runs that the files lie in."""
     if kind is not None:
         for known in get_args(Kind):
             if kind == known:
@@ -123,42 +130,50 @@ def _scoring(kind: str | None, first: Path, second: Path) -> Scoring:
         raise ConfigError(
             f"--kind: must be one of {', '.join(get_args(Kind))}, got '{kind}'. Choose one of them."
         )
-    ours, theirs = _run_scoring(first), _run_scoring(second)
-    if ours != theirs:
+    found = {
+        path: _run_scoring(path, predictions)
+        for path, predictions in files.items()
+        if _run(path) is not None
+    }
+    if not found:
         raise CompareError(
-            f"compare: both runs must score alike, got {cut(ours)} of {first} and {cut(theirs)} of "
-            f"{second}. Say how by --kind."
+            f"--kind: must say how {next(iter(files))} is scored, which lies in no run's "
+            f"predictions/, got none. Write --kind {', --kind '.join(get_args(Kind))}."
         )
+    (first, ours), *rest = found.items()
+    for second, theirs in rest:
+        if ours != theirs:
+            raise CompareError(
+                f"compare: both runs must score alike, got {cut(ours)} of {first} and "
+                f"{cut(theirs)} of {second}. Say how by --kind."
+            )
     return ours
 
 
-def _run_scoring(path: Path) -> Scoring:
+def _run(path: Path) -> RunFolder | None:
+    """Return the run in whose predictions/ a file lies."""
+    folder = RunFolder(path.resolve().parent.parent)
+    lies_there = path.resolve().parent == folder.predictions.resolve()
+    return folder if lies_there and folder.config.is_file() else None
+
+
+def _run_scoring(path: Path, predictions: Sequence[Prediction]) -> Scoring:
     """Take the scoring from the run in whose folder a predictions file lies.
 
     Raises:
-        CompareError: It lies in none, or is of no task of the run.
+        CompareError: It is of no task of the run.
     """
-    folder = RunFolder(path.resolve().parent.parent)
-    if path.resolve().parent != folder.predictions or not folder.config.is_file():
-        raise CompareError(
-            f"--kind: must say how {path} is scored, which lies in no run's predictions/, got "
-            f"none. Write --kind {', --kind '.join(get_args(Kind))}."
-        )
+    folder = _run(path)
+    assert folder is not None
     tasks = _run_tasks(folder.config)
-    names = [
-        name
-        for name in tasks
-        if path.name.startswith((f"dev-{name}-step-", f"test-{name}-step-"))
-        or path.name in {f"dev-{name}-base.jsonl", f"test-{name}-base.jsonl"}
-    ]
-    if not names:
+    named = re.fullmatch(r"(?:dev|test\w*)-(.+)-(?:base|step-\d+)\.jsonl", path.name)
+    name = next(iter(map(_task, predictions)), "") or (named[1] if named else "")
+    if name not in tasks:
         raise CompareError(
-            f"{path}: must be named as a run names its predictions, SPLIT-TASK-MOMENT.jsonl with "
-            f"one of the tasks {', '.join(tasks)}, got '{path.name}'. Say how it is scored by "
-            "--kind."
+            f"{path}: must name one of the tasks {', '.join(tasks)} in its rows or, as a run does, "
+            f"SPLIT-TASK-MOMENT.jsonl, got '{name or path.name}'. Say how it is scored by --kind."
         )
-    scoring = tasks[max(names, key=len)].scoring
-    return replace(scoring, floors={}, function=None)
+    return replace(tasks[name].scoring, floors={}, function=None)
 
 
 @cache

@@ -115,10 +115,27 @@ def test_a_run_s_files_are_scored_as_the_run_says(run, capsys):
     other = write(run / "predictions/dev-judge-step-1-step-000250.jsonl", GOOD, REFERENCES)
     assert "bleu" in jsonl(capsys, other, other)
     assert error(capsys, first, other).startswith("compare: both runs must score alike, got Scor")
+    swapped = run / "predictions/test_without_anchor-judge-step-1-step-000250.jsonl"
+    assert "bleu" in jsonl(capsys, other, write(swapped, GOOD, REFERENCES))
     wrong = write(run / "predictions/test-turn-base.jsonl", ["a"], ["a"])
     assert error(capsys, wrong, wrong).startswith(
-        f"{wrong}: must be named as a run names its predictions, SPLIT-TASK-MOMENT.jsonl with one "
-        "of the tasks judge, judge-step-1, got 'test-turn-base.jsonl'. Say"
+        f"{wrong}: must name one of the tasks judge, judge-step-1 in its rows or, as a run does, "
+        "SPLIT-TASK-MOMENT.jsonl, got 'turn'. Say how it is scored by --kind."
+    )
+
+
+def test_answers_of_predict_are_scored_as_the_run_says_in_which_one_of_them_lies(
+    run, tmp_path, capsys
+):
+    gold = ["a", "b", "a", "b"]
+    mine = write(run / "predictions/mine.jsonl", verdicts(*"aabb"), gold, task="judge")
+    base = write(tmp_path / "base.jsonl", verdicts(*"abab"), gold, task="judge")
+    for files in ((mine, base), (base, mine)):
+        found = jsonl(capsys, *files)
+        assert {found["accuracy"]["a"], found["accuracy"]["b"]} == {0.5, 1}
+    other = write(run / "predictions/other.jsonl", verdicts("a"), ["a"], task="turn")
+    assert "in its rows or, as a run does, SPLIT-TASK-MOMENT.jsonl, got 'turn'." in error(
+        capsys, base, other
     )
 
 
@@ -175,9 +192,11 @@ def test_a_file_of_something_else_is_refused_by_line(text, message, files, tmp_p
 
 def test_answers_to_several_tasks_are_refused(files, tmp_path, capsys):
     path = Path(write(tmp_path / "a.jsonl", GOOD[:1], REFERENCES[:1], task="halu"))
-    path.write_text(path.read_text() + path.read_text().replace("r0", "r1").replace("halu", "mt"))
+    line = path.read_text()
     message = f"{path}: the rows must be of one task, got halu, mt. Write them with `predict --task"
-    assert error(capsys, files[0], str(path), "--kind=text").startswith(message)
+    for id in ("r0", "r1"):  # files of two tasks may have the same name, and so the same ids
+        path.write_text(line + line.replace("r0", id).replace("halu", "mt"))
+        assert error(capsys, files[0], str(path), "--kind=text").startswith(message)
 
 
 @pytest.mark.parametrize(
