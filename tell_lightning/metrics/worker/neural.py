@@ -88,7 +88,7 @@ def _comet_lengths(model: Any, samples: list[dict[str, str]]) -> tuple[list[int]
     """Count what the encoder would read, and say what it cuts.
 
     Each text is cut by itself two tokens below the encoder's positions; models that read the texts
-    as one sequence (COMETKiwi, XCOMET) cut that at the positions once more.
+    as one sequence (CometKiwi, XCOMET) cut that at the positions once more.
     """
     encoder = model.encoder
     most = encoder.max_positions - 2
@@ -101,9 +101,9 @@ def _comet_lengths(model: Any, samples: list[dict[str, str]]) -> tuple[list[int]
     cut = [length > most for length in longest]
     if not hasattr(model, "concat_inputs"):
         return longest, cut, most
-    joined = [sum(row) for row in rows]
-    room = encoder.max_positions - 1 - len(columns) * encoder.size_separator
-    over = [length - 2 * len(columns) > room for length in joined]
+    between = 2 + (len(columns) - 1) * encoder.size_separator
+    joined = [sum(length - 2 for length in row) + between for row in rows]
+    over = [length > encoder.max_positions for length in joined]
     return joined, [a or b for a, b in zip(cut, over, strict=True)], encoder.max_positions
 
 
