@@ -1,8 +1,12 @@
-"""Where logged numbers go: `metrics.csv` always, W&B where it is wanted and works."""
+"""Where logged numbers go: `metrics.csv` always, W&B where it is wanted and works.
+
+Both number their rows by the optimizer steps completed when a number was made: 0 is the base.
+Lightning itself would give the scores after a step the number of the step, counted from 0.
+"""
 
 import csv
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,8 +23,22 @@ from tell_lightning.callbacks.wandb_record import open_wandb
 class MetricsFile(CSVLogger):
     """Lightning's CSV logger, which goes on in `metrics.csv` on resume instead of deleting it."""
 
-    kept_steps = 0
-    """Optimizer steps whose rows are kept; those of later ones are trained and logged again."""
+    def __init__(self, folder: RunFolder, trainer: pl.Trainer, *, kept_steps: int) -> None:
+        """Write into the run folder itself.
+
+        Args:
+            folder: The run's folder.
+            trainer: Knows the optimizer steps completed.
+            kept_steps: Steps that the run goes on from; the rows of later ones are logged again,
+                and so is the last scoring of the test sets.
+        """
+        super().__init__(str(folder.path), name="", version="")
+        self._trainer = trainer
+        self._kept_steps = kept_steps
+
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        """Write a row, at the optimizer steps completed."""
+        super().log_metrics(metrics, self._trainer.global_step)
 
     @property
     def experiment(self) -> Any:
@@ -35,14 +53,18 @@ class MetricsFile(CSVLogger):
             writer = super().experiment
         if before and _is_rank_zero():
             heading, *rows = csv.reader(before.splitlines())
-            step = heading.index("step")
             # A kill may have cut the last line off.
             rows = [row for row in rows if len(row) == len(heading)]
             with path.open("w", encoding="utf-8", newline="") as file:
-                kept = (row for row in rows if int(row[step]) < self.kept_steps)
+                kept = (row for row in rows if self._keeps(dict(zip(heading, row, strict=True))))
                 csv.writer(file, lineterminator="\n").writerows([heading, *kept])
             writer.metrics_keys = heading
         return writer
+
+    def _keeps(self, row: Mapping[str, str]) -> bool:
+        step = int(row["step"])
+        tested = any(value for name, value in row.items() if name.startswith("test"))
+        return step <= self._kept_steps and not (step and tested)
 
 
 @contextmanager
@@ -58,9 +80,7 @@ def logged(
         config: The complete configuration, for W&B.
         step: Optimizer step that the run goes on from.
     """
-    # An empty name and version put the file into the run folder itself.
-    metrics = MetricsFile(str(folder.path), name="", version="")
-    metrics.kept_steps = step
+    metrics = MetricsFile(folder, trainer, kept_steps=step)
     wandb_record = open_wandb(folder, run, config, trainer) if _is_rank_zero() else None
     trainer.loggers = [*trainer.loggers, metrics, *([wandb_record] if wandb_record else [])]
     exit_code = 1

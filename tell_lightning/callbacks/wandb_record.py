@@ -1,9 +1,8 @@
 """W&B beside the run folder: its numbers, samples of the answers, the plan, the adapter.
 
 Enters: what the Trainer logs, and files of the run folder. Leaves: one W&B run, online or in the
-folder's `wandb/`; a resumed run goes on in it, by the id in `wandb/id`. Lightning's logger numbers
-W&B's rows by optimizer step; here that is the number of steps completed, and each score has its
-best and last value in the summary.
+folder's `wandb/`; a resumed run goes on in it, by the id in `wandb/id`. The x axis is the optimizer
+steps completed, and each score stands in the summary with its best and its last value.
 
 Trouble with W&B never ends a run: it costs one line on the screen, and everything is in the run
 folder anyhow. A server that does not answer costs twenty seconds whenever a table or an artifact is
@@ -102,7 +101,7 @@ class WandbRecord(WandbLogger):
     def log_table(
         self,
         key: str,
-        columns: list[str] | None = None,
+        columns: list[Any] | None = None,
         data: list[list[Any]] | None = None,
         dataframe: Any = None,
         step: int | None = None,
@@ -177,8 +176,8 @@ class WandbRecord(WandbLogger):
         self.closed = True
 
     def _send(self, values: Mapping[str, Any]) -> None:
-        for name in values.keys() - self._defined:
-            if summary := summary_of(name):
+        for name in values:
+            if name not in self._defined and (summary := summary_of(name)):
                 self.experiment.define_metric(name, step_metric=STEP, summary=summary)
             self._defined.add(name)
         self.experiment.log({**values, STEP: self._trainer.global_step})

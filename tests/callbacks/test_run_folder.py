@@ -1,6 +1,5 @@
-"""A run's folder: a name of its own, files whole or not there, numbers that go on."""
+"""A run's folder: a name of its own, files whole or not there."""
 
-import csv
 import json
 import time
 from pathlib import Path
@@ -16,7 +15,6 @@ from tell_lightning.callbacks.folder import (
     write_json,
     write_jsonl,
 )
-from tell_lightning.callbacks.loggers import MetricsFile
 
 
 def test_second_run_of_the_same_second_gets_a_number(
@@ -56,19 +54,6 @@ def test_files_are_whole_and_leave_no_draft(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.rglob("*")} == {"a.json", "b", "c.jsonl"}
 
 
-def test_metrics_of_a_second_session_follow_those_of_the_first(tmp_path: Path) -> None:
-    for start in (0, 2):
-        logger = MetricsFile(str(tmp_path), name="", version="")
-        logger.kept_steps = start  # the rows of steps 2 and 3 of the first session are dropped
-        for step in (start, start + 1, *([] if start else [2, 3])):
-            logger.log_metrics({"loss": float(step), **({"late": 1.0} if start else {})}, step)
-        logger.save()
-    with (tmp_path / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [int(row["step"]) for row in rows] == [0, 1, 2, 3]
-    assert [row["late"] for row in rows] == ["", "", "1.0", "1.0"]
-
-
 def test_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to(tmp_path / "gone")
@@ -90,17 +75,3 @@ def test_folder_that_another_process_trains_in_is_refused(tmp_path: Path) -> Non
     with held(folder):
         assert (tmp_path / ".lock").exists()
     assert not (tmp_path / ".lock").exists()
-
-
-@pytest.mark.parametrize(
-    ("left", "steps"),
-    [("", [1]), ("loss,step\n1.0,0\n1.0", [0, 1]), ("loss,step\n1.0,0\n\n", [0, 1])],
-)
-def test_metrics_that_a_kill_cut_off_go_on(left: str, steps: list[int], tmp_path: Path) -> None:
-    (tmp_path / "metrics.csv").write_text(left)
-    logger = MetricsFile(str(tmp_path), name="", version="")
-    logger.kept_steps = 1
-    logger.log_metrics({"loss": 2.0}, 1)
-    logger.save()
-    with (tmp_path / "metrics.csv").open(newline="") as file:
-        assert [int(row["step"]) for row in csv.DictReader(file)] == steps
