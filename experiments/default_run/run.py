@@ -22,6 +22,7 @@ SHOWN = {
     ("judge", "f1"): 'judge: F1 of "yes"',
     ("judge", "label_valid"): "judge: valid JSON with a verdict",
 }
+SWAPPED = "test_without_anchor"
 FLOORS = {"translate": ("copy_source", "random_words"), "judge": ("always_yes", "always_no")}
 
 
@@ -39,7 +40,8 @@ def run(seed: int) -> tuple[dict[str, Any], str]:
         )
         record = json.loads(next(Path(folder).glob("runs/*/run.json")).read_text("utf-8"))
     keys = ("git", "base", "seconds", "tokens_per_second", "peak_memory_bytes", "selected")
-    return {key: record[key] for key in keys} | {"test": record["metrics"]["test"]}, done.stdout
+    metrics = {split: record["metrics"][split] for split in ("test", SWAPPED)}
+    return {key: record[key] for key in keys} | metrics, done.stdout
 
 
 def main() -> None:
@@ -77,19 +79,29 @@ def end_of(output: str) -> str:
 def table(results: dict[str, Any]) -> str:
     """Return the README's table: floors, the base, and the mean over seeds with its range."""
     lines = [
-        "| on 200 test rows | floors | base | after, mean (range) |",
-        "| --- | --- | --- | --- |",
+        "| on 200 test rows | floors | base | after, mean (range) | anchor off |",
+        "| --- | --- | --- | --- | --- |",
     ]
     first = next(iter(results.values()))["test"]
     for (task, score), label in SHOWN.items():
         style = ".1f" if score == "bleu" else ".2f"
-        after = [r["test"]["after"]["tasks"][task]["values"][score] for r in results.values()]
+        after, swapped = (
+            [r[split]["after"]["tasks"][task]["values"][score] for r in results.values()]
+            for split in ("test", SWAPPED)
+        )
         floors = " / ".join(
             format(first["floors"][task][name]["values"][score], style) for name in FLOORS[task]
         )
         base = format(first["before"]["tasks"][task]["values"][score], style)
-        spread = f"{min(after):{style}}\u2013{max(after):{style}}"
-        lines.append(f"| {label} | {floors} | {base} | **{mean(after):{style}}** ({spread}) |")
+        cells = [floors, base, f"**{mean(after):{style}}** {spread(after, style)}"]
+        cells.append(f"{mean(swapped):{style}} {spread(swapped, style)}")
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    base, after = (
+        [r["test"][moment]["loss_nats_per_token"]["instructions"] for r in results.values()]
+        for moment in ("before", "after")
+    )
+    cells = ["", f"{base[0]:.2f}", f"**{mean(after):.2f}** {spread(after, '.2f')}", ""]
+    lines.append(f"| general rows held out: loss, nats a token | {' | '.join(cells)} |")
     commits = ", ".join(sorted({r["git"]["commit"][:10] for r in results.values()}))
     names = "; ".join(
         f"{task}: {' / '.join(name.replace('_', ' ') for name in names)}"
@@ -101,9 +113,14 @@ def table(results: dict[str, Any]) -> str:
             "",
             f"`python experiments/default_run/run.py`, commit {commits}, seeds "
             f"{', '.join(results)}: each draws other examples, order and initialisation. Floors "
-            f"need no model ({names}).",
+            f"need no model ({names}). Anchor off: the same rows without the anchor, after.",
         ]
     )
+
+
+def spread(values: list[float], style: str) -> str:
+    """Write the range of the seeds."""
+    return f"({min(values):{style}}\u2013{max(values):{style}})"
 
 
 if __name__ == "__main__":
