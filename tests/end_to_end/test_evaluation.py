@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tiny_runs import Fits, Run, command
 from tiny_world import PREFIX, World
 
 from tell_lightning.cli import main
 
 TASKS = ("turn", "verdict")
+ROOT = Path(__file__).parents[2]
 
 
 def again(run: Run, *options: str) -> dict[str, Any]:
@@ -162,26 +164,29 @@ def test_limits_that_cannot_be_met_are_refused_before_training(
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The embedded default after 60 steps: it translates, and its answers differ."""
+    """The translation task of the embedded default after 40 steps."""
     home = tmp_path_factory.mktemp("trained")
-    options = ["--trainer.max_steps=60", "--eval.test=false", "--eval.dev_rows=8"]
-    done = command(["fit", f"--run.dir={home / 'runs'}", *options], home=home)
+    default = yaml.safe_load((ROOT / "tell_lightning/default.yaml").read_text(encoding="utf-8"))
+    overlay = home / "translate.yaml"
+    tasks = {"translate": default["data"]["tasks"]["translate"]}
+    overlay.write_text(yaml.safe_dump({"data": {"tasks": tasks}}), encoding="utf-8")
+    options = ["-c", str(overlay), f"--run.dir={home / 'runs'}", "--trainer.max_steps=40"]
+    done = command(["fit", *options, "--eval.test=false", "--eval.dev_rows=8"], home=home)
     assert done.returncode == 0, done.stderr
     (folder,) = (home / "runs").iterdir()
     return Run(folder, done.stdout, done.stderr)
 
 
-def scored_on(
-    run: Run, processes: int, rows: int, home: Path
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Score the run's test rows on some processes; return the scores and the translations."""
+Scored = tuple[dict[str, Any], list[dict[str, Any]]]
+
+
+def scored_on(run: Run, processes: int, rows: int, home: Path) -> Scored:
+    """Score the run's test rows on some processes; return scores and translations."""
     strategy = "ddp" if processes > 1 else "auto"
     options = [f"--trainer.devices={processes}", f"--trainer.strategy={strategy}"]
-    done = command(
-        ["test", str(run.folder), *options, "--trainer.accelerator=cpu",
-         f"--eval.test_rows={rows}", "--eval.anchor_check=false"],
-        home=home,
-    )  # fmt: skip
+    options += ["--trainer.accelerator=cpu", f"--eval.test_rows={rows}"]
+    options += ["--eval.anchor_check=false"]
+    done = command(["test", str(run.folder), *options], home=home)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
     scores = json.loads((run.folder / "scores-test.json").read_text(encoding="utf-8"))
@@ -189,24 +194,36 @@ def scored_on(
     return scores["after"]["tasks"], run.jsonl(f"test-translate-step-{step:06d}")
 
 
+@pytest.fixture(scope="module")
+def one_process(trained: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Scored]:
+    """Scores and translations of one process, by the number of rows."""
+    home = tmp_path_factory.mktemp("one")
+    return {rows: scored_on(trained, 1, rows, home) for rows in (65, 2)}
+
+
+@pytest.mark.long
+def test_trained_model_translates_and_its_answers_differ(one_process: dict[int, Scored]) -> None:
+    scores, answers = one_process[65]
+    assert len({row["prediction"] for row in answers}) >= 20
+    assert scores["translate"]["values"]["bleu"] > 10
+
+
 @pytest.mark.ddp
 @pytest.mark.long
-def test_two_and_three_processes_score_65_rows_and_2_rows_as_one_does(
-    trained: Run, tmp_path: Path
+@pytest.mark.parametrize(("rows", "processes"), [(65, 2), (65, 3), (2, 3)])
+def test_several_processes_score_every_row_once_as_one_does(
+    rows: int, processes: int, trained: Run, one_process: dict[int, Scored], tmp_path: Path
 ) -> None:
-    for rows, worlds in ((65, (2, 3)), (2, (3,))):
-        scores, answers = scored_on(trained, 1, rows, tmp_path)
-        assert [row["id"] for row in answers] == [f"test.jsonl:{n}" for n in range(1, rows + 1)]
-        if rows == 65:
-            assert len({row["prediction"] for row in answers}) >= 20
-            assert scores["translate"]["values"]["bleu"] > 10
-        for world in worlds:
-            found, theirs = scored_on(trained, world, rows, tmp_path)
-            assert [row["id"] for row in theirs] == [row["id"] for row in answers]
-            differing = [
-                ours["id"]
-                for ours, other in zip(answers, theirs, strict=True)
-                if ours["prediction"] != other["prediction"] and not ours["near_ties"]
-            ]
-            assert differing == []
-            assert found == scores
+    scores, answers = one_process[rows]
+    found, theirs = scored_on(trained, processes, rows, tmp_path)
+    ids = [f"test.jsonl:{number}" for number in range(1, rows + 1)]
+    assert [row["id"] for row in theirs] == [row["id"] for row in answers] == ids
+    decided = [
+        (ours["prediction"], other["prediction"])
+        for ours, other in zip(answers, theirs, strict=True)
+        if not ours["near_ties"]
+    ]
+    assert len(decided) > 0.9 * rows
+    assert all(ours == other for ours, other in decided)
+    if len(decided) == rows:
+        assert found == scores
