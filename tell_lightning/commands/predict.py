@@ -1,39 +1,60 @@
 """`predict`: answer rows of a file or of standard input; the anchor is put on by itself.
 
     predict (--run RUN | --adapter DIR | --base) [-c FILE]... [--task NAME]
-            [--input FILE|-] [--output FILE]
+            [--input FILE|-] [--output FILE] [--KEY=VALUE]...
 
-Without --input the task's test rows are answered. `-` reads standard input line by line: a line
-that begins with `{` is a JSON row, any other is a prompt. Answers are JSON, one object a line.
+Without --input the task's test rows are answered. FILE may be whatever training reads (JSONL, JSON,
+CSV, TSV, each also .gz and .zst, Parquet, a folder of save_to_disk); `-` reads standard input line
+by line: a line that begins with `{` is a JSON row, any other is a prompt. A row that carries the
+anchor keeps it, every other one gets it.
+
+Answers are JSON, one object a line, in the order of the rows. With --output, a prediction that was
+stopped goes on when the same command is typed again; lines that are there are never changed.
 """
 
 import argparse
+import difflib
+import hashlib
 import json
+import os
+import signal
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from datetime import timedelta
+from functools import cache
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from tell_lightning.callbacks.folder import existing_folder
-from tell_lightning.commands.check import Config, ConfigError, check
+from tell_lightning.commands.check import SECTIONS, Config, ConfigError
+from tell_lightning.commands.prediction_request import Part, Request, read_request, say
 from tell_lightning.commands.startup import quieten
-from tell_lightning.data.evaluation_rows import build
-from tell_lightning.data.records import Record, read_records, record_from_line
-from tell_lightning.data.settings import Task
-from tell_lightning.data.sources import resolve_root
+from tell_lightning.data.evaluation_rows import EvaluationRows
+from tell_lightning.data.input_rows import CheckedRows, settle_anchor
 from tell_lightning.errors import TellError
-from tell_lightning.export.anchor_file import AnchorFile, TaskPrompt, read_anchor_file
+from tell_lightning.export.answers_file import (
+    AnswersFile,
+    AnswersStream,
+    RowKey,
+    open_answers,
+)
+from tell_lightning.metrics.predictions import saved_row
 
+if TYPE_CHECKING:
+    from tell_lightning.data.tokens import Encoder
 
-@dataclass(frozen=True)
-class Request:
-    """What is to be answered, read and checked before torch is imported."""
+BLOCK = 2_048
+"""Rows of a file that are tokenised together."""
+CHUNK = 8
+"""Batches whose rows are sorted by length together, and written together."""
+EVERY = 10.0
+"""Seconds between two lines that say how far it is."""
 
-    config: Config
-    adapter: Path | None
-    anchors: AnchorFile | None
-    batches: Iterable[tuple[str, TaskPrompt, list[Record]]]
+Answers = AnswersFile | AnswersStream
 
 
 def predict(arguments: list[str]) -> None:
@@ -42,18 +63,31 @@ def predict(arguments: list[str]) -> None:
     Args:
         arguments: What follows the verb on the command line.
     """
-    options = _parse(arguments)
-    request = _request(options)
-    if options.output is None:
-        _answer(request, sys.stdout)
-        return
-    path = Path(options.output)
-    if not path.parent.is_dir():
-        raise ConfigError(
-            f"--output: must be in an existing folder, got '{options.output}'. Make the folder."
-        )
-    with path.open("w", encoding="utf-8") as output:
-        _answer(request, output)
+    options, overrides = _parse(arguments)
+    request = read_request(options, overrides)
+    path = options.output
+    with (
+        open_answers(Path(path)) if path else nullcontext(AnswersStream(sys.stdout.buffer))
+    ) as answers:
+        if answers.lines:
+            say(f"{path}: {_of(answers.lines, request.total)} are there")
+        there = answers.lines
+        try:
+            with _ended_by_sigterm():
+                _answer(request, answers)
+        except (KeyboardInterrupt, SystemExit):
+            if path:
+                rows = _of(answers.lines, request.total)
+                say(f"{path}: {rows} are answered; the same command goes on")
+            raise
+        except BrokenPipeError:  # a reader such as `head` has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return
+        if path:
+            say(f"{path}: {answers.lines:,} rows, {answers.lines - there:,} of them answered now")
+
+
+# The command line
 
 
 class _Parser(argparse.ArgumentParser):
@@ -61,158 +95,262 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise what `main` prints."""
-        if "one of the arguments" in message:
+        if "one of the arguments" in message or "not allowed with" in message:
+            got = "none" if "one of the arguments" in message else "two"
             raise ConfigError(
-                "predict: one of --run, --adapter and --base must be given, got none. "
+                f"predict: one of --run, --adapter and --base must be given, got {got}. "
                 "See `predict --help`."
             )
-        got = message.removeprefix("unrecognized arguments: ")
-        raise ConfigError(f"predict: options must be known, got {got}. See `predict --help`.")
+        flag = message.removeprefix("argument ").partition(":")[0].rpartition("/")[2]
+        raise ConfigError(f"{flag}: needs a value, got none. Write {flag} VALUE.")
 
 
-def _parse(arguments: list[str]) -> argparse.Namespace:
+def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return the options of the verb, and those that override the configuration."""
     assert __doc__ is not None
     parser = _Parser(
         prog="python -m tell_lightning predict",
         usage=(
             "python -m tell_lightning predict (--run RUN | --adapter DIR | --base) [-c FILE]...\n"
-            "           [--task NAME] [--input FILE|-] [--output FILE]"
+            "           [--task NAME] [--input FILE|-] [--output FILE] [--KEY=VALUE]..."
         ),
         allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         description=__doc__.split("\n\n")[0],
-        epilog=__doc__.rsplit("\n\n", 1)[1],
+        epilog=__doc__.split("\n\n", 2)[2]
+        + "\n--KEY=VALUE is a key of the configuration, such as --eval.batch_tokens=4096 or "
+        "--model.base=DIR;\n`fit --help` lists them.",
     )
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--run", metavar="RUN", help="the adapter of a run, with its configuration")
     which.add_argument("--adapter", metavar="DIR", help="an adapter folder alone")
     which.add_argument("--base", action="store_true", help="the base model, without an adapter")
-    parser.add_argument("-c", "--config", action="append", default=[], metavar="FILE")
+    parser.add_argument(
+        "-c", "--config", action="append", default=[], metavar="FILE", help="a configuration"
+    )
     parser.add_argument("--task", metavar="NAME", help="whose anchor to use, where there are many")
     parser.add_argument("--input", metavar="FILE", help="rows to answer; - is standard input")
-    parser.add_argument("--output", metavar="FILE", help="where to; else standard output")
-    return parser.parse_args(arguments)
+    parser.add_argument(
+        "--output", metavar="FILE", help="where to, or what to go on with; else standard output"
+    )
+    options, rest = parser.parse_known_args(arguments)
+    _check_overrides(parser, rest)
+    return options, rest
 
 
-def _request(options: argparse.Namespace) -> Request:
-    """Read configuration, anchors and rows."""
-    files = list(options.config)
-    adapter = Path(options.adapter) if options.adapter else None
-    if options.run:
-        folder = existing_folder(options.run)
-        files = [str(folder.latest_config), *files]
-        adapter = folder.adapter
-    config = check([part for file in files for part in ("-c", file)])
-    anchors = read_anchor_file(adapter) if adapter else None
-    prompts = anchors.tasks if anchors else _prompts(config)
-    names = _chosen(list(prompts), options.task)
-    if options.input is None:
-        if options.adapter and not options.config:
-            raise ConfigError(
-                "--input: needs rows to answer, got none, and an adapter folder alone has no test "
-                "rows. Write --input FILE, or --input - for standard input."
-            )
-        rows = {name: _test_rows(config, name) for name in names}
-        return Request(config, adapter, anchors, [(n, prompts[n], rows[n]) for n in names])
-    if len(names) > 1:
-        raise ConfigError(
-            f"--task: must say whose anchor the rows get, got none. Choose one of "
-            f"{', '.join(names)}."
-        )
-    prompt = prompts[names[0]]
-    if options.input == "-":
-        stream = _lines(sys.stdin, prompt)
-        return Request(config, adapter, anchors, ((names[0], prompt, [row]) for row in stream))
-    records = read_records(
-        options.input, fields=prompt.fields, root=Path(), need_response=False
-    ).records
-    return Request(config, adapter, anchors, [(names[0], prompt, list(records))])
+def _check_overrides(parser: argparse.ArgumentParser, rest: Sequence[str]) -> None:
+    """Refuse what is no key of the configuration, at least in its first part."""
+    sections = {*SECTIONS, "trainer", "seed_everything"}
+    value_follows = False
+    for argument in rest:
+        name = argument.partition("=")[0]
+        if value_follows and not argument.startswith("--"):
+            value_follows = False
+        elif not name.startswith("--") or name[2:].partition(".")[0] not in sections:
+            close = difflib.get_close_matches(name, parser._option_string_actions, n=1)
+            advice = f"Did you mean '{close[0]}'?" if close else "See `predict --help`."
+            raise ConfigError(f"predict: options must be known, got {argument}. {advice}")
+        else:
+            value_follows = "=" not in argument
 
 
-def _prompts(config: Config) -> dict[str, TaskPrompt]:
-    return {
-        name: TaskPrompt(task.anchor, task.max_new_tokens or 256, task.fields)
-        for name, task in config.data.tasks.items()
-    }
+# The answers
 
 
-def _chosen(names: list[str], wanted: str | None) -> list[str]:
-    if wanted is None:
-        return names
-    if wanted not in names:
-        raise ConfigError(
-            f"--task: must be one of {', '.join(names)}, got '{wanted}'. Choose one of them."
-        )
-    return [wanted]
-
-
-def _test_rows(config: Config, name: str) -> list[Record]:
-    task = config.data.tasks.get(name, Task())
-    if task.test is None:
-        raise ConfigError(
-            f"data.tasks.{name}.test: there are no test rows to answer, got null. "
-            "Write --input FILE, or add them."
-        )
-    root = resolve_root(config.data)
-    return list(read_records(task.test, fields=task.fields, root=root, need_response=False).records)
-
-
-def _lines(stream: IO[str], prompt: TaskPrompt) -> Iterator[Record]:
-    for number, line in enumerate(stream, start=1):
-        if line.strip():
-            where = f"standard input:{number}"
-            yield record_from_line(
-                line.rstrip("\r\n"), fields=prompt.fields, where=where, id=str(number)
-            )
-
-
-def _answer(request: Request, output: IO[str]) -> None:
-    """Load the model and answer; a line is written as soon as its batch is done."""
+def _answer(request: Request, answers: Answers) -> None:
+    """Answer every row that is not answered yet; the model is loaded with the first of them."""
     quieten()
     import torch
 
     from tell_lightning.data.templates import Renderer
     from tell_lightning.data.tokens import Encoder
-    from tell_lightning.generation.answer import answer_rows
-    from tell_lightning.model.base import load_base, load_tokenizer
+    from tell_lightning.generation.answer import answer_rows, prompt_digest
+    from tell_lightning.model.base import load_tokenizer
 
-    settings, anchors = request.config.model, request.anchors
-    if anchors:
-        settings = replace(settings, base=anchors.base, revision=anchors.revision)
-    tokenizer = load_tokenizer(settings)
+    tokenizer = load_tokenizer(request.model)
     encoder = Encoder(tokenizer, Renderer(tokenizer))
-    if anchors and anchors.template_digest != encoder.renderer.template_digest:
+    template = encoder.renderer.template_digest
+    if request.template_digest not in {None, template}:
         raise TellError(
             f"{request.adapter}: the base's chat template must be the one of the training, got "
             "another. Use the base (model.base, model.revision) that the adapter was trained on."
         )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with device:
-        model: Any = load_base(settings)
-        if request.adapter:
-            from peft import PeftModel
+    cuda = torch.cuda.is_available() and request.config.trainer.get("accelerator") != "cpu"
+    device = torch.device("cuda" if cuda else "cpu")
+    model = cache(lambda: _load(request, device))
+    weights = _weights(request, device.type)
+    if request.total is None and sys.stdin.isatty():
+        model()
+        say("Type a prompt, or a row in JSON, and Enter; Ctrl+D ends.")
+    settings = request.config.eval
+    progress = Progress(answers.lines, request.total)
+    for part in request.parts:
+        for rows in _blocks(encoder, part, request):
+            name = _model_name(weights, rows, request.config)
+            keys = [
+                RowKey(record.id, part.name, name, prompt_digest(prompt))
+                for record, prompt in zip(rows.records, rows.prompts, strict=True)
+            ]
+            for chunk in _chunks(rows, CHUNK * settings.batch_tokens):
+                there = sum([answers.holds(key) for key in keys[chunk]])
+                if there == len(keys[chunk]):
+                    continue
+                # What a kill has cut in two is answered again, in the same batches as before.
+                predictions = answer_rows(
+                    model(),
+                    tokenizer,
+                    _slice(rows, chunk),
+                    batch_tokens=settings.batch_tokens,
+                    temperature=settings.temperature,
+                    seed=request.config.seed,
+                )
+                lines = [
+                    key.line(saved_row(prediction, part.task.scoring))
+                    for key, prediction in zip(keys[chunk], predictions, strict=True)
+                ]
+                answers.append(lines[there:])
+                progress.show(answers.lines)
+    answers.finish()
 
-            model = PeftModel.from_pretrained(model, str(request.adapter))
-    for name, prompt, records in request.batches:
-        rows = build(
+
+def _load(request: Request, device: Any) -> Any:
+    from tell_lightning.export.adapter import load_adapter
+    from tell_lightning.model.base import load_base
+
+    with device:
+        base = load_base(request.model)
+        return load_adapter(base, request.adapter) if request.adapter else base
+
+
+def _blocks(encoder: "Encoder", part: Part, request: Request) -> Iterator[EvaluationRows]:
+    """Tokenise rows, many of a file together, each by itself as it comes from a stream."""
+    from tell_lightning.data.evaluation_rows import build, default_max_new_tokens
+
+    task, variant = part.task, request.variant
+    neither = {variant, request.trained_variant} == {"none"}
+    longest = task.max_new_tokens or default_max_new_tokens(encoder, part.known)
+    size = BLOCK if isinstance(part.rows, CheckedRows) else 1
+    rows = iter(part.rows)
+    while records := list(islice(rows, size)):
+        settled = [settle_anchor(r, task.anchor, variant, free=part.free) for r in records]
+        built = build(
             encoder,
-            records,
-            task=name,
-            anchor=prompt.anchor,
-            variant=anchors.variant if anchors else request.config.data.mixture.anchor,
-            scoring=request.config.data.tasks.get(name, Task()).scoring,
-            max_new_tokens=prompt.max_new_tokens,
+            [record for record, _ in settled],
+            task=part.name,
+            anchor=settled[0][1],
+            variant=variant,
+            scoring=task.scoring,
+            max_new_tokens=longest,
+            min_new_tokens=task.min_new_tokens,
+            stop_tokens=task.stop_tokens,
         )
-        batch_tokens = request.config.eval.batch_tokens
-        for prediction in answer_rows(model, tokenizer, rows, batch_tokens=batch_tokens):
-            known = {"reference": prediction.reference} if prediction.reference else {}
-            line = {
-                "id": prediction.id,
-                "task": name,
-                "prediction": prediction.prediction,
-                **known,
-                "stopped": prediction.stopped,
-                "prefix_found": prediction.prefix_found,
-                "new_tokens": prediction.new_tokens,
-            }
-            output.write(json.dumps(line, ensure_ascii=False) + "\n")
-        output.flush()
+        # Asked without its anchor, an adapter may still write what it learned to begin with.
+        yield replace(built, response_prefix="" if neither else task.anchor.response_prefix)
+
+
+def _chunks(rows: EvaluationRows, most_tokens: int) -> Iterator[slice]:
+    """Cut rows where they fill so many tokens, in their order, at least one a chunk."""
+    start = tokens = 0
+    for index, prompt in enumerate(rows.prompts):
+        size = len(prompt) + rows.max_new_tokens
+        if index > start and tokens + size > most_tokens:
+            yield slice(start, index)
+            start, tokens = index, 0
+        tokens += size
+    yield slice(start, len(rows))
+
+
+def _slice(rows: EvaluationRows, chunk: slice) -> EvaluationRows:
+    return replace(
+        rows,
+        records=rows.records[chunk],
+        examples=rows.examples[chunk],
+        prompts=rows.prompts[chunk],
+        references=rows.references[chunk],
+    )
+
+
+# What made an answer
+
+
+def _weights(request: Request, device_type: str) -> dict[str, Any]:
+    """Name base and adapter: hub id and revision, or the SHA-256 of the files, and their type."""
+    from tell_lightning.model.base import base_path
+
+    path = base_path(request.model)
+    local = Path(path).is_dir()
+    auto = "bfloat16" if device_type == "cuda" else "float32"
+    return {
+        "base": _digests(Path(path), "model*", "pytorch_model*", "config.json") if local else path,
+        "revision": None if local else request.model.revision,
+        "dtype": auto if request.model.dtype == "auto" else request.model.dtype,
+        "adapter": _digests(request.adapter, "adapter_*") if request.adapter else None,
+    }
+
+
+def _digests(folder: Path, *patterns: str) -> dict[str, str]:
+    found = {}
+    for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
+        with path.open("rb") as file:
+            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _model_name(weights: dict[str, Any], rows: EvaluationRows, config: Config) -> str:
+    """Name everything but the prompt that decides an answer and how it is read."""
+    scoring = rows.scoring
+    judge = [scoring.label_key, scoring.thought_key, scoring.labels]
+    facts = {
+        **weights,
+        "stop_ids": rows.stop_ids,
+        "new_tokens": [rows.min_new_tokens, rows.max_new_tokens],
+        "temperature": config.eval.temperature,
+        "seed": config.seed if config.eval.temperature else None,
+        "response_prefix": rows.response_prefix,
+        "reading": [scoring.words_field, judge if scoring.kind == "judge" else None],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+# What is said on the way
+
+
+class Progress:
+    """A line on standard error now and then; none where the answers themselves are seen to come."""
+
+    def __init__(self, done: int, total: int | None) -> None:
+        """Begin with the rows that are answered already."""
+        self._before, self._total = done, total
+        self._began: float | None = None
+        self._next = 0.0
+
+    def show(self, done: int) -> None:
+        """Say how far it is, if it is time."""
+        now = time.perf_counter()
+        if self._began is None:  # the first chunk has the loading of the model in it
+            self._began, self._before, self._next = now, done, now + EVERY
+        if self._total is None or now < self._next:
+            return
+        self._next = now + EVERY
+        rate = (done - self._before) / (now - self._began)
+        left = timedelta(seconds=round((self._total - done) / rate))
+        say(f"{_of(done, self._total)}, {rate:,.1f} rows/s, eta {left}")
+
+
+def _of(done: int, total: int | None) -> str:
+    return f"{done:,} rows" if total is None else f"{done:,} of {total:,} rows"
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Make SIGTERM an end of the process like any other, with its exit code."""
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before: Callable[[int, FrameType | None], Any] | int | None
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

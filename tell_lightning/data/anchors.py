@@ -23,6 +23,7 @@ from tell_lightning.data.records import Record, Turn
 from tell_lightning.errors import TellError
 
 Position = Literal["prefix", "suffix", "system"]
+_PLACES = {"prefix": "user", "suffix": "user", "system": "system"}
 
 
 class AnchorError(TellError):
@@ -78,7 +79,7 @@ def anchor_record(
     turns = record.turns
     if anchor.text and anchor.position == "system":
         turns = _with_system(turns)
-    place = {"prefix": "user", "suffix": "user", "system": "system"}[anchor.position]
+    place = _PLACES[anchor.position]
     done = []
     for turn in turns:
         content = turn.content
@@ -94,6 +95,12 @@ def anchor_record(
                 f"got {cut(turn.content)}. Correct or remove the row."
             )
     return Example(record.id, record.where, tuple(done), record.row)
+
+
+def carries_anchor(record: Record | Example, anchor: Anchor) -> bool:
+    """Say whether a turn that the anchor belongs to carries it already."""
+    turns = [turn for turn in record.turns if turn.role == _PLACES[anchor.position]]
+    return bool(anchor.text) and any(_carries(turn.content, anchor) for turn in turns)
 
 
 def strip_anchor(text: str, anchor: Anchor) -> str:

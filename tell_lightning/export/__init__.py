@@ -1,1 +1,1 @@
-"""Adapters in a form that other tools read."""
+"""Adapters and answers in a form that other tools read."""

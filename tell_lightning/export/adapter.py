@@ -62,19 +62,47 @@ def load_weights(model: Any, folder: Path) -> None:
         AdapterFolderError: There are none, or they are of another shape.
     """
     from peft import load_peft_weights, set_peft_model_state_dict
+    from safetensors import SafetensorError
 
     try:
         result: Any = set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise AdapterFolderError(
             f"{folder}: must hold adapter weights that fit model.lora, got: "
             f"{str(error).splitlines()[0]} Use the configuration of the run that wrote it."
         ) from error
-    if result.unexpected_keys:
+    missing = [name for name in result.missing_keys if "lora_" in name]
+    for names, how in ((result.unexpected_keys, "besides"), (missing, "not at all")):
+        if names:
+            raise AdapterFolderError(
+                f"{folder}: must hold the adapters that model.lora describes, got {names[0]} "
+                f"{how}. Use the base and the configuration of the run that wrote it."
+            )
+
+
+def load_adapter(base: Any, folder: Path) -> Any:
+    """Put the adapter of a folder on a base, to answer with.
+
+    Args:
+        base: The base model; the adapter goes where it is, in float32.
+        folder: An adapter folder.
+
+    Raises:
+        AdapterFolderError: There is none, or it is another base's.
+    """
+    from peft import PeftConfig, get_peft_model
+
+    try:
+        config: Any = PeftConfig.from_pretrained(str(folder))
+        config.inference_mode = True
+        model = get_peft_model(base, config)
+    except (OSError, ValueError, TypeError) as error:
         raise AdapterFolderError(
-            f"{folder}: must hold the adapters that model.lora describes, got "
-            f"{result.unexpected_keys[0]} besides. Use the configuration of the run that wrote it."
-        )
+            f"{folder}: must hold an adapter_config.json that fits the base, got: "
+            f"{str(error).splitlines()[0]} Use the base (model.base) that it was trained on."
+        ) from error
+    load_weights(model, folder)
+    return model
 
 
 def _settle_config(path: Path, settings: ModelSettings) -> None:

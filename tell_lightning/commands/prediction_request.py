@@ -1,0 +1,279 @@
+"""What `predict` is asked: which model, which rows, with which anchor.
+
+Enters: the options of the command line. Leaves: a `Request`, whose files are all read and checked.
+What is typed wins over `-c FILE`, that over the run's configuration; the base and the anchors are
+those that the adapter was trained with. Needs no torch.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import yaml
+
+from tell_lightning.callbacks.folder import existing_folder
+from tell_lightning.commands.check import Config, ConfigError, check
+from tell_lightning.commands.config_files import read_config
+from tell_lightning.data.anchors import Example, anchor_digest
+from tell_lightning.data.evaluation_rows import evaluation_example
+from tell_lightning.data.formats import RecordError, cut
+from tell_lightning.data.input_rows import CheckedRows, check_rows, read_lines, settle_anchor
+from tell_lightning.data.records import Record, Rows
+from tell_lightning.data.settings import DataSettings, Task
+from tell_lightning.data.sources import read_sources, resolve_root
+from tell_lightning.data.variants import Variant
+from tell_lightning.export.anchor_file import AnchorFile, read_anchor_file
+from tell_lightning.model.settings import ModelSettings
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of one task, and how they are asked."""
+
+    name: str
+    task: Task
+    rows: Iterable[Record]
+    known: tuple[Example, ...]
+    """Rows with known answers, where the longest of them says how long an answer may be."""
+    free: bool
+    """Whether the rows come from the user, not from the task's own files."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be answered and by what, read and checked before torch is imported."""
+
+    config: Config
+    variant: Variant
+    """Form of the anchor that the prompts carry."""
+    trained_variant: Variant
+    """Form of it that the adapter was trained with."""
+    model: ModelSettings
+    adapter: Path | None
+    template_digest: str | None
+    parts: Sequence[Part]
+
+    @property
+    def total(self) -> int | None:
+        """Count the rows; None where they come from a stream."""
+        counts = [part.rows.count for part in self.parts if isinstance(part.rows, CheckedRows)]
+        return sum(counts) if len(counts) == len(self.parts) else None
+
+
+def read_request(options: argparse.Namespace, overrides: list[str]) -> Request:
+    """Read configuration, anchors and rows.
+
+    Args:
+        options: What `predict` itself takes from its command line.
+        overrides: Keys of the configuration that were typed beside it.
+
+    Raises:
+        TellError: Something is missing, wrong, or does not fit the adapter.
+    """
+    files = list(options.config)
+    adapter = Path(options.adapter) if options.adapter else None
+    if options.run:
+        folder = existing_folder(options.run)
+        files = [str(folder.latest_config), *files]
+        adapter = folder.adapter
+        if not adapter.is_dir():
+            raise ConfigError(
+                f"--run: must be a run that has ended and left its adapter, got '{options.run}' "
+                f"without one. Go on with it: fit --resume {options.run}."
+            )
+    anchors = read_anchor_file(adapter) if adapter else None
+    alone = [_tasks_option(anchors)] if anchors and not _give_tasks(files) else []
+    config = check([*alone, *(part for file in files for part in ("-c", file)), *overrides])
+    typed = {argument.partition("=")[0].removeprefix("--") for argument in overrides}
+    tasks, model, variant = config.data.tasks, config.model, config.data.mixture.anchor
+    if adapter and anchors:
+        _check_weights(adapter)
+        tasks = _trained_tasks(tasks, anchors, adapter)
+        model = _trained_base(model, anchors, typed)
+        variant = variant if "data.mixture.anchor" in typed else anchors.variant
+    request = Request(
+        config=config,
+        variant=variant,
+        trained_variant=anchors.variant if anchors else variant,
+        model=model,
+        adapter=adapter,
+        template_digest=anchors.template_digest if anchors else None,
+        parts=(),
+    )
+    return replace(request, parts=_parts(request, options, _chosen(tasks, options.task)))
+
+
+def _give_tasks(files: Sequence[str]) -> bool:
+    sections = [read_config(file).get("data") for file in files]
+    return any(isinstance(data, Mapping) and "tasks" in data for data in sections)
+
+
+def _tasks_option(anchors: AnchorFile) -> str:
+    """Give what an adapter says of its tasks in place of the default's tasks."""
+    tasks = {
+        name: {**asdict(prompt), "stop_tokens": list(prompt.stop_tokens)}
+        for name, prompt in anchors.tasks.items()
+    }
+    # YAML, as it is read: what JSON makes of letters beyond the basic plane, YAML reads otherwise.
+    return f"--data.tasks={yaml.safe_dump(tasks, default_flow_style=True)}"
+
+
+def _check_weights(adapter: Path) -> None:
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (adapter / name).is_file():
+            raise ConfigError(
+                f"{adapter}: an adapter folder holds {name}, got none. Copy the whole folder."
+            )
+
+
+def _trained_tasks(tasks: dict[str, Task], anchors: AnchorFile, adapter: Path) -> dict[str, Task]:
+    """Return the adapter's tasks, with what the configuration says of their rows and answers.
+
+    Raises:
+        ConfigError: The configuration gives a task another anchor than the trained one.
+    """
+    found = {}
+    for name, prompt in anchors.tasks.items():
+        task = tasks.get(name) or Task(**vars(prompt))
+        if anchor_digest(task.anchor) != anchor_digest(prompt.anchor):
+            raise ConfigError(
+                f"data.tasks.{name}.anchor: must be the one that the adapter was trained with, in "
+                f"{adapter / 'anchor.json'}, got {cut(task.anchor.text)}. Leave it out; "
+                "--data.mixture.anchor=none asks without an anchor."
+            )
+        found[name] = replace(task, max_new_tokens=task.max_new_tokens or prompt.max_new_tokens)
+    return found
+
+
+def _trained_base(model: ModelSettings, anchors: AnchorFile, typed: set[str]) -> ModelSettings:
+    """Return the model section with the base of the adapter, or with the one that was typed."""
+    if "model.base" in typed:
+        return model
+    revision = model.revision if "model.revision" in typed else anchors.revision
+    return replace(model, base=anchors.base, revision=revision)
+
+
+def _chosen(tasks: dict[str, Task], wanted: str | None) -> dict[str, Task]:
+    if not tasks:
+        raise ConfigError(
+            "data.tasks: predict needs a task, whose anchor the rows get, got none. Add "
+            "data.tasks.NAME; its anchor may be left out."
+        )
+    if wanted is None:
+        return tasks
+    if wanted not in tasks:
+        raise ConfigError(
+            f"--task: must be one of {', '.join(tasks)}, got '{wanted}'. Choose one of them."
+        )
+    return {wanted: tasks[wanted]}
+
+
+def _parts(request: Request, options: argparse.Namespace, tasks: dict[str, Task]) -> list[Part]:
+    """Find the rows of each task, and check those that are in files."""
+    data = request.config.data
+    if options.input is None:
+        if options.adapter and not any(task.test for task in tasks.values()):
+            raise ConfigError(
+                "--input: needs rows to answer, got none, and an adapter folder alone has no test "
+                "rows. Write --input FILE, or --input - for standard input."
+            )
+        files = {name: _test_rows(name, task) for name, task in tasks.items()}
+        root = resolve_root(data)
+        return [
+            _part(request, name, tasks[name], file, root, free=False)
+            for name, file in files.items()
+        ]
+    if len(tasks) > 1:
+        raise ConfigError(
+            f"--task: must say whose anchor the rows get, got none. Choose one of "
+            f"{', '.join(tasks)}."
+        )
+    ((name, task),) = tasks.items()
+    if options.input == "-":
+        rows = _lines(task, skip=data.on_bad_rows == "skip")
+        return [Part(name, task, rows, _known(data, name, task, request.variant), free=True)]
+    return [_part(request, name, task, _input(options.input), Path(), free=True)]
+
+
+def _part(
+    request: Request, name: str, task: Task, rows: str | Rows, root: Path, *, free: bool
+) -> Part:
+    def examine(record: Record) -> None:
+        settled, anchor = settle_anchor(record, task.anchor, request.variant, free=free)
+        evaluation_example(settled, anchor, request.variant)
+
+    data = request.config.data
+    checked = check_rows(
+        rows,
+        fields=task.fields,
+        root=root,
+        examine=examine,
+        on_bad_rows=data.on_bad_rows,
+        max_bad_share=data.max_bad_share,
+    )
+    for line in checked.bad:
+        say(f"left out: {line}")
+    return Part(name, task, checked, _known(data, name, task, request.variant), free)
+
+
+def _test_rows(name: str, task: Task) -> str | Rows:
+    if task.test is None:
+        raise ConfigError(
+            f"data.tasks.{name}.test: there are no test rows to answer, got null. "
+            "Write --input FILE, or add them."
+        )
+    return task.test
+
+
+def _input(path: str) -> str:
+    """Refuse a folder of several splits, each of which is a folder of its own in it."""
+    splits = Path(path) / "dataset_dict.json"
+    if splits.is_file():
+        names = json.loads(splits.read_text(encoding="utf-8"))["splits"]
+        raise ConfigError(
+            f"--input: must be one split of a data set, got '{path}' with {', '.join(names)}. "
+            f"Write --input {Path(path) / names[0]}."
+        )
+    return path
+
+
+def _lines(task: Task, *, skip: bool) -> Iterator[Record]:
+    for row in read_lines(sys.stdin.buffer, task.fields):
+        if isinstance(row, Record):
+            yield row
+        elif skip:
+            say(f"left out: {row}")
+        else:
+            raise row
+
+
+def _known(data: DataSettings, name: str, task: Task, variant: Variant) -> tuple[Example, ...]:
+    """Read the known answers of a task, where the longest says how long an answer may be.
+
+    Raises:
+        ConfigError: They cannot be read.
+    """
+    if task.max_new_tokens is not None:
+        return ()
+    try:
+        mine = {name: replace(task, test=None)}
+        sources = read_sources(replace(data, tasks=mine, general={}))
+    except RecordError as error:
+        raise ConfigError(
+            f"data.tasks.{name}.max_new_tokens: must be set where the known answers cannot be "
+            f"read that it follows from, got null: {error}"
+        ) from error
+    pools = [pools[name] for pools in (sources.train, sources.dev) if name in pools]
+    return tuple(
+        evaluation_example(record, task.anchor, variant)
+        for pool in pools
+        for record in pool.records
+    )
+
+
+def say(text: str) -> None:
+    """Write a line to standard error, at once: standard output is for answers."""
+    print(text, file=sys.stderr, flush=True)
