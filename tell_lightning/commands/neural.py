@@ -1,14 +1,14 @@
 """`neural`: score a predictions file by COMET or BLEURT, in the environment that has them.
 
-    neural FILE.jsonl --metric comet|bleurt [--model NAME|PATH] [--python PYTHON]
-           [--run RUN] [--source-field FIELD] [--batch-size N]
+    neural FILE.jsonl --metric comet|bleurt [--model NAME|PATH]
+           [--python PYTHON] [--run RUN] [--source-field FIELD] [--batch-size N]
 
 FILE is one that `fit`, `test` or `predict` wrote. The scores go into run.json of the run in whose
 predictions/ it lies, or of --run, and by row to predictions/neural/; without a run to
 FILE.neural.json. PYTHON is that of an environment of its own (else .venv-comet/bin/python or
 .venv-bleurt/bin/python); docs/neural-metrics.md says how to make it. COMET reads sources: the field
 `source` (or FIELD) of FILE, else of the run's rows FIELD or the prompt without its anchor.
-Seconds for a thousand lines on a GPU, minutes on a CPU; no torch on this side.
+On two CPU cores half an hour for a thousand lines by COMET-22; no torch on this side.
 """
 
 import json

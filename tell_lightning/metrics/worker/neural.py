@@ -4,8 +4,9 @@
 
 REQUEST is a JSON file with the metric, the model and the segments; ANSWER is written: a score for
 each segment, its length in the metric's own tokens and whether it was cut, or what was missing.
-Any Python from 3.10 on will do; beside the standard library nothing but the metric is needed. On a
-CPU a large model takes about a second for three segments.
+Any Python from 3.10 on will do; beside the standard library nothing but the metric is needed. It
+uses a GPU where there is one; on two CPU cores a model of COMET-22's size takes one to two seconds
+for a segment of 40 tokens.
 """
 
 import importlib
