@@ -68,7 +68,7 @@ def load_tokenizer(settings: ModelSettings) -> Any:
     return tokenizer
 
 
-def load_base(settings: ModelSettings, *, device_type: str | None = None) -> Any:
+def load_base(settings: ModelSettings, device_type: str | None = None) -> Any:
     """Load the frozen base model.
 
     Args:

@@ -65,7 +65,7 @@ class TellModule(pl.LightningModule):
         init_seed = self.settings.init_seed
         seed = derive_key(self.seed, "init") if init_seed is None else init_seed
         mesh = self.device_mesh
-        base = load_base(self.settings, device_type=mesh.device_type if mesh else None)
+        base = load_base(self.settings, mesh.device_type if mesh else None)
         self.model = add_adapters(base, self.settings.lora, seed=seed)
         if self.settings.activation_checkpointing:
             base = self.model.get_base_model()

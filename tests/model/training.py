@@ -85,6 +85,7 @@ class Data(pl.LightningDataModule):
     """The real stream over the fixed examples."""
 
     loss_names = NAMES
+    test_split = "test"
 
     def __init__(self, micro_batch: int) -> None:
         super().__init__()
