@@ -51,9 +51,9 @@ class RowSums:
 def score_intervals(groups: Sequence[RowSums]) -> dict[str, Interval]:
     """Compute the 95 % interval of each score.
 
-    A draw that lacks a label averages balanced accuracy over the labels that it holds, and f1 and
-    mcc are 0 where undefined, as in the scores; a draw without a listed word is left out of
-    words_recall.
+    A draw that lacks a label averages balanced accuracy over the labels that it holds, and
+    precision, recall, f1 and mcc are 0 where undefined, as in the scores; a draw without a listed
+    word is left out of words_recall.
     """
     return {name: found for group in groups for name, found in bootstrap(group).items()}
 
@@ -67,8 +67,8 @@ def row_sums(scoring: Scoring, predictions: Sequence[Prediction]) -> list[RowSum
 
     Returns:
         Groups of scores that share their counts, the rows ordered by id: those of translation and
-        `ter_lines`; accuracy, balanced_accuracy, f1, mcc and json_valid; exact_match; words_recall;
-        those that the task has.
+        `ter_lines`; accuracy, balanced_accuracy, precision, recall, f1, mcc and json_valid;
+        exact_match; words_recall; those that the task has.
     """
     ordered = sorted(predictions, key=lambda prediction: prediction.id)
     answers = [prediction.prediction for prediction in ordered]
@@ -138,6 +138,8 @@ def _labels(scoring: Scoring, answers: Sequence[str], references: Sequence[str])
     scores: dict[str, Callable[[list[int]], float | None]] = {
         "accuracy": lambda sums: confusion(sums).accuracy(),
         "balanced_accuracy": lambda sums: confusion(sums).balanced_accuracy(),
+        "precision": lambda sums: confusion(sums).precision(scoring.positive),
+        "recall": lambda sums: confusion(sums).recall(scoring.positive),
         "f1": lambda sums: confusion(sums).f1(scoring.positive),
         "mcc": lambda sums: confusion(sums).mcc(),
     }

@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tell_lightning.metrics.intervals import RowSums, bootstrap, row_sums, score_intervals
 from tell_lightning.metrics.score import Scores, floors, score
@@ -13,6 +14,7 @@ from tell_lightning.metrics.translation import corpus_scores, row_statistics
 JUDGE = Scoring(kind="judge")
 TRANSLATION = Scoring(kind="translation", words_field="rare")
 CORPUS = {name + level for name in ("bleu", "chrf", "chrf_pp") for level in ("", "_lines")}
+LABELS = {"accuracy", "balanced_accuracy", "precision", "recall", "f1"}
 WORDS = ["the", "cat", "dog", "sleeps", "runs", "on", "mat", "under", "red", "house", "night"]
 
 
@@ -51,7 +53,7 @@ def widths(scores: Scores) -> dict[str, float]:
     ("scoring", "make", "names"),
     [
         (TRANSLATION, translated, {*CORPUS, "ter_lines", "words_recall", "exact_match"}),
-        (JUDGE, judged, {"accuracy", "balanced_accuracy", "f1", "mcc", "json_valid"}),
+        (JUDGE, judged, {*LABELS, "mcc", "json_valid"}),
     ],
 )
 def test_intervals_hold_the_score_and_shrink_with_rows(scoring, make, names, predict):
@@ -87,16 +89,48 @@ def test_summed_statistics_are_worth_what_sacrebleu_says(predict):
         assert same == signature
 
 
-def test_bounds_are_near_those_of_sacrebleu_s_own_bootstrap(predict):
+@pytest.mark.parametrize("name", ["bleu", "chrf", "chrf_pp", "ter_lines"])
+def test_bounds_are_near_those_of_sacrebleu_s_own_bootstrap(name, predict):
     from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
+    from sacrebleu.metrics.ter import TER
 
+    metric = {"bleu": BLEU(), "chrf": CHRF(), "chrf_pp": CHRF(6, 2), "ter_lines": TER()}[name]
     predictions = translated(predict, 100)
-    theirs = BLEU().corpus_score(
+    theirs = metric.corpus_score(
         [p.prediction for p in predictions], [[p.reference for p in predictions]], n_bootstrap=1000
     )
-    low, high = score_intervals(row_sums(TRANSLATION, predictions))["bleu"]
+    low, high = score_intervals(row_sums(TRANSLATION, predictions))[name]
     assert (high - low) / 2 == pytest.approx(theirs._ci, rel=0.1)
     assert (high + low) / 2 == pytest.approx(theirs._mean, abs=0.3)
+
+
+def test_bounds_of_labels_are_near_those_of_scipy(predict):
+    predictions = judged(predict, 200)
+    gold = np.array([p.reference == "yes" for p in predictions], float)
+    yes = np.array([p.prediction == answer("yes") for p in predictions], float)
+    no = np.array([p.prediction == answer("no") for p in predictions], float)
+
+    def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+        return part.sum(-1) / whole.sum(-1)
+
+    statistics = {
+        "accuracy": lambda g, y, n, axis: (g * y + (1 - g) * n).mean(-1),
+        "balanced_accuracy": lambda g, y, n, axis: (
+            (share(g * y, g) + share((1 - g) * n, 1 - g)) / 2
+        ),
+        "precision": lambda g, y, n, axis: share(g * y, y),
+        "recall": lambda g, y, n, axis: share(g * y, g),
+        "f1": lambda g, y, n, axis: share(2 * g * y, g + y),
+    }
+    assert statistics.keys() == LABELS
+    ours = score_intervals(row_sums(JUDGE, predictions))
+    for name, statistic in statistics.items():
+        theirs = stats.bootstrap(
+            (gold, yes, no), statistic, paired=True, method="percentile", n_resamples=5000, rng=1
+        ).confidence_interval
+        assert ours[name] == pytest.approx(tuple(theirs), abs=0.01)
+        assert 0.05 < theirs.high - theirs.low < 0.2
 
 
 def test_true_share_lies_inside_about_19_times_of_20():

@@ -1,6 +1,7 @@
 import json
 import warnings
 
+import pydantic_core
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -74,6 +75,23 @@ def test_valid_json_without_a_label_is_still_valid_json():
 @given(st.dictionaries(st.text(), st.text()))
 def test_any_object_is_read_back(value):
     assert read_object(f"  {json.dumps(value)}\n") == value
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(st.text(), st.text() | st.integers() | st.booleans() | st.none(), min_size=1),
+    st.integers(0, 200),
+    st.sampled_from(["", "x", ",", '"', "}", "1", " "]),
+)
+def test_what_is_valid_json_is_what_another_parser_takes(value, place, mark):
+    text = json.dumps(value, ensure_ascii=False)
+    place %= len(text)
+    damaged = text[:place] + mark + text[place + 1 :]
+    try:
+        theirs = pydantic_core.from_json(damaged, allow_inf_nan=False)
+    except ValueError:
+        theirs = None
+    assert read_object(damaged) == (theirs if isinstance(theirs, dict) else None)
 
 
 @pytest.mark.parametrize(

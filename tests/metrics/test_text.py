@@ -1,4 +1,8 @@
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, zero_one_loss
 
 from tell_lightning.metrics.predictions import MetricError
 from tell_lightning.metrics.text import empty_rate, exact_match, generation_rates, words_found
@@ -7,6 +11,38 @@ from tell_lightning.metrics.text import empty_rate, exact_match, generation_rate
 def test_exact_match_and_empty_ignore_outer_white_space():
     assert exact_match([" a b", "a  b", "", "A b"], ["a b\n", "a b", "a b", "a b"]) == 0.25
     assert empty_rate(["", " \n", "x", "."]) == 0.5
+
+
+texts = st.sampled_from(["", " ", "a", "a\n", " a", "A", "b", "a b"])
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(texts, texts), min_size=1))
+def test_exact_match_and_empty_are_those_of_scikit_learn(pairs):
+    answers, references = zip(*pairs, strict=True)
+    bare = [[text.strip() for text in column] for column in (answers, references)]
+    assert exact_match(answers, references) == pytest.approx(accuracy_score(*bare))
+    assert empty_rate(answers) == pytest.approx(accuracy_score(bare[0], [""] * len(answers)))
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 99)), min_size=1))
+def test_generation_rates_are_those_of_scikit_learn_and_numpy(predict, rows):
+    predictions = [
+        one
+        for stopped, found, tokens in rows
+        for one in predict(["a"], ["a"], stopped=stopped, prefix_found=found, new_tokens=tokens)
+    ]
+    stopped, found, tokens = map(list, zip(*rows, strict=True))
+    right = [True] * len(rows)
+    theirs = {
+        "stop_rate": accuracy_score(stopped, right),
+        "cap_rate": zero_one_loss(stopped, right),
+        "prefix_rate": accuracy_score(found, right),
+        "mean_new_tokens": np.mean(tokens),
+    }
+    ours = generation_rates(predictions)
+    assert {name: ours[name] for name in theirs} == pytest.approx(theirs)
 
 
 def test_generation_rates_count_stops_prefixes_and_tokens(predict):

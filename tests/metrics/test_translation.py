@@ -1,3 +1,6 @@
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -156,6 +159,38 @@ def test_line_scores_are_those_of_sacrebleu_on_the_pairs_of_lines():
     assert scores["chrf_pp_lines"].score == plus.score
     assert scores["chrf_pp"].score != scores["chrf"].score
     assert whole(answers, references, "ter_lines") == sacrebleu.corpus_ter(ours, [theirs]).score
+
+
+@pytest.mark.parametrize("lines", [False, True], ids=["documents", "lines"])
+def test_scores_and_signatures_are_those_of_sacrebleu_s_command_line(lines, tmp_path):
+    references = [f"The cat number {n} sleeps.\nIt dreams, says Jón, of milk." for n in range(8)]
+    answers = [text.replace("sleeps", "sat on a mat").replace("of", "") for text in references]
+    end, files = "\n" if lines else " ", []
+    for name, texts in (("answers", answers), ("references", references)):
+        files.append(tmp_path / name)
+        files[-1].write_text("".join(text.replace("\n", end) + "\n" for text in texts), "utf-8")
+
+    def command_line(*options: str) -> dict[str, tuple[float, str]]:
+        command = [sys.executable, "-m", "sacrebleu", files[1], "-i", files[0], "-w", "9"]
+        done = subprocess.run(
+            [*command, "-m", *options], capture_output=True, check=True, text=True
+        )
+        found = json.loads(done.stdout)
+        each = found if isinstance(found, list) else [found]
+        return {one["name"]: (one["score"], one["signature"]) for one in each}
+
+    theirs = command_line("bleu", "chrf", "ter") | command_line("chrf", "--chrf-word-order", "2")
+    level = "_lines" if lines else ""
+    found = corpus_scores(answers, references)
+    for name, key in (("bleu", "BLEU"), ("chrf", "chrF2"), ("chrf_pp", "chrF2++")):
+        value, signature = found[name + level]
+        assert (pytest.approx(value, abs=1e-8), signature) == theirs[key]
+        assert 10 < value < 90
+    if lines:
+        signature = row_statistics(answers, references)["ter_lines"].signature
+        value = whole(answers, references, "ter_lines")
+        assert (pytest.approx(value, abs=1e-8), signature) == theirs["TER"]
+        assert 10 < value < 90
 
 
 def whole(answers: list[str], references: list[str], name: str) -> float:
