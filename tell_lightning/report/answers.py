@@ -31,7 +31,7 @@ class Text:
     """A judge's: right, wrong or unreadable; else exact for an answer equal to its reference."""
     label: str = ""
     note: str = ""
-    preview: str = ""
+    preview: tuple[Piece, ...] = ()
     """The beginning of a text that is folded; empty where it is short."""
 
 
@@ -158,11 +158,14 @@ def _marked(reference: str, answer: str, *, verdict: str, label: str = "") -> Te
 
 
 def _folded(pieces: list[Piece], *, verdict: str = "", label: str = "", note: str = "") -> Text:
-    whole = "".join(piece.text for piece in pieces if piece.kind != "missing")
-    preview = ""
-    if len(whole) > FOLDED_LETTERS:
-        preview = whole[:FOLDED_LETTERS].rsplit(maxsplit=1)[0]
-    return Text(pieces, verdict, label, note, preview)
+    preview, letters = [], 0
+    for piece in pieces:
+        room = FOLDED_LETTERS - letters
+        preview.append(piece if len(piece.text) <= room else Piece(piece.kind, piece.text[:room]))
+        letters += len(piece.text)
+        if letters > FOLDED_LETTERS:
+            return Text(pieces, verdict, label, note, tuple(preview))
+    return Text(pieces, verdict, label, note)
 
 
 def _verdict(row: Mapping[str, Any], scoring: Scoring) -> str:

@@ -35,7 +35,8 @@ class RunContents:
     record: Mapping[str, Any]
     """`run.json`."""
     log: list[dict[str, float]]
-    """Rows of `metrics.csv`, each with the columns that it fills."""
+    """Rows of `metrics.csv`, each with the columns that it fills; `step` is the optimizer steps
+    completed by then."""
 
     @property
     def name(self) -> str:
@@ -110,7 +111,7 @@ def read_run(folder: RunFolder) -> RunContents:
         config=config,
         plan=_object(folder.path / "plan.json"),
         record=_object(folder.record),
-        log=_log(folder.path / "metrics.csv"),
+        log=_log(folder.path / "metrics.csv", _logged_every(config)),
     )
 
 
@@ -150,16 +151,33 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def _log(path: Path) -> list[dict[str, float]]:
-    """Read `metrics.csv`; a last line that a kill has cut off is left out."""
+def _log(path: Path, every: int) -> list[dict[str, float]]:
+    """Read `metrics.csv`; a last line that a kill has cut off is left out.
+
+    The first versions counted a row's last step from 0: it is seen from the first row of training,
+    which is logged after `every` steps.
+    """
     if not path.is_file():
         return []
-    heading, *rows = [*csv.reader(_text(path).splitlines())] or [[]]
-    return [
-        {name: float(value) for name, value in zip(heading, row, strict=True) if _is_number(value)}
-        for row in rows
-        if len(row) == len(heading)
+    heading, *lines = [*csv.reader(_text(path).splitlines())] or [[]]
+    rows = [
+        {name: float(value) for name, value in zip(heading, line, strict=True) if _is_number(value)}
+        for line in lines
+        if len(line) == len(heading)
     ]
+    first = min((row["step"] for row in rows if is_training(row) and "step" in row), default=every)
+    if first >= every:
+        return rows
+    base = next((row for row in rows if _is_dev(row)), None)  # scored before the first step
+    return [row if row is base else {**row, "step": row.get("step", -1) + 1} for row in rows]
+
+
+def _logged_every(config: Mapping[str, Any]) -> int:
+    return int((config.get("trainer") or {}).get("log_every_n_steps") or 1)
+
+
+def _is_dev(row: Mapping[str, float]) -> bool:
+    return any(name.startswith("val/") for name in row)
 
 
 def _is_number(text: str) -> bool:

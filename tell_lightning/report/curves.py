@@ -1,7 +1,7 @@
 """What is drawn over optimizer steps: losses, dev scores, learning rate.
 
-Enters: `metrics.csv` and the dev scorings of `run.json`. Leaves: charts that have a point or more.
-The log counts the optimizer steps completed.
+Enters: `metrics.csv`, and of `run.json` the floors and the step that was kept. Leaves: charts that
+have a point or more.
 """
 
 import math
@@ -40,21 +40,10 @@ def charts(run: RunContents) -> list[Chart]:
 
 
 def dev_scorings(run: RunContents) -> list[tuple[int, Mapping[str, float]]]:
-    """Return every scoring on dev: completed steps and what was logged then.
-
-    A completed run says the steps itself. Of another one the log is all there is: there the first
-    scoring is the base's, before the first step, and both are logged at step 0.
-    """
-    rows = [row for row in run.log if any(name.startswith("val/") for name in row)]
-    history = run.metrics.get("dev_history") or []
-    if run.status == "completed" and len(history) == len(rows):
-        steps = [int(entry["step"]) for entry in history]
-    else:
-        steps = [
-            0 if index == 0 and row.get("step", 0) == 0 else completed(row)
-            for index, row in enumerate(rows)
-        ]
-    return list(zip(steps, rows, strict=True))
+    """Return every scoring on dev: completed steps and what was logged then."""
+    return [
+        (completed(row), row) for row in run.log if any(name.startswith("val/") for name in row)
+    ]
 
 
 def primary(run: RunContents, task: str) -> str:

@@ -49,6 +49,7 @@ FORMS = {
     "cap_rate": Form("cut at the length cap", "percent", "Generation"),
     "empty_rate": Form("empty", "percent", "Generation"),
     "mean_new_tokens": Form("tokens of an answer, mean", "mean", "Generation"),
+    "near_ties": Form("tokens that rounding could have decided", "count", "Generation"),
     "rows": Form("rows", "count", "Generation"),
 }
 MAIN = {

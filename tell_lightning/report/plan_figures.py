@@ -26,7 +26,7 @@ ROWS = 64
 """Cells of a column at most."""
 STRETCHES = 100
 """Columns of shares."""
-MOST = 20_000
+MOST = 8_000
 """Slots of such a column that are looked up at most."""
 STYLES = {"task": ("t", 6), "general": ("g", 4)}
 """Class and number of colours."""
@@ -114,13 +114,17 @@ def _cells(
     count = min(positions, rows * COLUMNS)
     whole = count == positions
     columns = math.ceil(count / rows)
-    what = f"the first {columns:,} steps" if by_step else f"the first {count:,} slots"
+    title = f"The first {columns:,} steps, slot by slot"
+    if whole:
+        title = "Every slot of the run"
+    elif not by_step:
+        title = f"The first {count:,} slots, one by one"
     styles = source_styles(run)
     mark = None
     if by_step and run.selected_step is not None and run.selected_step <= columns:
         mark = ("adapter kept", float(run.selected_step))
     return Cells(
-        title=f"Every slot of {'the run' if whole else what}",
+        title=title,
         x_label="optimizer step" if by_step else "position in the plan",
         y_label="slot of the step" if by_step else "slot",
         sources=plan.at(range(count)).sources.tolist(),

@@ -190,7 +190,8 @@ def _facts(run: RunContents) -> Iterator[tuple[str, str]]:
     arm = str(mixture.get("arm") or "")
     yield "Arm", f"{arm}: {ARMS[arm]}" if arm in ARMS else arm
     realised = run.plan.get("realised") or run.record.get("mixture") or {}
-    for kind, title in (("task", "Task examples"), ("general", "General rows")):
+    planned = ", planned" if run.plan.get("steps", run.trained_steps) != run.trained_steps else ""
+    for kind, title in (("task", f"Task examples{planned}"), ("general", f"General rows{planned}")):
         yield (
             title,
             "; ".join(

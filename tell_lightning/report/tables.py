@@ -107,7 +107,10 @@ def score_table(
     checked = (metrics[check].get("after") or {}) if check else {}
     states = [(f"{split}/before", before), (f"{split}/after", after)]
     states += [(f"{check}/after", checked)] if check else []
-    columns = ["Before, adapter off", f"After, step {after['step']}" if after else "After"]
+    columns = [
+        "Before, adapter off",
+        f"After, step\N{NO-BREAK SPACE}{after['step']}" if after else "After",
+    ]
     columns += ["Change", *([CHECKS[check]] if check else [])]
     main: list[Section] = []
     rest: list[Section] = []
@@ -164,16 +167,23 @@ def history_tables(metrics: Mapping[str, Any]) -> list[History]:
 
 
 def neural_table(metrics: Mapping[str, Any]) -> list[tuple[str, str, Cell, str]]:
-    """Lay out scores of neural metrics: file, metric, score and what else is known of it."""
+    """Lay out scores of neural metrics: file, metric and model, score, what else is known of it."""
     rows = []
     for stem, by_metric in (metrics.get("neural") or {}).items():
         for name, found in by_metric.items():
             known = found if isinstance(found, Mapping) else {"score": found}
             score = known.get("score")
             text = f"{score:.4f}" if isinstance(score, float | int) else str(score)
-            others = {key: value for key, value in known.items() if key != "score"}
-            rest = ", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in others.items())
-            rows.append((stem, name, Cell(text, path=f"neural/{stem}/{name}/score"), rest))
+            bounds = known.get("interval")
+            interval = "[{:.4f}, {:.4f}]".format(*bounds) if bounds else ""
+            rest = ", ".join(
+                f"{key.replace('_', ' ')}: {value:.4g}"
+                for key, value in known.items()
+                if key != "score" and isinstance(value, float | int)
+            )
+            title = f"{name}, {known['model']}" if known.get("model") else name
+            cell = Cell(text, interval, path=f"neural/{stem}/{name}")
+            rows.append((stem, title, cell, rest))
     return rows
 
 

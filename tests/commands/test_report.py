@@ -1,0 +1,73 @@
+"""`report`: the verb, its mistakes, and that it needs no torch. The page itself: tests/report."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tell_lightning.cli import main
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.yaml").write_text(yaml.safe_dump({"run": {"name": "x"}}), encoding="utf-8")
+    return folder
+
+
+def error(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(["report", *map(str, arguments)])
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_the_report_goes_into_the_run_and_its_place_is_printed(run, capsys):
+    main(["report", str(run)])
+    assert capsys.readouterr().out.startswith(f"Report: {run}/report.html, ")
+    assert (run / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert sorted(path.name for path in run.iterdir()) == ["config.yaml", "report.html"]
+
+
+def test_the_report_goes_where_it_is_told_to(run, tmp_path):
+    for output in (["--output", str(tmp_path / "a.html")], [f"--output={tmp_path / 'b.html'}"]):
+        main(["report", *output, str(run)])
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+    assert not (run / "report.html").exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["a", "b"], ["--flag"]])
+def test_one_run_is_needed(arguments, capsys):
+    got = " ".join(arguments)
+    assert error(capsys, *arguments) == (
+        f"error: report: needs the folder of one run, got '{got}'. Write `report runs/NAME`; "
+        "`fit` prints the folder that it writes to.\n"
+    )
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path, capsys):
+    assert f"RUN: must be the folder of a run, with config.yaml in it, got '{tmp_path}'" in error(
+        capsys, tmp_path
+    )
+
+
+def test_an_output_that_cannot_be_written_is_named(run, tmp_path, capsys):
+    for output, reason in ((tmp_path / "no/a.html", "No such file"), (tmp_path, "Is a directory")):
+        assert f"--output: must be a file that can be written, got '{output}': {reason}" in error(
+            capsys, run, "--output", output
+        )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+def test_help_and_a_report_need_no_torch(run):
+    code = (
+        "import sys\nfrom tell_lightning.cli import main\nmain(['report', '--help'])\n"
+        f"main(['report', {str(run)!r}])\n"
+        "print({'torch', 'lightning', 'transformers', 'matplotlib'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert done.stdout.startswith("usage: python -m tell_lightning report RUN [--output FILE]")
+    assert done.stdout.endswith("set()\n")
