@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tell_lightning.metrics.predictions import Prediction
+from tell_lightning.callbacks.folder import write_jsonl
+from tell_lightning.commands.compare import read_predictions
+from tell_lightning.metrics.predictions import Prediction, saved_row
+from tell_lightning.metrics.settings import Scoring
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "tell"
 
@@ -42,3 +45,15 @@ def predict() -> Callable[..., list[Prediction]]:
         ]
 
     return build
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Callable[[list[Prediction], Scoring], list[Prediction]]:
+    """Write predictions as an evaluation does, and read them as `compare` does."""
+
+    def again(predictions: list[Prediction], scoring: Scoring) -> list[Prediction]:
+        path = tmp_path / "predictions.jsonl"
+        write_jsonl(path, (saved_row(each, scoring) for each in predictions))
+        return read_predictions(path)
+
+    return again

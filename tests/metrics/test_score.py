@@ -11,13 +11,13 @@ YES, NO = '{"hallucination": "yes"}', '{"hallucination": "no"}'
 JUDGE = Scoring(kind="judge", floors={"always_yes": Floor(text=YES), "always_no": Floor(text=NO)})
 
 
-def test_the_paper_s_halu_file_has_its_known_floors_and_ceiling(read_tell, predict):
+def test_the_paper_s_halu_file_has_its_known_floors_and_ceiling(read_tell, predict, saved):
     gold = [row["response"] for row in read_tell("test_Halu_CoT_JSON.jsonl")]
     oracle = predict([YES if label == "yes" else NO for label in gold], gold)
     junk = predict(["I cannot tell."] * len(gold), gold)
 
-    best = score(JUDGE, oracle).values
-    worst = score(JUDGE, junk).values
+    best = score(JUDGE, saved(oracle, JUDGE)).values
+    worst = score(JUDGE, saved(junk, JUDGE)).values
     for name in ("accuracy", "balanced_accuracy", "precision", "recall", "f1", "mcc"):
         assert best[name] == 1
         assert worst[name] == 0
