@@ -85,7 +85,7 @@ def read_request(options: argparse.Namespace, overrides: list[str]) -> Request:
                 f"without one. Go on with it: fit --resume {options.run}."
             )
     anchors = read_anchor_file(adapter) if adapter else None
-    alone = [_tasks_option(anchors)] if anchors and not _give_tasks(files) else []
+    alone = _task_options(anchors) if anchors and not _give_tasks(files) else []
     config = check([*alone, *(part for file in files for part in ("-c", file)), *overrides])
     typed = {argument.partition("=")[0].removeprefix("--") for argument in overrides}
     tasks, model, variant = config.data.tasks, config.model, config.data.mixture.anchor
@@ -111,14 +111,14 @@ def _give_tasks(files: Sequence[str]) -> bool:
     return any(isinstance(data, Mapping) and "tasks" in data for data in sections)
 
 
-def _tasks_option(anchors: AnchorFile) -> str:
+def _task_options(anchors: AnchorFile) -> list[str]:
     """Give what an adapter says of its tasks in place of the default's tasks."""
     tasks = {
         name: {**asdict(prompt), "stop_tokens": list(prompt.stop_tokens)}
         for name, prompt in anchors.tasks.items()
     }
     # YAML, as it is read: what JSON makes of letters beyond the basic plane, YAML reads otherwise.
-    return f"--data.tasks={yaml.safe_dump(tasks, default_flow_style=True)}"
+    return ["--data.tasks={}", f"--data.tasks={yaml.safe_dump(tasks, default_flow_style=True)}"]
 
 
 def _check_weights(adapter: Path) -> None:

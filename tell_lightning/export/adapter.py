@@ -95,6 +95,7 @@ def load_adapter(base: Any, folder: Path) -> Any:
     try:
         config: Any = PeftConfig.from_pretrained(str(folder))
         config.inference_mode = True
+        config.base_model_name_or_path = None  # PEFT warns of a base that was moved
         model = get_peft_model(base, config)
     except (OSError, ValueError, TypeError) as error:
         raise AdapterFolderError(

@@ -1,0 +1,193 @@
+"""What `predict` is asked: typed keys win, the adapter decides anchor and base, mistakes are named.
+
+No test needs a model: everything here is answered before torch is imported.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tell_lightning.cli import main
+from tell_lightning.commands.prediction_request import Request, read_request
+from tell_lightning.data.anchors import Anchor
+from tell_lightning.data.records import Fields
+from tell_lightning.export.anchor_file import AnchorFile, TaskPrompt
+
+ANCHOR = Anchor(text='Turn "it" round: 😀\u2028 {now}', response_prefix="So: ")
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    """An adapter folder of a task that a default one has the name of; its weights are empty."""
+    tasks = {
+        "judge": TaskPrompt(ANCHOR, 40, Fields(prompt="question"), 2, ("\n",)),
+        "turn": TaskPrompt(Anchor(text="Turn."), 12, Fields(prompt="query", input="more")),
+    }
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    anchors = AnchorFile("/bases/seven", "main", "end", "digest", tasks)
+    (folder / "anchor.json").write_text(json.dumps(anchors.to_json()))
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (folder / name).write_text("")
+    return folder
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> str:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"query": "a", "more": "b"}\n')
+    return str(path)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """The configuration of a task with files."""
+    for name, answers in (("train", "x" * 40), ("test", "y")):
+        lines = [{"query": f"{name} {n}", "more": "", "response": answers} for n in range(3)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
+    task = {
+        "train": "train.jsonl",
+        "test": "test.jsonl",
+        "fields": {"prompt": "query"},
+        "anchor": {"text": "Turn."},
+    }
+    path = tmp_path / "mine.yaml"
+    data = {"root": str(tmp_path), "tasks": {"turn": task}}
+    path.write_text(yaml.safe_dump({"data": data, "model": {"base": "/bases/mine"}}))
+    return path
+
+
+def request(*overrides: str, **options: object) -> Request:
+    names = {"run": None, "adapter": None, "base": False, "config": []}
+    given = {**names, "task": "turn", "input": None, **options}
+    return read_request(argparse.Namespace(**given), list(overrides))
+
+
+def error(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    with pytest.raises(SystemExit) as exit_:
+        main(["predict", *map(str, arguments)])
+    assert exit_.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    return said.err.removeprefix("error: ").rstrip("\n")
+
+
+def test_an_adapter_alone_brings_its_tasks_and_its_base(adapter, rows):
+    found = request(adapter=str(adapter), input=rows)
+    assert (found.model.base, found.model.revision) == ("/bases/seven", "main")
+    assert (found.variant, found.trained_variant, found.total) == ("end", "end", 1)
+    (part,) = found.parts
+    assert (part.name, part.task.anchor.text, part.task.max_new_tokens) == ("turn", "Turn.", 12)
+    assert [row.turns[0].content for row in part.rows] == ["a\n\nb"]
+    judge = Path(rows).with_name("judge.jsonl")
+    judge.write_text('{"question": "q"}\n')
+    (part,) = request(adapter=str(adapter), input=str(judge), task="judge").parts
+    assert part.task.anchor == ANCHOR  # letter by letter
+    assert (part.task.min_new_tokens, part.task.stop_tokens) == (2, ("\n",))
+    assert part.task.scoring.kind == "text"  # the default's judge is another one
+
+
+def test_what_is_typed_wins_and_a_file_says_how_rows_are_read(adapter, rows, config):
+    typed = [
+        "--model.base=/bases/moved",
+        "--data.mixture.anchor=none",
+        "--data.tasks.turn.max_new_tokens=5",
+        "--data.tasks.turn.fields.input=null",
+        "--data.tasks.turn.scoring.kind=judge",
+    ]
+    found = request(*typed, adapter=str(adapter), input=rows)
+    assert (found.model.base, found.model.revision) == ("/bases/moved", None)
+    assert (found.variant, found.trained_variant) == ("none", "end")
+    (part,) = found.parts
+    assert (part.task.max_new_tokens, part.task.scoring.kind) == (5, "judge")
+    assert [row.turns[0].content for row in part.rows] == ["a"]
+    found = request("--model.revision=other", adapter=str(adapter), config=[str(config)])
+    assert (found.model.base, found.model.revision) == ("/bases/seven", "other")
+    assert found.total == 3  # the test rows of the file
+    assert found.parts[0].task.max_new_tokens == 12
+
+
+def test_the_base_alone_may_answer_as_long_as_the_longest_known_answer_needs(config):
+    found = request(base=True, config=[str(config)])
+    assert found.model.base == "/bases/mine"
+    (part,) = found.parts
+    assert not part.free
+    assert [example.turns[-1].content for example in part.known] == ["x" * 40] * 3
+    (part,) = request("--data.tasks.turn.max_new_tokens=5", base=True, config=[str(config)]).parts
+    assert part.known == ()
+
+
+def test_the_known_answers_of_the_base_must_be_there_or_its_length_given(config, rows, capsys):
+    (config.parent / "train.jsonl").unlink()
+    options = ["--base", "-c", config, "--input", rows]
+    assert error(capsys, *options).startswith(
+        "data.tasks.turn.max_new_tokens: must be set where the known answers cannot be read that "
+        f"it follows from, got null: {config.parent / 'train.jsonl'}: the file or folder must exist"
+    )
+
+
+def test_another_anchor_than_the_trained_one_is_refused(adapter, rows, config, capsys):
+    text = config.read_text().replace("Turn.", "Turn it.")
+    config.write_text(text)
+    assert error(capsys, "--adapter", adapter, "-c", config, "--input", rows) == (
+        "data.tasks.turn.anchor: must be the one that the adapter was trained with, in "
+        f"{adapter / 'anchor.json'}, got 'Turn it.'. Leave it out; --data.mixture.anchor=none asks "
+        "without an anchor."
+    )
+
+
+def test_half_an_adapter_folder_is_refused(adapter, rows, capsys):
+    (adapter / "adapter_model.safetensors").unlink()
+    assert error(capsys, "--adapter", adapter, "--input", rows) == (
+        f"{adapter}: an adapter folder holds adapter_model.safetensors, got none. Copy the whole "
+        "folder."
+    )
+
+
+def test_a_run_that_has_not_ended_is_refused(config, capsys):
+    run = config.parent / "run"
+    run.mkdir()
+    config.rename(run / "config.yaml")
+    assert error(capsys, "--run", run) == (
+        f"--run: must be a run that has ended and left its adapter, got '{run}' without one. Go on "
+        f"with it: fit --resume {run}."
+    )
+
+
+def test_a_data_set_of_several_splits_is_refused_with_the_way_to_one(adapter, tmp_path, capsys):
+    import datasets
+
+    folder = tmp_path / "set"
+    split = datasets.Dataset.from_list([{"query": "a", "more": ""}])
+    datasets.DatasetDict({"test": split, "dev": split}).save_to_disk(folder)
+    capsys.readouterr()
+    options = ["--adapter", adapter, "--task", "turn", "--input"]
+    assert error(capsys, *options, folder) == (
+        f"--input: must be one split of a data set, got '{folder}' with test, dev. "
+        f"Write --input {folder / 'test'}."
+    )
+    assert request(adapter=str(adapter), input=str(folder / "dev")).total == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--base", "--adapter", "x"], "predict: one of --run, --adapter and --base must be given"),
+        (["--base", "--inptu", "x"], "predict: options must be known, got --inptu. Did you mean '"),
+        (["--base", "rows.jsonl"], "predict: options must be known, got rows.jsonl. See `predict"),
+        (["--base", "--frob=1"], "predict: options must be known, got --frob=1. See `predict --h"),
+        (["--base", "--input"], "--input: needs a value, got none. Write --input VALUE."),
+        (["--base", "-c"], "--config: needs a value, got none. Write --config VALUE."),
+        (
+            ["--base", "--eval.frob=1"],
+            "eval.frob: must be a key of the configuration, got",
+        ),
+        (["--base", "--eval.batch_tokens", "0"], "eval.batch_tokens: must be at least 1, got 0."),
+        (["--base", "--data.tasks={}"], "data.tasks: predict needs a task, whose anchor the rows "),
+    ],
+)
+def test_a_wrong_command_line_is_named(arguments, message, capsys):
+    assert error(capsys, *arguments).startswith(message)
