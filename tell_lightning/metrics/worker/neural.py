@@ -138,8 +138,8 @@ def bleurt(request: dict[str, Any]) -> dict[str, Any]:
         for index, score in zip(chosen, logits, strict=True):
             scores[index] = score
         if request["progress"]:
-            end = "\n" if start + len(chosen) == len(order) else ""
-            print(f"\r{start + len(chosen)} of {len(order)}", end=end, file=sys.stderr, flush=True)
+            sys.stderr.write(f"\r{start + len(chosen)} of {len(order)}")
+            sys.stderr.flush()
     return _answer(scores, tokens, [length > limit for length in tokens], limit, ("ref", "mt"))
 
 
