@@ -16,6 +16,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import Logger
 
+from tell_lightning.callbacks.resume import Resume
 from tell_lightning.data.batches import IGNORE, Batch, Item, collate_unpacked
 from tell_lightning.data.stream import Examples, Order, Place, RowStore, Stream
 from tell_lightning.model.loss import token_losses
@@ -247,7 +248,7 @@ def fit(
         "accumulate_grad_batches": accumulate,
         "log_every_n_steps": 1,
         "limit_val_batches": 0,
-        "callbacks": [watch],
+        "callbacks": [watch, Resume(patience=None)],
         "logger": metrics,
         "enable_checkpointing": False,
         "enable_progress_bar": False,
