@@ -286,6 +286,8 @@ def _run(request: Request, arguments: list[str]) -> str:
                 if sys.stderr.isatty():
                     sys.stderr.buffer.write(part)
                     sys.stderr.flush()
+        if said and sys.stderr.isatty():
+            sys.stderr.write("\n")  # a bar ends within its line
     except OSError as error:
         raise NeuralError(
             f"--python: must be the Python of an environment with {request.metric}, got "
