@@ -322,7 +322,9 @@ def _finish(
     from tell_lightning.commands.tables import print_cost, print_next, print_scores
 
     trainer, throughput = session.trainer, session.throughput
-    metrics = scores_json(session.evaluation)
+    before = record.facts.get("metrics", {})
+    neural = {"neural": before["neural"]} if "neural" in before else {}  # of `neural`, on resume
+    metrics = scores_json(session.evaluation) | neural
     record.write(
         status="completed",
         finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
