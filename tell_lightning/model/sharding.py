@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+from lightning.fabric.utilities.apply_func import apply_to_collection  # type: ignore[attr-defined]
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
-from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
