@@ -183,7 +183,8 @@ def _answer(request: Request, answers: Answers) -> None:
         model()
         say("Type a prompt, or a row in JSON, and Enter; Ctrl+D ends.")
     settings = request.config.eval
-    progress = Progress(answers.lines, request.total)
+    seen = isinstance(answers, AnswersStream) and sys.stdout.isatty()
+    progress = Progress(answers.lines, None if seen else request.total)
     for part in request.parts:
         for rows in _blocks(encoder, part, request):
             name = _model_name(weights, rows, request.config)
@@ -291,7 +292,7 @@ def _weights(request: Request, device_type: str) -> dict[str, Any]:
 def _digests(folder: Path, *patterns: str) -> dict[str, str]:
     found = {}
     for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
-        with path.open("rb") as file:
+        with path.open("rb") as file:  # a second a gigabyte
             found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
     return found
 
@@ -316,7 +317,7 @@ def _model_name(weights: dict[str, Any], rows: EvaluationRows, config: Config) -
 
 
 class Progress:
-    """A line on standard error now and then; none where the answers themselves are seen to come."""
+    """A line on standard error now and then; none where it is not known how many rows there are."""
 
     def __init__(self, done: int, total: int | None) -> None:
         """Begin with the rows that are answered already."""

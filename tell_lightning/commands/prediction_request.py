@@ -193,7 +193,8 @@ def _parts(request: Request, options: argparse.Namespace, tasks: dict[str, Task]
         )
     ((name, task),) = tasks.items()
     if options.input == "-":
-        rows = _lines(task, skip=data.on_bad_rows == "skip")
+        # Who sits at a terminal sees what is wrong and types it again.
+        rows = _lines(task, skip=data.on_bad_rows == "skip" or sys.stdin.isatty())
         return [Part(name, task, rows, _known(data, name, task, request.variant), free=True)]
     return [_part(request, name, task, _input(options.input), Path(), free=True)]
 
