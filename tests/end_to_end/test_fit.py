@@ -144,7 +144,7 @@ def test_predictions_hold_every_row_once(run: Run, world: World) -> None:
     for task in TASKS:
         assert {f"test-{task}-base", f"dev-{task}-base", f"dev-{task}-step-000004"} <= names
         for name in sorted(name for name in names if f"-{task}-" in name):
-            split = name.partition("-")[0]
+            split = name.partition("-")[0].partition("_")[0]
             rows = run.jsonl(name)
             lines = (world.folder / f"data/{task}-{split}.jsonl").read_text().splitlines()
             assert [row["id"] for row in rows] == [

@@ -40,12 +40,16 @@ def test_resumed_run_is_the_uninterrupted_one_to_the_byte(fit: Fits) -> None:
     whole = fit(*SHORT, "--trainer.max_steps=6")
     halved = fit(*SHORT, "--trainer.max_steps=3")
     assert len(losses(halved)) == 3
+    scored = halved.record
+    scored["metrics"]["neural"] = {"test-turn-step-000003": {"comet": {"score": 0.5}}}
+    (halved.folder / "run.json").write_text(json.dumps(scored))
     main(["fit", "--resume", str(halved.folder), "--trainer.max_steps=6"])
     assert len(losses(whole)) == 6
     assert losses(halved) == losses(whole)
     assert adapter(halved) == adapter(whole)
     record = halved.record
     assert record["status"] == "completed"
+    assert record["metrics"]["neural"] == scored["metrics"]["neural"]
     assert record["steps"] == 6
     assert record["metrics"]["dev"]["before"]["step"] == 0
     (earlier,) = record["earlier_sessions"]
