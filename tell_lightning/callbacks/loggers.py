@@ -81,7 +81,9 @@ def logged(
         step: Optimizer step that the run goes on from.
     """
     metrics = MetricsFile(folder, trainer, kept_steps=step)
-    wandb_record = open_wandb(folder, run, config, trainer) if _is_rank_zero() else None
+    wandb_record = None
+    if _is_rank_zero():
+        wandb_record = open_wandb(folder, run, config, trainer, step=step)
     trainer.loggers = [*trainer.loggers, metrics, *([wandb_record] if wandb_record else [])]
     exit_code = 1
     try:

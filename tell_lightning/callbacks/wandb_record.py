@@ -5,17 +5,18 @@ folder's `wandb/`; a resumed run goes on in it, by the id in `wandb/id`. The x a
 steps completed, and each score stands in the summary with its best and its last value.
 
 Trouble with W&B never ends a run: it costs one line on the screen, and everything is in the run
-folder anyhow. A server that does not answer costs twenty seconds whenever a table or an artifact is
-sent, for W&B asks it first; so after a failure its kind rests for twenty times as long, and the end
-of the run waits for what is not sent yet for five minutes at most (WANDB_FINISH_TIMEOUT).
+folder anyhow. A server that does not answer costs twenty seconds with each table and artifact, for
+W&B asks it first; so after one that took long no table is sent for twenty times as long. The end of
+the run waits for what is not sent yet for five minutes at most (WANDB_FINISH_TIMEOUT).
 """
 
 import csv
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import isfinite, isnan
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,14 @@ from tell_lightning.metrics.translation import LOWER_IS_BETTER
 
 STEP = "trainer/global_step"
 """The x axis; the name is that of Lightning's logger."""
+SLOW_SECONDS = 5.0
+"""A table that took longer has met a server that does not answer."""
 REST = 20.0
-"""How long nothing of a kind is sent after it failed, over the time that the failure took."""
+"""How long no table is sent after a slow one, over the time that it took."""
 FINISH_SECONDS = 300.0
 """How long the end of a run waits for what is not sent yet."""
+GRACE_SECONDS = 10.0
+"""How much longer W&B may take to give up; with a file under way it would try for hours."""
 COUNTS = frozenset({"rows", "words", "mean_new_tokens", "majority_accuracy", "near_ties"})
 """Scores that are neither good nor bad."""
 FAULTS = frozenset({"unparseable", "empty_rate", "cap_rate", *LOWER_IS_BETTER})
@@ -50,6 +55,7 @@ class WandbRecord(WandbLogger):
         config: Mapping[str, Any],
         trainer: pl.Trainer,
         *,
+        step: int,
         offline: bool,
     ) -> None:
         """Start the W&B run, or go on with that of the folder.
@@ -59,6 +65,7 @@ class WandbRecord(WandbLogger):
             run: Names.
             config: The complete configuration.
             trainer: Knows the optimizer steps completed.
+            step: Optimizer step that the run goes on from; the Trainer learns it when it starts.
             offline: Whether to write to the folder alone.
 
         Raises:
@@ -79,15 +86,17 @@ class WandbRecord(WandbLogger):
                 console="off",
                 silent=True,
                 init_timeout=60,
-                finish_timeout=float(os.environ.get("WANDB_FINISH_TIMEOUT", FINISH_SECONDS)),
+                finish_timeout=_finish_seconds(),
                 finish_timeout_raises=True,
             ),
         )
-        del self._wandb_init["anonymous"]  # W&B warns of it, whatever it is
+        self._wandb_init.pop("anonymous", None)  # W&B warns of it, whatever it is
         self._folder = folder
         self._trainer = trainer
+        self._first_step = step
+        self._offline = offline
         self._defined: set[str] = set()
-        self._rests: dict[str, float] = {}
+        self._next_table = 0.0
         self._told: set[str] = set()
         self.closed = False
         id_file.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +122,16 @@ class WandbRecord(WandbLogger):
             with self._staged():
                 self._send({key: wandb.Table(columns=columns, data=data, dataframe=dataframe)})
 
+        started = time.monotonic()
+        if started < self._next_table:
+            return
         self._attempt("tables", send)
+        now = time.monotonic()
+        if now - started > SLOW_SECONDS:
+            rest = REST * (now - started)
+            self._next_table = now + rest
+            slow = f"took {now - started:.0f} s, so none is sent for {rest / 60:.0f} minutes"
+            self._tell("slow tables", f"W&B: a table {slow}")
 
     def log_hyperparams(self, params: Any) -> None:
         """Add to the configuration."""
@@ -152,10 +170,16 @@ class WandbRecord(WandbLogger):
             artifact = wandb.Artifact(name, type=kind, metadata=dict(about))
             with self._staged():
                 for name, path in files.items():
-                    artifact.add_file(str(path), name=name, skip_cache=True)
+                    artifact.add_file(
+                        str(path),
+                        name=name,
+                        # Offline a copy is taken: a run that goes on writes its adapter anew.
+                        policy="mutable" if self._offline else "immutable",
+                        skip_cache=True,
+                    )
                 self.experiment.log_artifact(artifact, aliases=aliases)
 
-        self._attempt("artifacts", send)
+        self._attempt(f"the {kind} artifact", send)
 
     def close(self, exit_code: int) -> None:
         """End the W&B run, and wait for what is not sent yet.
@@ -163,24 +187,45 @@ class WandbRecord(WandbLogger):
         Args:
             exit_code: 0, or how the run failed.
         """
+        import wandb
 
-        def end() -> None:
-            if self.resumes:
-                self._restate_summary()
+        def sum_up() -> None:
             if self._folder.record.is_file():
                 self._save(self._folder.record)
-            self.experiment.finish(exit_code=exit_code)
+            if self.resumes:
+                self._restate_summary()
 
-        rest = f"send the rest with `wandb sync {self.experiment.settings.sync_dir}`"
-        self._attempt("the last of it", end, then=rest)
+        self._attempt("the summary", sum_up)
+        options = "" if self._offline else "--include-online "
+        where = self.experiment.settings.sync_dir
+        hint = f"send it with `wandb sync {options}{where}`"
+        self._attempt("the rest", lambda: self._finish(exit_code), then=hint)
         self.closed = True
+        if self._told:  # else W&B tries again when the process ends, and shows a traceback
+            with suppress(Exception):
+                wandb.teardown(exit_code)
+
+    def _finish(self, exit_code: int) -> None:
+        """End the W&B run, and W&B's own process where it does not give up in time."""
+        seconds = _finish_seconds() + GRACE_SECONDS
+        watch = threading.Timer(seconds, _stop_service)
+        watch.start()
+        try:
+            self.experiment.finish(exit_code=exit_code)
+        except Exception as error:
+            if watch.finished.is_set():
+                raise TimeoutError(f"no end in {seconds:.0f} s") from error
+            raise
+        finally:
+            watch.cancel()
 
     def _send(self, values: Mapping[str, Any]) -> None:
         for name in values:
             if name not in self._defined and (summary := summary_of(name)):
                 self.experiment.define_metric(name, step_metric=STEP, summary=summary)
             self._defined.add(name)
-        self.experiment.log({**values, STEP: self._trainer.global_step})
+        step = max(self._trainer.global_step, self._first_step)
+        self.experiment.log({**values, STEP: step})
 
     def _save(self, path: Path) -> None:
         """Put a copy into the W&B run's files; W&B itself would link to it, and warn of that."""
@@ -209,24 +254,31 @@ class WandbRecord(WandbLogger):
     def _attempt(
         self, what: str, action: Callable[[], None], then: str = "the run goes on"
     ) -> None:
-        """Send something; where it fails, say so once, and let its kind rest."""
-        started = time.monotonic()
-        if self.closed or started < self._rests.get(what, started):
+        """Send something; where it fails, say so, once a kind."""
+        if self.closed:
             return
         try:
             action()
         except Exception as error:  # W&B, its process, its server, the disk: none may end a run
-            now = time.monotonic()
-            self._rests[what] = now + REST * (now - started)
-            if what not in self._told:
-                rank_zero_info(f"W&B: {what} not sent ({reason(error)}); {then}")
-                self._told.add(what)
+            self._tell(what, f"W&B: {what} not sent ({reason(error)}); {then}")
+
+    def _tell(self, what: str, line: str) -> None:
+        if what not in self._told:
+            rank_zero_info(line)
+        self._told.add(what)
 
 
 def open_wandb(
-    folder: RunFolder, run: RunSettings, config: Mapping[str, Any], trainer: pl.Trainer
+    folder: RunFolder,
+    run: RunSettings,
+    config: Mapping[str, Any],
+    trainer: pl.Trainer,
+    *,
+    step: int,
 ) -> WandbRecord | None:
-    """Start W&B as WANDB_MODE says; without it, an API key means online and no key offline.
+    """Start W&B as WANDB_MODE says; without it, an API key means online. No key means offline.
+
+    The arguments are those of `WandbRecord`.
 
     Returns:
         The logger; None where W&B is disabled, or does not even start offline.
@@ -241,13 +293,13 @@ def open_wandb(
     offline = mode in {"offline", "dryrun"} or not _has_key()
     try:
         try:
-            made = WandbRecord(folder, run, config, trainer, offline=offline)
+            made = WandbRecord(folder, run, config, trainer, step=step, offline=offline)
         except Exception as error:
             if offline:
                 raise
             rank_zero_info(f"W&B: not reached ({reason(error)}); this run is logged offline")
             offline = True
-            made = WandbRecord(folder, run, config, trainer, offline=True)
+            made = WandbRecord(folder, run, config, trainer, step=step, offline=True)
     except Exception as error:  # as above
         rank_zero_info(f"W&B: does not start ({reason(error)}); metrics.csv holds everything")
         return None
@@ -347,3 +399,16 @@ def _has_key() -> bool:
         return bool(wandb.login(prompt=False, verify=False))
     except Exception:  # whatever is wrong with the key, the run is logged offline
         return False
+
+
+def _finish_seconds() -> float:
+    return float(os.environ.get("WANDB_FINISH_TIMEOUT", FINISH_SECONDS))
+
+
+def _stop_service() -> None:
+    """Kill W&B's own process; whatever waits for it fails at once."""
+    import wandb
+
+    service: Any = wandb.setup()
+    with suppress(AttributeError):  # it was started by another process, or not at all
+        service._connection._proc._process.kill()

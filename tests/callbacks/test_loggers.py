@@ -80,7 +80,7 @@ def test_wandb_is_told_how_the_run_ended(
 ) -> None:
     codes: list[int] = []
     record = SimpleNamespace(close=codes.append)
-    monkeypatch.setattr("tell_lightning.callbacks.loggers.open_wandb", lambda *_: record)
+    monkeypatch.setattr("tell_lightning.callbacks.loggers.open_wandb", lambda *_, **__: record)
     trainer: Any = SimpleNamespace(loggers=["asked for"], global_step=0)
 
     def run() -> None:

@@ -5,6 +5,7 @@ that fails after Lightning has changed names what has to be looked at before its
 """
 
 import ast
+import contextlib
 import inspect
 import logging
 import os
@@ -1034,7 +1035,7 @@ def test_csv_logger_deletes_the_rows_of_before_when_its_writer_is_made(tmp_path:
 def test_wandb_is_started_with_the_settings_that_are_given(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """callbacks/loggers.py: mode, patience and silence are ours."""
+    """callbacks/wandb_record.py: mode, patience and silence are ours; what it adds is known."""
     import wandb
 
     given: dict[str, Any] = {}
@@ -1054,10 +1055,29 @@ def test_wandb_is_started_with_the_settings_that_are_given(
     wanted = {"project": "p", "name": "n", "config": {"a": 1}, "settings": settings}
     assert given.items() >= wanted.items()
     assert Path(given["dir"]) == tmp_path
+    assert given["resume"] == "allow"
+    assert logger._wandb_init["anonymous"] is None  # W&B warns of it, even of None
+
+
+def test_process_of_wandb_can_be_stopped() -> None:
+    """callbacks/wandb_record.py: where a file is under way, W&B goes on for hours after its end."""
+    import wandb
+
+    from tell_lightning.callbacks.wandb_record import _stop_service
+
+    wandb.teardown()
+    service: Any = wandb.setup()
+    service.ensure_service()
+    process = service._connection._proc._process
+    assert process.poll() is None
+    _stop_service()
+    assert process.wait(timeout=10) != 0
+    with contextlib.suppress(Exception):
+        wandb.teardown()
 
 
 def test_wandb_takes_tables_and_the_csv_logger_does_not() -> None:
-    """callbacks/evaluation.py: samples go to the loggers that have `log_table`."""
+    """callbacks/samples.py: they go to the loggers that have `log_table`."""
     assert not hasattr(CSVLogger, "log_table")
     parameters = inspect.signature(WandbLogger.log_table).parameters
     assert {"key", "columns", "data", "step"} <= parameters.keys()
