@@ -77,6 +77,7 @@ def predict(arguments: list[str]) -> None:
                 _answer(request, answers)
         except (KeyboardInterrupt, SystemExit):
             if path:
+                answers.recount()
                 rows = _of(answers.lines, request.total)
                 say(f"{path}: {rows} are answered; the same command goes on")
             raise

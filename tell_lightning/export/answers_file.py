@@ -74,6 +74,9 @@ class AnswersStream:
         self._stream.flush()
         self.lines += len(lines)
 
+    def recount(self) -> None:
+        """Leave the count as it is."""
+
     def finish(self) -> None:
         """End."""
 
@@ -155,6 +158,12 @@ class AnswersFile:
             raise _unusable(self.path, error) from error
         self.lines += len(lines)
 
+    def recount(self) -> None:
+        """Count the answers again, after a signal that may have come in the midst of adding one."""
+        if self.path.exists():
+            with self.path.open("rb") as file:
+                self.lines, _ = _whole_lines(file)
+
     def finish(self) -> None:
         """Check that nothing stands behind the last row of the input.
 
@@ -175,11 +184,7 @@ class AnswersFile:
 
     def _count(self, old: IO[bytes]) -> None:
         """Count the whole lines, keep what stands behind them, and look at the first."""
-        behind = 0
-        while block := old.read(BLOCK):
-            self.lines += block.count(b"\n")
-            rest = len(block) - block.rfind(b"\n") - 1
-            behind = rest if rest < len(block) else behind + rest
+        self.lines, behind = _whole_lines(old)
         old.seek(-behind, os.SEEK_END)
         self._tail = old.read(BLOCK)
         self._there = self.lines
@@ -230,6 +235,16 @@ def open_answers(path: Path) -> Iterator[AnswersFile | AnswersStream]:
     with _held(path), closing(AnswersFile(path)) as file:
         file.look()
         yield file
+
+
+def _whole_lines(file: IO[bytes]) -> tuple[int, int]:
+    """Count the lines of a file that have their end, and the bytes behind them."""
+    lines = behind = 0
+    while block := file.read(BLOCK):
+        lines += block.count(b"\n")
+        rest = len(block) - block.rfind(b"\n") - 1
+        behind = rest if rest < len(block) else behind + rest
+    return lines, behind
 
 
 def _opened(path: Path) -> IO[bytes]:
