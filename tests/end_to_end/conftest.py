@@ -13,6 +13,7 @@ import pytest
 import torch
 from tiny_runs import Fits, Run, command
 from tiny_world import World, make_world
+from wandb_server import KEY, WandbServer
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -51,3 +52,19 @@ def run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Run:
     assert done.returncode == 0, done.stderr
     (folder,) = (home / "runs").iterdir()
     return Run(folder, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[WandbServer]:
+    """W&B's client of this process talks to a stand-in."""
+    import wandb
+
+    wandb.teardown()
+    with WandbServer() as server:
+        monkeypatch.delenv("WANDB_MODE")
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path))
+        monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "20")
+        yield server
+        wandb.teardown()

@@ -6,12 +6,10 @@ import math
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import wandb
 import yaml
 from tiny_runs import Fits, Run, environment
 from wandb_files import OfflineRun
@@ -31,20 +29,6 @@ def offline(run: Run) -> OfflineRun:
     """What the shared run wrote for W&B."""
     (folder,) = (run.folder / "wandb").glob("offline-run-*")
     return OfflineRun(folder)
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[WandbServer]:
-    """W&B's client of this process talks to a stand-in."""
-    wandb.teardown()
-    with WandbServer() as server:
-        monkeypatch.delenv("WANDB_MODE")
-        monkeypatch.setenv("WANDB_BASE_URL", server.url)
-        monkeypatch.setenv("WANDB_API_KEY", KEY)
-        monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path))
-        monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "20")
-        yield server
-        wandb.teardown()
 
 
 def numbers(folder: Path) -> dict[tuple[int, str], float]:

@@ -49,7 +49,7 @@ class WandbServer:
         """Take a free port."""
         self.runs: dict[str, SentRun] = {}
         self.artifacts: dict[str, dict[str, Any]] = {}
-        self.asked: list[str] = []
+        self.views: list[dict[str, Any]] = []
         self.lock = threading.Lock()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         self._http.daemon_threads = True
@@ -83,7 +83,6 @@ class WandbServer:
     def answer(self, query: str, given: dict[str, Any]) -> dict[str, Any]:
         """Answer a GraphQL query by its name; one that the client can do without, with nothing."""
         (name,) = re.findall(r"(?:query|mutation)\s+(\w+)", query)[:1]
-        self.asked.append(name)
         answer = getattr(self, f"_{name}", None)
         return answer(given) if answer else {}
 
@@ -178,6 +177,11 @@ class WandbServer:
             for file in given["input"]["artifactFiles"]
         ]
         return {"createArtifactFiles": {"files": {"edges": [{"node": node} for node in nodes]}}}
+
+    def _UpsertView2(self, given: dict[str, Any]) -> dict[str, Any]:
+        self.views.append(given | {"spec": json.loads(given["spec"])})
+        view = {"id": "v", "name": given["name"]}
+        return {"upsertView": {"view": view, "inserted": True}}
 
     def _CommitArtifact(self, given: dict[str, Any]) -> dict[str, Any]:
         self.artifacts[given["artifactID"]]["committed"] = True
