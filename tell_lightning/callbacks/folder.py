@@ -162,5 +162,6 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def _replace(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
+    # A model may well write half a surrogate pair; in JSON its escape says the same.
+    draft.write_text(text, encoding="utf-8", errors="backslashreplace")
     os.replace(draft, path)

@@ -47,11 +47,13 @@ def test_folder_without_a_configuration_is_no_run(tmp_path: Path) -> None:
 def test_files_are_whole_and_leave_no_draft(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"þ": 1})
     write_jsonl(tmp_path / "b/c.jsonl", [{"x": 1}, {"x": "é"}])
+    write_jsonl(tmp_path / "half.jsonl", [{"x": "a\ud83d"}])
+    assert json.loads((tmp_path / "half.jsonl").read_text(encoding="utf-8")) == {"x": "a\ud83d"}
     with pytest.raises(TypeError):
         write_json(tmp_path / "a.json", {"bad": object()})
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"þ": 1}
     assert (tmp_path / "b/c.jsonl").read_text(encoding="utf-8") == '{"x": 1}\n{"x": "é"}\n'
-    assert {path.name for path in tmp_path.rglob("*")} == {"a.json", "b", "c.jsonl"}
+    assert {path.name for path in tmp_path.rglob("*")} == {"a.json", "b", "c.jsonl", "half.jsonl"}
 
 
 def test_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -19,7 +19,10 @@ ROOT = Path(__file__).parents[2]
 def again(run: Run, *options: str) -> dict[str, Any]:
     """Score a run's test rows again."""
     main(["test", str(run.folder), *options])
-    return json.loads((run.folder / "scores-test.json").read_text(encoding="utf-8"))
+    path = run.folder / "scores-test.json"
+    scores = json.loads(path.read_text(encoding="utf-8"))
+    path.unlink()  # the run is shared
+    return scores
 
 
 def test_test_rows_are_scored_without_their_anchor_after_training(run: Run) -> None:
