@@ -146,7 +146,9 @@ def draw(found: Sequence[Panel], folder: RunFolder, out: Path) -> None:
         _table(figure.add_subplot(grid[rows + index, :]), panel, folder)
     figure.suptitle(folder.path.name, x=0.01, ha="left", fontsize=11)
     out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=100, facecolor="white", metadata={"Software": None})
+    figure.savefig(
+        out, dpi=100, facecolor="white", metadata={"Software": None}, pil_kwargs={"optimize": True}
+    )
     plt.close(figure)
 
 
@@ -186,16 +188,23 @@ def _chart(axes: Any, panel: Panel, log: dict[str, Any], colours: dict[str, str]
         axes.stackplot(steps, shares, labels=panel.labels, colors=palette)
         axes.set_ylim(0, 1)
     else:
-        for key, label, colour in zip(panel.keys, panel.labels, palette, strict=True):
-            marker = "o" if key.startswith("val/") else None
-            axes.plot(*zip(*log[key], strict=True), color=colour, label=label, marker=marker, ms=4)
+        for index, (key, label) in enumerate(zip(panel.keys, panel.labels, strict=True)):
+            steps, values = zip(*log[key], strict=True)
+            (line,) = axes.plot(steps, values, color=palette[index], label=label)
+            if key.startswith("val/"):
+                line.set(marker="o", markersize=4)
+            if label not in colours:  # scores of one task, which may lie upon each other
+                line.set(linestyle=("-", "--", ":")[index % 3])
         axes.set_ylim(bottom=0)
     axes.set_title(f"{panel.section}: {panel.title}", loc="left")
     axes.set_xlabel("optimizer steps")
     axes.set_ylabel(panel.unit)
     axes.set_xlim(left=0)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="best")
+    if panel.kind == "shares":
+        axes.legend(loc="upper right", framealpha=1, edgecolor="white")
+    else:
+        axes.legend(loc="best", frameon=False)
 
 
 def _table(axes: Any, panel: Panel, folder: RunFolder) -> None:
@@ -206,7 +215,8 @@ def _table(axes: Any, panel: Panel, folder: RunFolder) -> None:
     if not files:
         axes.set_title(f"{panel.section}: {panel.title}, none yet", loc="left")
         return
-    axes.set_title(f"{panel.section}: {panel.title}, {files[-1].stem}", loc="left")
+    step = int(files[-1].stem.rpartition("-")[2])
+    axes.set_title(f"{panel.section}: {panel.title}, step {step}", loc="left")
     lines = files[-1].read_text(encoding="utf-8").splitlines()[:SHOWN]
     for index, row in enumerate(map(json.loads, lines)):
         for offset, name in enumerate(("prediction", "reference")):
