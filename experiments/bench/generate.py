@@ -1,6 +1,6 @@
 """What the prefix that all prompts share saves: seconds to answer prompts, in four ways, in turn.
 
-    python experiments/bench/generate.py --data ../shared/data     the Halu prompts, 15 minutes
+    python experiments/bench/generate.py --data ../shared/data     the Halu prompts, ten minutes
     python experiments/bench/generate.py --readme                  only the table of generate.md
 
 The test prompts of the paper's Halu-CoT-JSON task (rows spread over the file) are answered by a
@@ -54,7 +54,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--rows", type=int, default=96)
+    parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--new-tokens", type=int, default=48)
     parser.add_argument("--width", type=int, default=384, help="of the random model, 6 layers")

@@ -4,8 +4,9 @@
 
 Both files hold answers to the same rows, as `fit`, `test` and `predict` write them. They are scored
 as the run says in whose predictions/ they lie (one of them is enough), or by --kind: a judge's
-labels are then no and yes, under "hallucination". The interval is that of the paired bootstrap, the p-value that of approximate
-randomisation, both over rows. About seven seconds for 1,000 lines; no torch.
+labels are then no and yes, under "hallucination". The interval is that of the paired bootstrap, the
+p-value that of approximate randomisation, both over rows. About seven seconds for 1,000 lines; no
+torch.
 """
 
 import json
