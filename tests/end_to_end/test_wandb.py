@@ -161,16 +161,24 @@ def test_offline_log_says_how_the_run_ended(offline: OfflineRun) -> None:
     assert end.exit_code == 0
 
 
-def test_offline_folder_sent_later_arrives_whole(
-    run: Run, offline: OfflineRun, tmp_path: Path
+@pytest.mark.long
+def test_offline_folder_of_two_sessions_arrives_whole_when_it_is_sent(
+    fit: Fits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    # Nothing is learned, so that the best scores are those of the first session.
+    run = fit(*SHORT, "--trainer.max_steps=2", "--model.optimizer.lr=0.0")
+    main(["fit", "--resume", str(run.folder), "--trainer.max_steps=3"])
+    folders = sorted((run.folder / "wandb").glob("offline-run-*"))
+    first, second = map(OfflineRun, folders)
+    name = (run.folder / "wandb" / "id").read_text().strip()
+    assert {each.of("run")[0].run_id for each in (first, second)} == {name}
     with WandbServer() as server:
         wanted = environment(
             tmp_path, WANDB_MODE=None, WANDB_BASE_URL=server.url, WANDB_DATA_DIR=str(tmp_path)
         ) | {"WANDB_API_KEY": KEY}
-        command = [sys.executable, "-m", "wandb", "sync", str(offline.folder)]
         done = subprocess.run(
-            command,
+            [sys.executable, "-m", "wandb", "sync", *map(str, folders)],
             env=wanted,
             cwd=tmp_path,
             capture_output=True,
@@ -179,8 +187,8 @@ def test_offline_folder_sent_later_arrives_whole(
             check=False,
         )
     assert done.returncode == 0, done.stderr
-    ((name, arrived),) = server.runs.items()
-    assert name == (run.folder / "wandb" / "id").read_text().strip()
+    ((sent_name, arrived),) = server.runs.items()
+    assert (sent_name, arrived.sessions) == (name, 2)
     check_arrived(run, arrived)
     check_artifacts(run, server)
 
