@@ -20,6 +20,7 @@ import argparse
 import json
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -212,8 +213,7 @@ def table(results: dict[str, Any]) -> str:
         "",
         "    python experiments/bench/generate.py --data DATA",
         "",
-        "The ways of `generate.py`, on the paper's Halu prompts. Times are the fastest of the",
-        "rounds; all rounds stand behind.",
+        "The ways are described in `generate.py`. Seconds are those of the fastest round.",
         "",
         "| way | tokens read | seconds | speed over row by row | same answers | every round, s |",
         "| --- | ---: | ---: | ---: | ---: | --- |",
@@ -226,20 +226,18 @@ def table(results: dict[str, Any]) -> str:
             f"{rounds} |"
         )
     gain = best["plain batches"] / best["shared prefix"]
-    lines += [
-        "",
-        f"The shared prefix is {gain:.2f} times as fast as plain batches, and "
-        f"{best['sorted batches'] / best['shared prefix']:.2f} times as fast as ours without it.",
-        f"{prompts['rows']} prompts of {prompts['shortest']} to {prompts['longest']} tokens, of",
-        f"which the first {prompts['prefix']} are the same in all; {results['new_tokens']} new",
-        f"tokens each; budget {results['batch_tokens']:,} tokens, plain batches of {BATCH};",
-        f"{results['parameters'] / 1e6:.1f} million parameters, float32, one thread of",
-        f"{results['machine']['processor']}; commit {commit}.",
-        "",
-        "What the prefix saves is reading: on long prompts with short answers nearly all of the",
+    without = best["sorted batches"] / best["shared prefix"]
+    said = (
+        f"The shared prefix is {gain:.2f} times as fast as plain batches, and {without:.2f} times "
+        f"as fast as ours without it. {prompts['rows']} prompts of {prompts['shortest']} to "
+        f"{prompts['longest']} tokens, of which the first {prompts['prefix']} are the same in all; "
+        f"{results['new_tokens']} new tokens each; budget {results['batch_tokens']:,} tokens, "
+        f"plain batches of {BATCH}; {results['parameters'] / 1e6:.1f} million parameters, float32, "
+        f"one thread of {results['machine']['processor']}; commit {commit}.",
+        "What the prefix saves is reading: on long prompts with short answers nearly all of the "
         "time, on short prompts with long answers little. Not measured on a GPU.",
-    ]
-    return "\n".join(lines) + "\n"
+    )
+    return "\n".join([*lines, *("\n" + textwrap.fill(each, 100) for each in said)]) + "\n"
 
 
 if __name__ == "__main__":
