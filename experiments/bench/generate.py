@@ -33,9 +33,9 @@ from tell_lightning.callbacks.run_record import git_state, machine, versions
 from tell_lightning.data.records import Fields, read_records
 from tell_lightning.data.templates import Renderer
 from tell_lightning.data.tokens import Encoder
-from tell_lightning.generation.batched import generate
+from tell_lightning.generation.batched import Budget, generate
 from tell_lightning.generation.decoding import Decoding
-from tell_lightning.generation.prefix import shared_prefix
+from tell_lightning.generation.prefix import Prefix
 from tell_lightning.microworld.tokenizer import save_tokenizer, train_tokenizer
 
 HERE = Path(__file__).parent
@@ -95,7 +95,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
             "tokens": sum(map(len, prompts)),
             "shortest": min(map(len, prompts)),
             "longest": max(map(len, prompts)),
-            "prefix": len(shared_prefix(prompts)),
+            "prefix": len(prefix_of(prompts).ids),
         },
         "new_tokens": given.new_tokens,
         "batch_tokens": budget(prompts, given.new_tokens),
@@ -114,17 +114,24 @@ def make_ways(
     )
     batch_tokens = budget(prompts, new_tokens)
 
-    def ours(prefix: Sequence[int]) -> Answers:
-        options = {"batch_tokens": batch_tokens, "prefix": prefix}
+    def ours(prefix: Prefix) -> Answers:
+        options = {"budget": Budget(batch_tokens), "prefix": prefix}
         found = generate(model, tokenizer, prompts, decoding, **options)
         return [answer.token_ids for answer in found]
 
     return {
         BASELINE: lambda: plain(model, tokenizer, prompts, new_tokens, 1),
         "plain batches": lambda: plain(model, tokenizer, prompts, new_tokens, BATCH),
-        "sorted batches": lambda: ours(()),
-        "shared prefix": lambda: ours(shared_prefix(prompts)),
+        "sorted batches": lambda: ours(Prefix()),
+        "shared prefix": lambda: ours(prefix_of(prompts)),
     }
+
+
+def prefix_of(prompts: Prompts) -> Prefix:
+    """Return what the prompts share, not read yet."""
+    prefix = Prefix()
+    prefix.add(prompts)
+    return prefix
 
 
 BATCH = 16
@@ -205,7 +212,7 @@ def make_model(vocabulary: int, width: int) -> Any:
 
 
 def table(results: dict[str, Any]) -> str:
-    """Lay the results out, times as ratios to those of the fastest way."""
+    """Lay the results out, speeds as ratios to that of one prompt a call."""
     best = {name: min(found) for name, found in results["seconds"].items()}
     prompts, commit = results["prompts"], results["git"]["commit"][:10]
     lines = [

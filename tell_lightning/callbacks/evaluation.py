@@ -18,6 +18,7 @@ from tell_lightning.callbacks.folder import RunFolder, write_jsonl
 from tell_lightning.callbacks.samples import log_samples
 from tell_lightning.callbacks.settings import EvalSettings
 from tell_lightning.generation.answer import answer_rows
+from tell_lightning.generation.batched import Budget
 from tell_lightning.metrics.predictions import Prediction, saved_row
 from tell_lightning.metrics.score import Scores, floors, score
 from tell_lightning.metrics.settings import Scoring
@@ -60,6 +61,7 @@ class Evaluation(pl.Callback):
         self.floors: dict[str, dict[str, dict[str, Scores]]] = {}
         self.adapter = False
         self.selected_step: int | None = None
+        self._budget = Budget(settings.batch_tokens)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was scored so far, as text: a checkpoint holds plain values alone."""
@@ -135,7 +137,7 @@ class Evaluation(pl.Callback):
                 module.model,
                 datamodule.encoder.tokenizer,
                 rows,
-                batch_tokens=self.settings.batch_tokens,
+                budget=self._budget,
                 most=most,
                 temperature=self.settings.temperature,
                 seed=datamodule.seed,

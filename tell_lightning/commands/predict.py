@@ -166,6 +166,8 @@ def _answer(request: Request, answers: Answers) -> None:
     from tell_lightning.data.templates import Renderer
     from tell_lightning.data.tokens import Encoder
     from tell_lightning.generation.answer import answer_rows, prompt_digest
+    from tell_lightning.generation.batched import Budget
+    from tell_lightning.generation.prefix import Prefix
     from tell_lightning.model.base import load_tokenizer
 
     tokenizer = load_tokenizer(request.model)
@@ -186,7 +188,9 @@ def _answer(request: Request, answers: Answers) -> None:
     settings = request.config.eval
     seen = isinstance(answers, AnswersStream) and sys.stdout.isatty()
     progress = Progress(answers.lines, None if seen else request.total)
+    budget = Budget(settings.batch_tokens)
     for part in request.parts:
+        prefix = Prefix()
         for rows in _blocks(encoder, part, request):
             name = _model_name(weights, rows, request.config)
             keys = [
@@ -202,7 +206,8 @@ def _answer(request: Request, answers: Answers) -> None:
                     model(),
                     tokenizer,
                     _slice(rows, chunk),
-                    batch_tokens=settings.batch_tokens,
+                    budget=budget,
+                    prefix=prefix,
                     temperature=settings.temperature,
                     seed=request.config.seed,
                 )

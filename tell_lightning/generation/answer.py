@@ -13,9 +13,9 @@ from torch import distributed
 
 from tell_lightning.data.evaluation_rows import EvaluationRows
 from tell_lightning.data.permutation import derive_key
-from tell_lightning.generation.batched import generate
+from tell_lightning.generation.batched import Budget, generate
 from tell_lightning.generation.decoding import Decoding
-from tell_lightning.generation.prefix import shared_prefix
+from tell_lightning.generation.prefix import Prefix
 from tell_lightning.metrics.predictions import Prediction, strip_prefix
 
 
@@ -24,7 +24,8 @@ def answer_rows(
     tokenizer: Any,
     rows: EvaluationRows,
     *,
-    batch_tokens: int,
+    budget: Budget,
+    prefix: Prefix | None = None,
     most: int | None = None,
     temperature: float = 0.0,
     seed: int = 0,
@@ -37,7 +38,8 @@ def answer_rows(
         model: The causal LM.
         tokenizer: Its tokenizer.
         rows: A task's rows.
-        batch_tokens: Tokens of a batch, padding and answers included.
+        budget: Tokens of a batch; lowered where memory runs out.
+        prefix: What this model has read of the prompts before these; None: there were none.
         most: Answer the first rows only; None for all.
         temperature: 0: greedy; above: tokens are drawn.
         seed: The run's seed; the draws of a row depend on it and on the row's id alone.
@@ -49,6 +51,8 @@ def answer_rows(
     """
     chosen = range(len(rows) if most is None else min(most, len(rows)))
     mine = chosen[rank::world]
+    prefix = prefix or Prefix()
+    prefix.add([rows.prompts[index] for index in chosen])
     generated = generate(
         model,
         tokenizer,
@@ -59,8 +63,8 @@ def answer_rows(
             min_new_tokens=rows.min_new_tokens,
             temperature=temperature,
         ),
-        batch_tokens=batch_tokens,
-        prefix=shared_prefix([rows.prompts[index] for index in chosen]),
+        budget=budget,
+        prefix=prefix,
         seeds=[derive_key(seed, "sampling", rows.records[index].id) for index in mine],
     )
     answers: list[tuple[int, Prediction]] = []

@@ -2,13 +2,13 @@
 
 Token ids of prompts enter; text and token ids of the answers leave, in the order of the prompts.
 Prompts of similar length share a batch, padded on the left here (the tokenizer is only asked to
-decode), and a batch holds at most `batch_tokens` tokens once its answers are written:
+decode), and a batch holds at most as many tokens as its budget once its answers are written:
 
     A A . . Q Q | R R R .        longest prompt + max_new_tokens wide
     A A Q Q Q Q | R . . .        A is read once for all batches (`prefix`), '.' is masked or cut
                                  off, R ends before the stop token
 
-Memory is bounded by `batch_tokens`, which halves where even that is too much; time is one forward
+Memory is bounded by the budget, which halves where even that is too much; time is one forward
 pass per new token of a batch. The calling process works alone, so that ranks may have different
 numbers of prompts; but where the model is sharded (FSDP2), all ranks call it equally often.
 """
@@ -26,7 +26,7 @@ from transformers import DynamicCache, GenerationConfig, LogitsProcessorList
 from tell_lightning.errors import TellError
 from tell_lightning.generation.decoding import Choices, Decoding, Noted
 from tell_lightning.generation.evaluating import evaluating
-from tell_lightning.generation.prefix import encode_prefix, for_batch
+from tell_lightning.generation.prefix import Prefix, for_batch
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -37,6 +37,16 @@ logger = logging.getLogger(__name__)
 
 class GenerationError(TellError):
     """Prompts or limits that nothing can be generated from, or too little memory."""
+
+
+@dataclass
+class Budget:
+    """Most tokens of a batch: prompts, padding and answers. Halved where memory runs out, for good.
+
+    One goes from call to call, so that memory runs out once.
+    """
+
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -61,8 +71,8 @@ def generate(
     prompts: Sequence[Sequence[int]],
     decoding: Decoding,
     *,
-    batch_tokens: int,
-    prefix: Sequence[int] = (),
+    budget: Budget,
+    prefix: Prefix | None = None,
     seeds: Sequence[int] | None = None,
 ) -> list[Generated]:
     """Answer prompts.
@@ -75,9 +85,9 @@ def generate(
         tokenizer: Decodes the answers; it is not changed.
         prompts: Token ids of each prompt, not padded; at least one id each.
         decoding: When answers end and how tokens are chosen.
-        batch_tokens: Most tokens of a batch, prompts, padding and answers together; a prompt that
-            needs more on its own is answered alone. Where memory runs out, half of it is tried.
-        prefix: Ids that every prompt begins with, to be read once; the same on all ranks.
+        budget: Most tokens of a batch; a prompt that needs more on its own is answered alone.
+        prefix: What has been read of prompts like these, and what they share (`Prefix.add`); None
+            where every prompt is to be read whole.
         seeds: One a prompt, for draws; None where nothing is drawn.
 
     Returns:
@@ -90,10 +100,12 @@ def generate(
     _check(prompts, decoding)
     found: dict[int, Generated] = {}
     # What FSDP2 gathers in inference mode cannot be trained with afterwards.
-    no_gradients = torch.no_grad() if _is_sharded(model) else torch.inference_mode()
+    no_gradients = torch.no_grad() if is_sharded(model) else torch.inference_mode()
     with evaluating(model), no_gradients:
-        batches = _Batches(model, prompts, decoding, prefix, seeds or [0] * len(prompts))
-        for rows, new_ids, noted in batches.answer(batch_tokens):
+        batches = _Batches(
+            model, prompts, decoding, prefix or Prefix(), seeds or [0] * len(prompts)
+        )
+        for rows, new_ids, noted in batches.answer(budget):
             for row, ids, about in zip(rows, new_ids, noted, strict=True):
                 found[row] = _decode(tokenizer, ids, decoding, about)
     return [found[row] for row in range(len(prompts))]
@@ -107,16 +119,16 @@ class _Batches:
         model: Any,
         prompts: Sequence[Sequence[int]],
         decoding: Decoding,
-        prefix: Sequence[int],
+        prefix: Prefix,
         seeds: Sequence[int],
     ) -> None:
         self.model = model
         self.prompts = prompts
         self.decoding = decoding
         self.seeds = seeds
-        self.sharded = _is_sharded(model)
-        self.cache = encode_prefix(model, prefix)
-        self.prefix = () if self.cache is None else tuple(prefix)
+        self.sharded = is_sharded(model)
+        self.cache = self._read(prefix)
+        self.prefix = () if self.cache is None else prefix.ids
         self.config = GenerationConfig(  # type: ignore[no-untyped-call]
             do_sample=False,
             num_beams=1,
@@ -129,7 +141,15 @@ class _Batches:
             ],  # any id: it is masked in prompts and cut off in answers
         )
 
-    def answer(self, batch_tokens: int) -> Iterator[tuple[list[int], list[list[int]], list[Noted]]]:
+    def _read(self, prefix: Prefix) -> DynamicCache | None:
+        try:
+            return prefix.read(self.model)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise _no_memory(1, len(prefix.ids)) from error
+
+    def answer(self, budget: Budget) -> Iterator[tuple[list[int], list[list[int]], list[Noted]]]:
         """Yield the rows of each batch, their new ids up to the stop token, and what was noted.
 
         The longest prompts come first: what does not fit in memory fails at once.
@@ -139,18 +159,18 @@ class _Batches:
             if not left:  # a sharded model answers on all ranks or on none
                 self._answer([[*self.prefix, self.decoding.stop_ids[0]]], [0])
                 continue
-            rows = self._next(left, batch_tokens)
+            rows = self._next(left, budget.tokens)
             answered = self._try(rows)
             if answered is not None:
                 del left[: len(rows)]
                 yield rows, *answered
                 continue
-            batch_tokens = len(rows) * self._width(rows[0]) // 2
+            budget.tokens = len(rows) * self._width(rows[0]) // 2
             logger.warning(
                 "out of memory with %d prompts in a batch; going on with %s tokens, half of it: "
                 "set eval.batch_tokens to that",
                 len(rows),
-                f"{batch_tokens:,}",
+                f"{budget.tokens:,}",
             )
 
     def _go_on(self, left: Sequence[int]) -> bool:
@@ -180,11 +200,7 @@ class _Batches:
             if not _is_out_of_memory(error):
                 raise
             if len(rows) == 1 or self.sharded:
-                raise GenerationError(
-                    f"eval.batch_tokens: must leave memory to generate in, got none left for "
-                    f"{len(rows)} prompt(s) with {self._width(rows[0])} tokens each, answers "
-                    "included. Lower it, or the task's max_new_tokens."
-                ) from error
+                raise _no_memory(len(rows), self._width(rows[0])) from error
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return None
@@ -193,7 +209,7 @@ class _Batches:
         self, batch: Sequence[Sequence[int]], seeds: Sequence[int]
     ) -> tuple[list[list[int]], list[Noted]]:
         input_ids, mask = _pad_left(batch, self.decoding.stop_ids[0], len(self.prefix))
-        choices = Choices(seeds, self.decoding.temperature)
+        choices = Choices(seeds, self.decoding.temperature, self.model.dtype)
         run = cast("Callable[..., Tensor]", self.model.generate)
         output = run(
             input_ids=input_ids.to(self.model.device),
@@ -247,7 +263,15 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
-def _is_sharded(model: Any) -> bool:
+def _no_memory(rows: int, width: int) -> GenerationError:
+    return GenerationError(
+        f"eval.batch_tokens: must leave memory to generate in, got none left for {rows} prompt(s) "
+        f"with {width} tokens each, answers included. Lower it, or the task's max_new_tokens."
+    )
+
+
+def is_sharded(model: Any) -> bool:
+    """Say whether a model is cut over processes, which then all call it equally often."""
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())
 
 

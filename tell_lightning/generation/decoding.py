@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 NEAR_TIE = 1e-4
-"""Two logits that differ by less may change places with another batch: sums round otherwise."""
+"""Two logits that differ by less may change places with another batch: sums round otherwise. Those
+of a model in bfloat16 or float16 are rounded to more, and the last digit of the best one counts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,20 +38,24 @@ class Noted:
     logprob: float
     """Sum of the log-probabilities in nats, each among the tokens that were allowed."""
     near_ties: int
-    """Tokens whose two best values differ by less than `NEAR_TIE`."""
+    """Tokens whose two best values differ by no more than rounding may (`NEAR_TIE`)."""
 
 
 class Choices:
     """Chooses the tokens of one batch; a logits processor of transformers."""
 
-    def __init__(self, seeds: Sequence[int], temperature: float) -> None:
+    def __init__(
+        self, seeds: Sequence[int], temperature: float, dtype: torch.dtype = torch.float32
+    ) -> None:
         """Start a batch.
 
         Args:
             seeds: One a row, for its draws.
             temperature: As in `Decoding`.
+            dtype: Type of the model's numbers; transformers makes the logits float32 from it.
         """
         self._temperature = temperature
+        self._last_digit = torch.finfo(dtype).eps
         self._draws = [torch.Generator().manual_seed(seed % 2**63) for seed in seeds]
         self._logprobs: list[Tensor] = []
         self._ties: list[Tensor] = []
@@ -71,7 +76,8 @@ class Choices:
             noise = torch.stack(drawn).clamp(min=1e-30).to(values.device)
             values = values / self._temperature - torch.log(-torch.log(noise))
         best, chosen = values.topk(2, dim=-1)
-        self._ties.append(best[:, 0] - best[:, 1] < NEAR_TIE)
+        near = (scores.float().amax(-1).abs() * 2 * self._last_digit).clamp(min=NEAR_TIE)
+        self._ties.append(best[:, 0] - best[:, 1] < near)
         self._logprobs.append(scores.float().log_softmax(-1).gather(1, chosen[:, :1])[:, 0])
         return values
 

@@ -1,8 +1,9 @@
-"""The beginning that all prompts share, encoded once: an anchor need not be read for every row.
+"""The beginning that all prompts share, read once: an anchor need not be read for every row.
 
-Token ids enter; a key-value cache of one row leaves, and copies of it for batches. The prompts of a
-task begin with its anchor and with what the template puts before it, so that of a prompt of 400
-tokens 300 may be known. A batch then holds the same values, but what they cost is paid once:
+Token ids of prompts enter; a key-value cache of one row leaves, and copies of it for batches. The
+prompts of a task begin with its anchor and with what the template puts before it, so that of a
+prompt of 500 tokens 400 may be known. A batch then holds the same values, but what they cost is
+paid once:
 
     prefix   A A A A        read once
     batch    A A A A . Q    '.' is masked; the four A are copied, Q alone is read
@@ -21,48 +22,71 @@ SHORTEST = 16
 """Tokens below which a prefix is not worth a call."""
 
 
-def shared_prefix(prompts: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """Return the ids that all prompts begin with, where it pays to read them once.
+class Prefix:
+    """What the prompts so far begin with, kept from call to call for one model as it is.
 
-    At least one id of every prompt is left, for its logits are needed.
-
-    >>> shared_prefix([[7] * 20 + [1, 2], [7] * 20 + [3]]) == (7,) * 20
-    True
-    >>> shared_prefix([[7, 1], [7, 2]])
-    ()
+    Attributes:
+        ids: What the prompts of the last call share with all before; none where it does not pay.
     """
-    if len(prompts) < 2:
-        return ()
-    ordered = [tuple(prompt) for prompt in prompts]
-    first, last = min(ordered), max(ordered)  # what these two share, all share
-    most = min(map(len, prompts)) - 1
-    pairs = zip(first[:most], last[:most], strict=True)
-    size = next((place for place, (ours, theirs) in enumerate(pairs) if ours != theirs), most)
-    return first[:size] if size >= SHORTEST else ()
 
+    def __init__(self) -> None:
+        """Know of no prompt."""
+        self.ids: tuple[int, ...] = ()
+        self._shared: tuple[int, ...] | None = None
+        self._cache: DynamicCache | None = None
 
-def encode_prefix(model: Any, prefix: Sequence[int]) -> DynamicCache | None:
-    """Read a prefix.
+    def add(self, prompts: Sequence[Sequence[int]]) -> None:
+        """Look at the prompts of a call: on several ranks, at those of all.
 
-    Args:
-        model: A causal LM in eval mode, bare or wrapped by PEFT.
-        prefix: Ids that all prompts begin with; none for no cache.
+        At least one id of every prompt is left, for its logits are needed.
 
-    Returns:
-        Keys and values of every layer, for one row; None where the prefix is empty, or the model
-        keeps anything but keys and values of all positions (a sliding window, a recurrent state),
-        which another row cannot go on from.
-    """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if not prefix or not base._supports_default_dynamic_cache():
-        return None
-    cache = DynamicCache(config=base.config)
-    if any(type(layer) is not DynamicLayer for layer in cache.layers):
-        return None
-    ids = torch.tensor([list(prefix)], device=model.device)
-    options = {"logits_to_keep": 1} if base._supports_logits_to_keep() else {}
-    model(input_ids=ids, past_key_values=cache, use_cache=True, **options)
-    return cache
+        >>> prefix = Prefix()
+        >>> prefix.add([[7] * 20 + [1, 2]])
+        >>> prefix.ids
+        ()
+        >>> prefix.add([[7] * 20 + [3]])
+        >>> prefix.ids == (7,) * 20
+        True
+        """
+        before = [] if self._shared is None else [self._shared]
+        ordered = [*before, *map(tuple, prompts)]
+        if not prompts or len(ordered) < 2:
+            self.ids = ()
+            self._shared = ordered[0] if ordered else None
+            return
+        first, last = min(ordered), max(ordered)  # what these two share, all share
+        same = (ours == theirs for ours, theirs in zip(first, last, strict=False))
+        size = next(
+            (place for place, equal in enumerate(same) if not equal), min(len(first), len(last))
+        )
+        self._shared = first[:size]
+        size = min(size, min(map(len, prompts)) - 1)
+        self.ids = first[:size] if size >= SHORTEST else ()
+
+    def read(self, model: Any) -> DynamicCache | None:
+        """Read the ids, unless that is done.
+
+        Args:
+            model: A causal LM in eval mode, bare or wrapped by PEFT.
+
+        Returns:
+            Keys and values of every layer for one row, to be copied by `for_batch`; None where
+            there are no ids, or the model keeps anything but keys and values of all positions (a
+            sliding window, a recurrent state), which another row cannot go on from.
+        """
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        if not self.ids or not base._supports_default_dynamic_cache():
+            return None
+        if self._cache is None or self._cache.get_seq_length() < len(self.ids):
+            cache = DynamicCache(config=base.config)
+            if any(type(layer) is not DynamicLayer for layer in cache.layers):
+                return None
+            ids = torch.tensor([list(self.ids)], device=model.device)
+            options = {"logits_to_keep": 1} if base._supports_logits_to_keep() else {}
+            model(input_ids=ids, past_key_values=cache, use_cache=True, **options)
+            self._cache = cache
+        self._cache.crop(len(self.ids) - self._cache.get_seq_length())  # so many fewer, or none
+        return self._cache
 
 
 def for_batch(cache: DynamicCache, rows: int) -> DynamicCache:

@@ -21,6 +21,7 @@ from tell_lightning.data.records import Record, Turn
 from tell_lightning.data.templates import Renderer
 from tell_lightning.data.tokens import Encoder
 from tell_lightning.generation.answer import answer_rows
+from tell_lightning.generation.batched import Budget
 from tell_lightning.metrics.predictions import Prediction
 from tell_lightning.metrics.settings import Scoring
 from tell_lightning.microworld.tasks import TRANSLATE_ANCHOR, translate_row
@@ -56,10 +57,9 @@ class Model:
             max_new_tokens=40,
         )
 
-    def answer(self, **options: Any) -> list[Prediction]:
+    def answer(self, tokens: int = 2000, **options: Any) -> list[Prediction]:
         """Answer the rows as evaluation does."""
-        options = {"batch_tokens": 2000, **options}
-        return answer_rows(self.model, self.tokenizer, self.rows, **options)
+        return answer_rows(self.model, self.tokenizer, self.rows, budget=Budget(tokens), **options)
 
 
 def main(rank: int, world: int, folder: Path) -> None:

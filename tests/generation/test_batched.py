@@ -6,10 +6,10 @@ import torch
 from transformers import GenerationConfig, MistralConfig, MistralForCausalLM
 
 from tell_lightning.errors import TellError
-from tell_lightning.generation.batched import generate
+from tell_lightning.generation.batched import Budget, generate
 from tell_lightning.generation.decoding import Choices, Decoding
 from tell_lightning.generation.evaluating import evaluating
-from tell_lightning.generation.prefix import encode_prefix, shared_prefix
+from tell_lightning.generation.prefix import Prefix
 
 TEXTS = ["a", "Hello, world", "one two three four five", "zz top", "??", "x" * 30, "y=2x+1", "Q:"]
 LIMITS = Decoding(stop_ids=(0,), max_new_tokens=12)
@@ -47,8 +47,8 @@ def logprob_by_hand(model, prompt, answer):
 @pytest.mark.parametrize("name", ["llama", "gpt2", "adapted"])
 def test_a_batch_gives_what_single_prompts_and_plain_search_give(name, request, tokenizer, prompts):
     model = request.getfixturevalue(name)
-    together = generate(model, tokenizer, prompts, LIMITS, batch_tokens=10_000)
-    alone = [generate(model, tokenizer, [p], LIMITS, batch_tokens=1)[0] for p in prompts]
+    together = generate(model, tokenizer, prompts, LIMITS, budget=Budget(10_000))
+    alone = [generate(model, tokenizer, [p], LIMITS, budget=Budget(1))[0] for p in prompts]
     assert [g.token_ids for g in together] == [by_hand(model, p, {0}, 12) for p in prompts]
     assert len({g.text for g in together}) >= len(TEXTS) - 1
     assert all(g.stopped == (len(g.token_ids) < 12) for g in together)
@@ -61,23 +61,31 @@ def test_a_batch_gives_what_single_prompts_and_plain_search_give(name, request, 
 
 
 def test_tokens_that_rounding_could_decide_are_counted(llama, tokenizer, prompts):
-    (answer,) = generate(llama, tokenizer, prompts[:1], LIMITS, batch_tokens=1)
+    (answer,) = generate(llama, tokenizer, prompts[:1], LIMITS, budget=Budget(1))
     twin = next(t for t in range(1, 96) if t not in answer.token_ids)
     with torch.no_grad():
         llama.lm_head.weight[twin] = llama.lm_head.weight[answer.token_ids[0]]
-    (again,) = generate(llama, tokenizer, prompts[:1], LIMITS, batch_tokens=1)
+    (again,) = generate(llama, tokenizer, prompts[:1], LIMITS, budget=Budget(1))
     assert again.near_ties >= 1
+
+
+def test_last_digit_of_bfloat16_counts_as_a_near_tie():
+    logits = torch.tensor([[20.0, 19.9, 3.0], [20.0, 19.0, 3.0], [0.001, 0.0, -3.0]])
+    for dtype, ties in ((torch.float32, [0, 0, 0]), (torch.bfloat16, [1, 0, 0])):
+        choices = Choices([0, 0, 0], 0.0, dtype)
+        choices(torch.zeros(3, 1), logits)
+        assert [noted.near_ties for noted in choices.noted([1, 1, 1])] == ties
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 60, 100, 10_000])
 def test_answers_do_not_depend_on_the_token_budget(llama, tokenizer, prompts, batch_tokens):
     expected = [by_hand(llama, prompt, {0}, 12) for prompt in prompts]
-    answers = generate(llama, tokenizer, prompts, LIMITS, batch_tokens=batch_tokens)
+    answers = generate(llama, tokenizer, prompts, LIMITS, budget=Budget(batch_tokens))
     assert [answer.token_ids for answer in answers] == expected
 
 
 def test_right_padding_or_lost_positions_would_change_the_answers(gpt2, tokenizer, prompts):
-    good = [g.token_ids for g in generate(gpt2, tokenizer, prompts, LIMITS, batch_tokens=10_000)]
+    good = [g.token_ids for g in generate(gpt2, tokenizer, prompts, LIMITS, budget=Budget(10_000))]
     width = max(map(len, prompts))
     gap = [[0] * (width - len(prompt)) for prompt in prompts]
     config = GenerationConfig(do_sample=False, max_new_tokens=12, eos_token_id=[0], pad_token_id=0)
@@ -103,10 +111,10 @@ def test_right_padding_or_lost_positions_would_change_the_answers(gpt2, tokenize
 
 
 def test_an_answer_ends_before_the_first_stop_token(llama, tokenizer, prompts):
-    free = generate(llama, tokenizer, prompts, LIMITS, batch_tokens=10_000)
+    free = generate(llama, tokenizer, prompts, LIMITS, budget=Budget(10_000))
     stop = free[1].token_ids[5]
     answers = generate(
-        llama, tokenizer, prompts, replace(LIMITS, stop_ids=(0, stop)), batch_tokens=10_000
+        llama, tokenizer, prompts, replace(LIMITS, stop_ids=(0, stop)), budget=Budget(10_000)
     )
     assert answers[1].stopped
     assert not all(answer.stopped for answer in answers)
@@ -120,24 +128,24 @@ def test_an_answer_ends_before_the_first_stop_token(llama, tokenizer, prompts):
 
 def test_a_prompt_may_hold_and_end_with_stop_tokens(llama, tokenizer, prompts):
     ended = [[*prompt, 0] for prompt in prompts] + [[0], [0, 5, 0]]
-    answers = generate(llama, tokenizer, ended, LIMITS, batch_tokens=10_000)
+    answers = generate(llama, tokenizer, ended, LIMITS, budget=Budget(10_000))
     assert [a.token_ids for a in answers] == [by_hand(llama, prompt, {0}, 12) for prompt in ended]
 
 
 def test_special_tokens_are_kept_as_ids_and_skipped_in_text(llama, tokenizer, prompts):
-    free = generate(llama, tokenizer, prompts, LIMITS, batch_tokens=10_000)
+    free = generate(llama, tokenizer, prompts, LIMITS, budget=Budget(10_000))
     assert 95 not in {token for answer in free for token in answer.token_ids}
     with torch.no_grad():
         llama.lm_head.weight[95] = -llama.lm_head.weight[95]
         llama.lm_head.weight[0] = 50 * llama.lm_head.weight[free[0].token_ids[0]]
     limits = Decoding(stop_ids=(95,), max_new_tokens=3)
-    answer = generate(llama, tokenizer, prompts[:1], limits, batch_tokens=1)[0]
+    answer = generate(llama, tokenizer, prompts[:1], limits, budget=Budget(1))[0]
     assert answer.token_ids[0] == 0
     assert len(answer.text) == sum(token != 0 for token in answer.token_ids) < 3
 
 
 def test_settings_of_a_hub_model_are_set_aside_without_warnings(adapted, tokenizer, prompts):
-    expected = generate(adapted, tokenizer, prompts, LIMITS, batch_tokens=10_000)
+    expected = generate(adapted, tokenizer, prompts, LIMITS, budget=Budget(10_000))
     hub = GenerationConfig(
         do_sample=True,
         temperature=0.6,
@@ -152,7 +160,7 @@ def test_settings_of_a_hub_model_are_set_aside_without_warnings(adapted, tokeniz
     handler = logging.Handler()
     handler.emit = records.append
     logging.getLogger("transformers").addHandler(handler)
-    answers = generate(adapted, tokenizer, prompts, LIMITS, batch_tokens=10_000)
+    answers = generate(adapted, tokenizer, prompts, LIMITS, budget=Budget(10_000))
     logging.getLogger("transformers").removeHandler(handler)
     assert answers == expected
     assert [record.getMessage() for record in records] == []
@@ -165,7 +173,7 @@ def test_every_module_gets_its_own_mode_back(adapted, tokenizer, prompts):
     adapted.base_model.model.model.layers[1].eval()
     before = [module.training for module in adapted.modules()]
     assert {True, False} == set(before)
-    generate(adapted, tokenizer, prompts, LIMITS, batch_tokens=10_000)
+    generate(adapted, tokenizer, prompts, LIMITS, budget=Budget(10_000))
     assert [module.training for module in adapted.modules()] == before
 
     def fail_in_eval_mode():
@@ -179,11 +187,11 @@ def test_every_module_gets_its_own_mode_back(adapted, tokenizer, prompts):
 
 
 def test_checkpointing_changes_nothing_and_training_goes_on(adapted, tokenizer, prompts):
-    expected = generate(adapted, tokenizer, prompts, LIMITS, batch_tokens=10_000)
+    expected = generate(adapted, tokenizer, prompts, LIMITS, budget=Budget(10_000))
     adapted.train()
     adapted.activation_checkpointing_enable()
     adapted.enable_input_require_grads()
-    assert generate(adapted, tokenizer, prompts, LIMITS, batch_tokens=10_000) == expected
+    assert generate(adapted, tokenizer, prompts, LIMITS, budget=Budget(10_000)) == expected
     ids = torch.tensor([prompts[1]])
     adapted(ids, labels=ids, use_cache=False).loss.backward()
     assert all(p.grad is not None for p in adapted.parameters() if p.requires_grad)
@@ -191,7 +199,7 @@ def test_checkpointing_changes_nothing_and_training_goes_on(adapted, tokenizer, 
 
 def test_the_tokenizer_stays_as_it_is(llama, tokenizer, prompts):
     before = (tokenizer.padding_side, tokenizer.pad_token_id, tokenizer.init_kwargs.copy())
-    generate(llama, tokenizer, prompts, LIMITS, batch_tokens=10_000)
+    generate(llama, tokenizer, prompts, LIMITS, budget=Budget(10_000))
     assert (tokenizer.padding_side, tokenizer.pad_token_id, tokenizer.init_kwargs) == before
 
 
@@ -214,7 +222,7 @@ def calls(llama, monkeypatch):
 
 def test_batches_are_sorted_complete_and_within_the_budget(llama, tokenizer, calls):
     prompts = [[1] * length for length in (5, 1, 30, 7, 7, 100, 2)]
-    generate(llama, tokenizer, prompts, LIMITS, batch_tokens=60)
+    generate(llama, tokenizer, prompts, LIMITS, budget=Budget(60))
     assert calls[0] == [(1, 112), (1, 42), (3, 19), (2, 14)]
 
 
@@ -231,9 +239,13 @@ def test_out_of_memory_halves_the_budget_and_loses_no_row(
     expected = [by_hand(llama, prompt, {0}, 12) for prompt in prompts]
     shapes, memory = calls
     memory |= {"tokens": 100, "error": error}
-    answers = generate(llama, tokenizer, prompts, LIMITS, batch_tokens=10_000)
+    budget = Budget(10_000)
+    answers = generate(llama, tokenizer, prompts, LIMITS, budget=budget)
     assert [answer.token_ids for answer in answers] == expected
     assert shapes[:3] == [(8, 42), (4, 42), (2, 42)]
+    assert budget.tokens == 84
+    assert generate(llama, tokenizer, prompts, LIMITS, budget=budget) == answers
+    assert len(caplog.records) == 2  # it is remembered
     assert [entry.getMessage() for entry in caplog.records] == [
         "out of memory with 8 prompts in a batch; going on with 168 tokens, half of it: "
         "set eval.batch_tokens to that",
@@ -242,19 +254,27 @@ def test_out_of_memory_halves_the_budget_and_loses_no_row(
     ]
     memory["tokens"] = 40
     with pytest.raises(TellError, match=r"^eval\.batch_tokens: must leave memory .* 1 prompt"):
-        generate(llama, tokenizer, prompts, LIMITS, batch_tokens=10_000)
+        generate(llama, tokenizer, prompts, LIMITS, budget=Budget(10_000))
 
 
 def test_another_error_is_not_taken_for_a_lack_of_memory(llama, tokenizer, prompts, calls):
     calls[1].update(tokens=0, error=RuntimeError("shapes do not match"))
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        generate(llama, tokenizer, prompts, LIMITS, batch_tokens=10_000)
+        generate(llama, tokenizer, prompts, LIMITS, budget=Budget(10_000))
 
 
 # The prefix that all prompts share
 
 
 PREFIX = list(range(10, 30))
+
+
+def prefix_of(*calls):
+    """What the prompts of some calls share."""
+    prefix = Prefix()
+    for prompts in calls:
+        prefix.add(prompts)
+    return prefix
 
 
 def read(model):
@@ -274,26 +294,64 @@ def test_shared_prefix_is_read_once_and_changes_no_answer(
     model = request.getfixturevalue(name)
     anchored = [PREFIX + prompt for prompt in prompts]
     expected = [by_hand(model, prompt, {0}, 12) for prompt in anchored]
-    prefix = shared_prefix(anchored)
-    assert list(prefix) == PREFIX
+    prefix = prefix_of(anchored)
+    assert list(prefix.ids) == PREFIX
     counts = []
-    for shared in ((), prefix):
+    for shared in (None, prefix):
         tokens = read(model)
         found = generate(
-            model, tokenizer, anchored, LIMITS, batch_tokens=batch_tokens, prefix=shared
+            model, tokenizer, anchored, LIMITS, budget=Budget(batch_tokens), prefix=shared
         )
         assert [answer.token_ids for answer in found] == expected
         counts.append(sum(tokens))
     assert counts[0] - counts[1] == len(PREFIX) * (len(prompts) - 1)
 
 
+def test_prefix_is_kept_from_call_to_call_and_shortened_where_less_is_shared(
+    llama, tokenizer, prompts
+):
+    """As `predict` answers lines that come one by one."""
+    anchored = [PREFIX + prompt for prompt in (prompts[5], [*prompts[5], 7], *prompts)]
+    expected = [by_hand(llama, prompt, {0}, 12) for prompt in anchored]
+    prefix, tokens, counts = Prefix(), read(llama), []
+    for prompt, answer in zip(anchored, expected, strict=True):
+        prefix.add([prompt])
+        (found,) = generate(
+            llama, tokenizer, [prompt], LIMITS, budget=Budget(10_000), prefix=prefix
+        )
+        assert found.token_ids == answer
+        counts.append(sum(tokens) - min(12, len(answer) + 1) + 1)
+        tokens.clear()
+    lengths = list(map(len, anchored))
+    assert counts[0] == lengths[0]  # nothing is known to be shared
+    assert counts[1] == lengths[1]  # read now: all that the first two share
+    assert counts[2:] == [length - len(PREFIX) for length in lengths[2:]]
+
+
 def test_keys_of_another_prefix_would_change_the_answers(llama, tokenizer, prompts):
+    anchored, other = ([p + prompt for prompt in prompts] for p in (PREFIX, PREFIX[::-1]))
+    good, wrong = prefix_of(anchored), prefix_of(other)
+    wrong.ids = good.ids[: len(wrong.ids)]
+    with torch.no_grad(), evaluating(llama):
+        wrong._cache = prefix_of(other).read(llama)
+    found = [
+        generate(llama, tokenizer, anchored, LIMITS, budget=Budget(10_000), prefix=prefix)
+        for prefix in (good, wrong)
+    ]
+    assert [a.token_ids for a in found[0]] != [a.token_ids for a in found[1]]
+
+
+def test_no_memory_for_the_prefix_is_said(llama, tokenizer, prompts, monkeypatch):
+    def fail(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(llama, "forward", fail)
     anchored = [PREFIX + prompt for prompt in prompts]
-    good, bad = (
-        generate(llama, tokenizer, anchored, LIMITS, batch_tokens=10_000, prefix=prefix)
-        for prefix in (PREFIX, PREFIX[::-1])
-    )
-    assert [a.token_ids for a in good] != [a.token_ids for a in bad]
+    options = {"budget": Budget(10_000), "prefix": prefix_of(anchored)}
+    with pytest.raises(
+        TellError, match=r"^eval\.batch_tokens: must leave memory .* with 20 tokens"
+    ):
+        generate(llama, tokenizer, anchored, LIMITS, **options)
 
 
 def test_model_with_a_sliding_window_reads_every_prompt_whole(tokenizer, prompts):
@@ -311,37 +369,42 @@ def test_model_with_a_sliding_window_reads_every_prompt_whole(tokenizer, prompts
         eos_token_id=0,
     )
     model = MistralForCausalLM(config).eval()
-    assert encode_prefix(model, PREFIX) is None
     anchored = [PREFIX + prompt for prompt in prompts]
-    found = generate(model, tokenizer, anchored, LIMITS, batch_tokens=10_000, prefix=PREFIX)
+    prefix = prefix_of(anchored)
+    assert prefix.read(model) is None
+    found = generate(model, tokenizer, anchored, LIMITS, budget=Budget(10_000), prefix=prefix)
     assert [a.token_ids for a in found] == [by_hand(model, prompt, {0}, 12) for prompt in anchored]
 
 
 @pytest.mark.parametrize(
-    ("prompts", "size"),
+    ("calls", "size"),
     [
-        ([], 0),
-        ([PREFIX], 0),
-        ([PREFIX, PREFIX], 19),
-        ([PREFIX, [*PREFIX, 1]], 19),
-        ([[*PREFIX, 1], [*PREFIX, 2], [*PREFIX, 1, 1]], 20),
-        ([[*PREFIX[:15], 1], [*PREFIX[:15], 2]], 0),
+        ([[]], 0),
+        ([[PREFIX]], 0),
+        ([[PREFIX, PREFIX]], 19),
+        ([[PREFIX, [*PREFIX, 1]]], 19),
+        ([[[*PREFIX, 1], [*PREFIX, 2], [*PREFIX, 1, 1]]], 20),
+        ([[[*PREFIX[:15], 1], [*PREFIX[:15], 2]]], 0),
+        ([[[*PREFIX, 1]], [[*PREFIX, 2]]], 20),
+        ([[[*PREFIX, 1]], [], [[*PREFIX, 2, 3]]], 20),
+        ([[[*PREFIX, 1], [*PREFIX, 2]], [[*PREFIX[:17], 9]]], 17),
+        ([[[*PREFIX, 1], [*PREFIX, 2]], [PREFIX[:18]], [[*PREFIX, 2]]], 18),
     ],
 )
-def test_prefix_leaves_a_token_to_every_prompt_and_is_worth_a_call(prompts, size):
-    assert shared_prefix(prompts) == tuple(PREFIX[:size])
+def test_prefix_leaves_a_token_to_every_prompt_and_is_worth_a_call(calls, size):
+    assert prefix_of(*calls).ids == tuple(PREFIX[:size])
 
 
 # Limits and draws
 
 
 def test_answers_have_the_least_length_that_is_asked_for(llama, tokenizer, prompts):
-    free = generate(llama, tokenizer, prompts, LIMITS, batch_tokens=10_000)
+    free = generate(llama, tokenizer, prompts, LIMITS, budget=Budget(10_000))
     stop = free[1].token_ids[2]
     limits = replace(LIMITS, stop_ids=(stop, 0))
-    short = generate(llama, tokenizer, prompts[1:2], limits, batch_tokens=1)
+    short = generate(llama, tokenizer, prompts[1:2], limits, budget=Budget(1))
     long = generate(
-        llama, tokenizer, prompts[1:2], replace(limits, min_new_tokens=6), batch_tokens=1
+        llama, tokenizer, prompts[1:2], replace(limits, min_new_tokens=6), budget=Budget(1)
     )
     assert len(short[0].token_ids) <= 2
     assert 6 <= len(long[0].token_ids) <= 12
@@ -350,16 +413,16 @@ def test_answers_have_the_least_length_that_is_asked_for(llama, tokenizer, promp
 def test_draws_of_a_row_depend_on_its_seed_and_not_on_the_batch(llama, tokenizer, prompts):
     drawn = replace(LIMITS, temperature=1.0)
     seeds = list(range(len(prompts)))
-    run = {"batch_tokens": 10_000, "seeds": seeds}
+    run = {"budget": Budget(10_000), "seeds": seeds}
     together = generate(llama, tokenizer, prompts, drawn, **run)
     alone = [
-        generate(llama, tokenizer, [prompt], drawn, batch_tokens=1, seeds=[seed])[0]
+        generate(llama, tokenizer, [prompt], drawn, budget=Budget(1), seeds=[seed])[0]
         for prompt, seed in zip(prompts, seeds, strict=True)
     ]
     assert [a.token_ids for a in together] == [a.token_ids for a in alone]
     assert together == generate(llama, tokenizer, prompts, drawn, **run)
     others = generate(llama, tokenizer, prompts, drawn, **(run | {"seeds": [9] * len(prompts)}))
-    greedy = generate(llama, tokenizer, prompts, LIMITS, batch_tokens=10_000)
+    greedy = generate(llama, tokenizer, prompts, LIMITS, budget=Budget(10_000))
     for different in (others, greedy):
         assert [a.token_ids for a in together] != [a.token_ids for a in different]
     cold = replace(LIMITS, temperature=1e-4)
@@ -381,7 +444,7 @@ def test_draws_follow_the_softmax_of_the_logits(temperature, assumed, fits):
 
 
 def test_no_prompts_give_no_answers(llama, tokenizer):
-    assert generate(llama, tokenizer, [], LIMITS, batch_tokens=100) == []
+    assert generate(llama, tokenizer, [], LIMITS, budget=Budget(100)) == []
 
 
 @pytest.mark.parametrize(
@@ -399,4 +462,4 @@ def test_no_prompts_give_no_answers(llama, tokenizer):
 )
 def test_impossible_requests_are_refused(llama, tokenizer, prompts, changes, message):
     with pytest.raises(TellError, match=message):
-        generate(llama, tokenizer, prompts, replace(LIMITS, **changes), batch_tokens=100)
+        generate(llama, tokenizer, prompts, replace(LIMITS, **changes), budget=Budget(100))

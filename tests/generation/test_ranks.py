@@ -102,7 +102,7 @@ def test_three_processes_give_the_score_of_one(
 def test_budgets_from_one_row_to_all_give_the_same_answers_and_score(
     batch_tokens: int, model: Any, one: list[Prediction]
 ) -> None:
-    found = model.answer(batch_tokens=batch_tokens)
+    found = model.answer(batch_tokens)
     assert exact([asdict(each) for each in found]) == exact([asdict(each) for each in one])
     assert score(model.rows.scoring, found) == score(model.rows.scoring, one)
 
