@@ -7,7 +7,7 @@ rank takes its share of the rows; each task is scored once, on the gathered pred
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from tell_lightning.generation.answer import answer_rows
 from tell_lightning.generation.batched import Budget
 from tell_lightning.metrics.predictions import Prediction, saved_row
 from tell_lightning.metrics.score import Scores, floors, score
+from tell_lightning.metrics.score_facts import facts_of
 from tell_lightning.metrics.settings import Scoring
 
 STAGES = {"dev": "val", "test": "test"}
@@ -202,20 +203,9 @@ def one_line(text: str) -> str:
 
 def summary(scores: Scores) -> str:
     """Say the main scores in one line."""
-    shown: Mapping[str, str] = {
-        "bleu": ".1f",
-        "chrf": ".1f",
-        "balanced_accuracy": ".3f",
-        "accuracy": ".3f",
-        "majority_accuracy": ".3f",
-        "f1": ".3f",
-        "json_valid": ".0%",
-        "exact_match": ".0%",
-        "words_recall": ".0%",
-        "stop_rate": ".0%",
-    }
-    return ", ".join(
-        f"{name} {scores.values[name]:{style}}"
-        for name, style in shown.items()
-        if name in scores.values
+    names = (
+        *("bleu", "chrf", "balanced_accuracy", "accuracy", "majority_accuracy", "f1"),
+        *("json_valid", "exact_match", "words_recall", "stop_rate"),
     )
+    known = ((facts_of(name), scores.values[name]) for name in names if name in scores.values)
+    return ", ".join(f"{facts.label} {facts.written(value)}{facts.unit}" for facts, value in known)

@@ -27,7 +27,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from tell_lightning.callbacks.folder import RunFolder
 from tell_lightning.callbacks.settings import RunSettings
-from tell_lightning.metrics.translation import LOWER_IS_BETTER
+from tell_lightning.metrics.score_facts import facts_of
 
 STEP = "trainer/global_step"
 """The x axis; the name is that of Lightning's logger."""
@@ -39,10 +39,6 @@ FINISH_SECONDS = 300.0
 """How long the end of a run waits for what is not sent yet."""
 GRACE_SECONDS = 10.0
 """How much longer W&B may take to give up; with a file under way it would try for hours."""
-COUNTS = frozenset({"rows", "words", "mean_new_tokens", "majority_accuracy", "near_ties"})
-"""Scores that are neither good nor bad."""
-FAULTS = frozenset({"unparseable", "empty_rate", "cap_rate", *LOWER_IS_BETTER})
-"""Scores that are better the lower they are."""
 
 
 class WandbRecord(WandbLogger):
@@ -354,7 +350,8 @@ def summary_of(key: str) -> str | None:
 
     Returns:
         The best and the last value of what dev sets and losses say; of test sets, which nothing is
-        chosen by, that before and that after training; else None: W&B shows the last.
+        chosen by, that before and that after training; else None, as for a score of the user's own,
+        whose best is not known: W&B shows the last.
 
     >>> summary_of("val/translate/bleu"), summary_of("val/loss/translate"), summary_of("train/lr")
     ('max,last', 'min,last', None)
@@ -365,9 +362,10 @@ def summary_of(key: str) -> str | None:
         return "first,last"
     if name == "loss" or name.startswith("loss/"):
         return "min,last"
-    if stage != "val" or score in COUNTS or score == "samples":
+    if stage != "val":
         return None
-    return "min,last" if score in FAULTS else "max,last"
+    better = "higher" if name == "score" else facts_of(score).better
+    return {"higher": "max,last", "lower": "min,last", "neither": None}[better]
 
 
 def read_columns(path: Path) -> dict[str, list[float]]:

@@ -14,21 +14,11 @@ from rich.table import Table
 
 from tell_lightning.metrics.intervals import RESAMPLES
 from tell_lightning.metrics.score import PRIMARY
+from tell_lightning.metrics.score_facts import LOSS as LOSS_FACTS
+from tell_lightning.metrics.score_facts import ScoreFacts, facts_of
 
 WIDTH = 100
 """Columns of a table that does not go to a terminal."""
-FORMS = {
-    "bleu": ("BLEU", "{:.1f}", 1),
-    "chrf": ("chrF", "{:.1f}", 1),
-    "words_recall": ("listed words, %", "{:.1f}", 100),
-    "balanced_accuracy": ("balanced accuracy", "{:.2f}", 1),
-    "f1": ("F1", "{:.2f}", 1),
-    "mcc": ("MCC", "{:.2f}", 1),
-    "json_valid": ("valid JSON, %", "{:.0f}", 100),
-    "exact_match": ("exact match, %", "{:.1f}", 100),
-    "stop_rate": ("stopped, %", "{:.0f}", 100),
-}
-"""Heading, form and factor of the scores that are shown."""
 SWAPPED = {"anchor off": "without", "anchor on": "with"}
 """Lines of a table for the test rows with a swapped anchor."""
 LOSS = "loss/"
@@ -121,12 +111,18 @@ def _with_losses(moment: Mapping[str, Any], task: str, general: Sequence[str]) -
     return {**scores, "values": {**scores["values"], **more}}
 
 
-def _form(name: str, task: str) -> tuple[str, str, float]:
-    """Return heading, form and factor of a score or loss."""
-    if not name.startswith(LOSS):
-        return FORMS[name]
-    source = name.removeprefix(LOSS)
-    return ("loss" if source == task else f"loss: {source}"), "{:.3f}", 1
+def _facts(name: str) -> ScoreFacts:
+    """Return what is known of a score or loss."""
+    return LOSS_FACTS if name.startswith(LOSS) else facts_of(name)
+
+
+def _heading(name: str, task: str) -> str:
+    """Name a score or loss, with its unit: the numbers below stand without."""
+    if name.startswith(LOSS):
+        source = name.removeprefix(LOSS)
+        return LOSS_FACTS.label if source == task else f"{LOSS_FACTS.label}: {source}"
+    facts = facts_of(name)
+    return f"{facts.label}, {facts.unit}" if facts.unit else facts.label
 
 
 def _notes(moments: Mapping[str, Any], general: Sequence[str]) -> Iterator[str]:
@@ -147,20 +143,19 @@ def _notes(moments: Mapping[str, Any], general: Sequence[str]) -> Iterator[str]:
         names = ", ".join(f"loss: {name}" for name in general)
         yield f"{names}: of general rows never trained on; where it rises, something is forgotten."
     signatures = {
-        (FORMS[name][0], text)
+        (facts_of(name).label, text)
         for scores in tasks.values()
         for name, text in scores["signatures"].items()
-        if name in FORMS
+        if name in SHOWN[scores["primary"]]
     }
     yield from (f"{name}: {text}" for name, text in sorted(signatures))
 
 
 def _column(name: str, task: str, lines: Sequence[Mapping[str, Any]]) -> list[str]:
     """Write a score of each line below its heading, the numbers below each other."""
-    heading, form, factor = _form(name, task)
+    facts, heading = _facts(name), _heading(name, task)
     values = [
-        form.format(line["values"][name] * factor) if name in line["values"] else ""
-        for line in lines
+        facts.written(line["values"][name]) if name in line["values"] else "" for line in lines
     ]
     wide = max(map(len, values))
     pairs = zip(values, lines, strict=True)
@@ -178,8 +173,7 @@ def _interval(line: Mapping[str, Any], name: str) -> str:
     """Write the interval of a score behind it; nothing where there is none."""
     if name not in line.get("intervals", {}):
         return ""
-    _, form, factor = FORMS[name]
-    low, high = (form.format(bound * factor) for bound in line["intervals"][name])
+    low, high = map(_facts(name).written, line["intervals"][name])
     return f" [{low}, {high}]"
 
 

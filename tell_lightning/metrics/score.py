@@ -13,6 +13,7 @@ from tell_lightning.metrics import labels, text, translation
 from tell_lightning.metrics.functions import function_scores
 from tell_lightning.metrics.intervals import Interval, row_sums, score_intervals
 from tell_lightning.metrics.predictions import MetricError, Prediction
+from tell_lightning.metrics.score_facts import SCORE_FACTS
 from tell_lightning.metrics.settings import Floor, Kind, Scoring
 
 PRIMARY: dict[Kind, str] = {
@@ -21,7 +22,7 @@ PRIMARY: dict[Kind, str] = {
     "text": "exact_match",
 }
 """The score that stands for a task of each kind."""
-assert not set(PRIMARY.values()) & translation.LOWER_IS_BETTER
+assert all(SCORE_FACTS[name].better == "higher" for name in PRIMARY.values())
 
 
 @dataclass(frozen=True)

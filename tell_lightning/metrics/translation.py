@@ -16,6 +16,8 @@ from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
+from tell_lightning.metrics.score_facts import SCORE_FACTS
+
 
 class CorpusScore(NamedTuple):
     """A score of the whole corpus and how it was computed."""
@@ -26,8 +28,7 @@ class CorpusScore(NamedTuple):
     """sacreBLEU's signature: references, case, tokenizer, smoothing, version."""
 
 
-LOWER_IS_BETTER = frozenset({"ter_lines", "line_mismatch_rate"})
-"""What counts faults: adapters are never chosen by one of these."""
+LOWER_IS_BETTER = frozenset(n for n, facts in SCORE_FACTS.items() if facts.better == "lower")
 
 
 class RowStatistics(NamedTuple):

@@ -66,5 +66,5 @@ def test_bar_counts_steps_and_names_its_numbers(world: World, tmp_path: Path) ->
     for odd in ("Epoch", "/-2", "it/s", "v_num", "Traceback", "Warning", "…"):
         assert odd not in screen
     # Messages stand on lines of their own, and no bar is left twice.
-    assert len([piece for piece in pieces if piece.startswith("dev turn: bleu")]) == 3
+    assert len([piece for piece in pieces if piece.startswith("dev turn: BLEU")]) == 3
     assert len(re.findall(r"step 4/4 .*eta 0:00:00\s*\n", screen)) == 1

@@ -12,10 +12,9 @@ from tell_lightning.commands.check import check
 from tell_lightning.data.anchors import reference_text, strip_anchor
 from tell_lightning.data.records import read_records
 from tell_lightning.metrics.predictions import strip_prefix
-from tell_lightning.metrics.score import PRIMARY, floors, score
+from tell_lightning.metrics.score import floors, score
 from tell_lightning.metrics.settings import Floor, Scoring
 from tell_lightning.metrics.translation import (
-    LOWER_IS_BETTER,
     corpus_scores,
     join_lines,
     line_mismatch_rate,
@@ -226,11 +225,6 @@ def whole(answers: list[str], references: list[str], name: str) -> float:
 def test_ter_counts_edits_over_the_reference_s_words(answer: Callable, edits: int):
     words = ["a", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "old", "dog"]
     assert whole([" ".join(answer(words))], [" ".join(words)], "ter_lines") == edits * 10
-
-
-def test_nothing_is_chosen_by_a_score_of_which_less_is_better():
-    assert {"ter_lines", "line_mismatch_rate"} == LOWER_IS_BETTER
-    assert not LOWER_IS_BETTER & set(PRIMARY.values())
 
 
 def test_ter_comes_with_the_intervals_and_its_signature(predict):
