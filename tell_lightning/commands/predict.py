@@ -190,7 +190,8 @@ def _answer(request: Request, answers: Answers) -> None:
     progress = Progress(answers.lines, None if seen else request.total)
     budget = Budget(settings.batch_tokens)
     for part in request.parts:
-        prefix = Prefix()
+        # Of a file, the answers of a chunk depend on its rows alone, to the last digit.
+        prefix = None if isinstance(part.rows, CheckedRows) else Prefix()
         for rows in _blocks(encoder, part, request):
             name = _model_name(weights, rows, request.config)
             keys = [

@@ -132,11 +132,6 @@ def shard(model: Any, mesh: DeviceMesh) -> None:
     register_fsdp_forward_method(model, "generate")
 
 
-def is_sharded(model: nn.Module) -> bool:
-    """Say whether a model is cut over processes."""
-    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
-
-
 def whole_adapters(model: nn.Module) -> dict[str, Tensor]:
     """Return the trained parameters of a model by name, whole; a collective where they are cut."""
     parameters = model.named_parameters()

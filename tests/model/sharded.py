@@ -11,7 +11,8 @@ import torch
 from torch.distributed.tensor import DTensor
 from training import fit  # beside this script
 
-from tell_lightning.model.sharding import is_sharded, whole, whole_adapters
+from tell_lightning.generation.batched import is_sharded
+from tell_lightning.model.sharding import whole, whole_adapters
 
 CLIP = 0.5
 """Below the norm of every step."""

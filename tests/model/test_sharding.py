@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from tell_lightning.generation.batched import is_sharded
 from tell_lightning.model.lora import add_adapters
 from tell_lightning.model.settings import LoraSettings
-from tell_lightning.model.sharding import ShardingError, is_sharded, shard, whole_adapters
+from tell_lightning.model.sharding import ShardingError, shard, whole_adapters
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning"),
