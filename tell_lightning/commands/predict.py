@@ -251,9 +251,11 @@ def _blocks(encoder: "Encoder", part: Part, request: Request) -> Iterator[Evalua
             max_new_tokens=longest,
             min_new_tokens=task.min_new_tokens,
             stop_tokens=task.stop_tokens,
+            forced=task.force_response_prefix,
         )
         # Asked without its anchor, an adapter may still write what it learned to begin with.
-        yield replace(built, response_prefix="" if neither else task.anchor.response_prefix)
+        taken = neither or (task.force_response_prefix and variant != "none")
+        yield replace(built, response_prefix="" if taken else task.anchor.response_prefix)
 
 
 def _chunks(rows: EvaluationRows, most_tokens: int) -> Iterator[slice]:
