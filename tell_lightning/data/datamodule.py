@@ -206,6 +206,7 @@ class TellDataModule(pl.LightningDataModule):
             max_new_tokens=task.max_new_tokens or default_max_new_tokens(self.encoder, known),
             min_new_tokens=task.min_new_tokens,
             stop_tokens=task.stop_tokens,
+            forced=task.force_response_prefix,
         )
 
     def swap_anchor(self) -> bool:

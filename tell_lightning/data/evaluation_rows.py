@@ -47,6 +47,7 @@ def build(
     max_new_tokens: int,
     min_new_tokens: int = 0,
     stop_tokens: Sequence[str] = (),
+    forced: bool = False,
 ) -> EvaluationRows:
     """Render and tokenise the prompts of a task's rows.
 
@@ -60,6 +61,7 @@ def build(
         max_new_tokens: Longest answer in tokens.
         min_new_tokens: Tokens of an answer before it may end.
         stop_tokens: Texts of one token that end an answer beside the end of the turn.
+        forced: Whether answers are made to begin with the response prefix.
 
     Raises:
         TokenError: A stop token that is none, or a least length above the longest.
@@ -72,13 +74,18 @@ def build(
     where = f"data.tasks.{task}.stop_tokens"
     more = [encoder.token_id(text, where) for text in stop_tokens]
     examples = tuple(evaluation_example(record, anchor, variant) for record in records)
+    response_prefix = variant_prefix(anchor, variant)
+    if forced and response_prefix.strip():
+        prompts, response_prefix = encoder.begun_ids(examples, response_prefix), ""
+    else:
+        prompts = encoder.prompt_ids(examples)
     return EvaluationRows(
         task=task,
         records=tuple(records),
         examples=examples,
-        prompts=tuple(tuple(ids) for ids in encoder.prompt_ids(examples)),
+        prompts=tuple(tuple(ids) for ids in prompts),
         references=tuple(reference_text(record, anchor) for record in records),
-        response_prefix=variant_prefix(anchor, variant),
+        response_prefix=response_prefix,
         stop_ids=tuple(dict.fromkeys((*encoder.renderer.stop_ids, *more))),
         max_new_tokens=max_new_tokens,
         scoring=scoring,
@@ -90,7 +97,8 @@ def build(
 def with_swapped_anchor(encoder: Encoder, rows: EvaluationRows, anchor: Anchor) -> EvaluationRows:
     """Take the anchor off the prompts of a task's rows, or put it on where they have none.
 
-    The response prefix is still looked for and stripped, though it is not asked for any more.
+    The response prefix is still looked for and stripped, though it is not asked for any more; it
+    is not forced.
     """
     variant: Variant = "given" if rows.variant == "none" else "none"
     examples = tuple(evaluation_example(record, anchor, variant) for record in rows.records)

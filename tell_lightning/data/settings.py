@@ -37,6 +37,9 @@ class Task:
     """Tokens that an answer has before it may end."""
     stop_tokens: tuple[str, ...] = ()
     """What ends an answer beside the end of the turn, such as a line break; each is one token."""
+    force_response_prefix: bool = False
+    """Whether answers are made to begin with the anchor's response prefix; else it is generated
+    like the rest, and how often it is right is reported."""
     overlong: Overlong = "error"
     """What happens to a training example longer than data.max_tokens."""
 

@@ -97,14 +97,7 @@ class Encoder:
         for example, segments in zip(examples, rendered, strict=True):
             row = TokenRow([], [])
             for segment in segments:
-                through = next(ids)
-                known = len(row.input_ids)
-                # A token that straddles the border would make the prompt differ from generation.
-                new = (
-                    through[known:]
-                    if through[:known] == row.input_ids
-                    else self._tokenise([segment.text])[0]
-                )
+                new = self._behind(row.input_ids, next(ids), segment.text)
                 row.input_ids.extend(new)
                 row.supervised.extend([segment.supervised] * len(new))
             # The first token has no token before it that could predict it.
@@ -120,6 +113,36 @@ class Encoder:
         """Tokenise prompts up to and including the generation prompt."""
         return self._tokenise([self.renderer.prompt_text(example) for example in examples])
 
+    def begun_ids(self, examples: Sequence[Example], beginning: str) -> list[list[int]]:
+        """Tokenise prompts and the beginning of their response, as training has them in a row.
+
+        Args:
+            examples: Examples with or without a response.
+            beginning: What every response begins with; white space at its end is left to the
+                token that follows.
+        """
+        begun = [_answered(example, beginning.strip()) for example in examples]
+        prompts = [self.renderer.prompt_text(example) for example in begun]
+        answers = []
+        for example in begun:
+            answer = self.renderer.segments(example)[-1].text
+            answers.append(answer[: answer.index(beginning.strip()) + len(beginning.strip())])
+        texts = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+        known = self._tokenise(prompts)
+        return [
+            ids + self._behind(ids, through, answer)
+            for ids, through, answer in zip(known, self._tokenise(texts), answers, strict=True)
+        ]
+
+    def _behind(self, known: list[int], through: list[int], text: str) -> list[int]:
+        """Return the ids of a text that stands behind known ones.
+
+        A token that straddles the border would make the prompt differ from generation.
+        """
+        return (
+            through[len(known) :] if through[: len(known)] == known else self._tokenise([text])[0]
+        )
+
     def count(self, texts: Sequence[str]) -> list[int]:
         """Count the tokens of plain texts."""
         return [len(ids) for ids in self._tokenise(texts)]
@@ -131,12 +154,16 @@ class Encoder:
             TokenError: It is none, or several.
         """
         (ids,) = self._tokenise([text])
-        if len(ids) != 1:
-            raise TokenError(
-                f"{where}: each must be one token of the tokenizer, got {text!r}, which is "
-                f"{len(ids)}. Give a text that the tokenizer knows as a whole."
-            )
-        return ids[0]
+        if len(ids) == 1:
+            return ids[0]
+        # Some tokenizers begin every text with a space; behind a letter they do not.
+        letter, behind = self._tokenise(["a", f"a{text}"])
+        if behind[:-1] == letter:
+            return behind[-1]
+        raise TokenError(
+            f"{where}: each must be one token of the tokenizer, got {text!r}, which is "
+            f"{len(ids)}. Give a text that the tokenizer knows as a whole."
+        )
 
     def _tokenise(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:
@@ -149,6 +176,12 @@ class Encoder:
         )
         ids: list[list[int]] = encoded["input_ids"]
         return ids
+
+
+def _answered(example: Example, response: str) -> Example:
+    """Give a conversation this response, in place of the one that it may have."""
+    asked = example.turns[:-1] if example.turns[-1].role == "assistant" else example.turns
+    return replace(example, turns=(*asked, Turn("assistant", response)))
 
 
 def encode_source(

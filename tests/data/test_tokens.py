@@ -306,3 +306,43 @@ def test_white_space_alone_is_no_question_that_fits(encoders: dict[str, Encoder]
     assert decode(encoder, encoded.rows[0], False)[0].count("x") == 1
     with pytest.raises(TokenError, match="alone are longer"):
         source(encoder, [long], "truncate_prompt", whole - 40, anchor)
+
+
+# What generation starts from and stops at
+
+
+@pytest.mark.parametrize("name", END)
+def test_forced_beginning_is_that_of_the_training_row(
+    name: str, encoders: dict[str, Encoder]
+) -> None:
+    encoder = encoders[name]
+    prefix = "Here it is: "
+    answered = example("Halló, heimur.", f"{prefix}Hello.")
+    (row,) = encoder.encode([answered])
+    asked = example("Halló, heimur.")
+    for known in (answered, asked):
+        (ids,) = encoder.begun_ids([known], prefix)
+        assert ids == row.input_ids[: len(ids)]
+        rest = encoder.tokenizer.decode(row.input_ids[len(ids) :])
+        assert rest.startswith(" Hello.")
+    (prompt,) = encoder.prompt_ids([asked])
+    assert ids[: len(prompt)] == prompt
+
+
+def test_token_is_found_where_every_text_begins_with_a_space() -> None:
+    """As in tokenizers of SentencePiece: a line break alone is a space and a line break."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {token: number for number, token in enumerate(["</s>", "▁", "a", "▁a", "\n", "b"])}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[("▁", "a")]))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
+    encoder = Encoder(tokenizer, Renderer(tokenizer))
+    assert encoder.count(["\n", "a"]) == [2, 1]
+    assert encoder.token_id("\n", "stop_tokens") == vocabulary["\n"]
+    assert encoder.token_id("a", "stop_tokens") == vocabulary["▁a"]
+    with pytest.raises(
+        TokenError, match=r"^stop_tokens: each must be one token .* got 'bb', which"
+    ):
+        encoder.token_id("bb", "stop_tokens")

@@ -138,6 +138,29 @@ def test_answers_end_where_the_configuration_says(run: Run, world: World) -> Non
     assert all(row["new_tokens"] >= 5 for row in longer)
 
 
+def test_response_prefix_can_be_forced_and_is_then_no_part_of_the_answer(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"test-turn-step-{run.record['selected']['step']:06d}"
+    free = run.jsonl(name)
+    option = "--data.tasks.turn.force_response_prefix=true"
+    try:
+        scores = again(run, "--eval.anchor_check=false", option)["after"]["tasks"]["turn"]
+        forced = run.jsonl(name)
+    finally:
+        again(run)
+    assert "prefix_rate" not in scores["values"]
+    for ours, other in zip(forced, free, strict=True):
+        assert ours["prompt_tokens"] > other["prompt_tokens"]
+        assert ours["prefix_found"] is None
+        assert not ours["prediction"].startswith(PREFIX.strip())
+    capsys.readouterr()
+    main(["predict", "--run", str(run.folder), "--task", "turn", option])
+    predicted = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    for key in ("prompt_sha256", "prediction", "prefix_found"):
+        assert [row[key] for row in predicted] == [row[key] for row in forced]
+
+
 @pytest.mark.parametrize(
     ("option", "says"),
     [
