@@ -42,8 +42,9 @@ class Prediction:
     logprob: float | None = None
     """Log-probability of the answer in nats, the stop token included; None where unknown."""
     near_ties: int = 0
-    """Tokens, the stop token included, whose two best logits differ by less than 1e-4: only there
-    may another batch or number of processes give another answer."""
+    """Tokens, the stop token included, whose two best logits differ by so little that rounding may
+    decide: in float32 by less than 1e-4, and only there may another batch or number of processes
+    give another answer."""
 
 
 def saved_row(prediction: Prediction, scoring: Scoring) -> dict[str, object]:
