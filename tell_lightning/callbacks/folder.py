@@ -1,5 +1,6 @@
 """The folder of a run: its name, its files, and how they are written."""
 
+import hashlib
 import json
 import os
 import time
@@ -147,6 +148,32 @@ def read_record(folder: RunFolder) -> dict[str, Any]:
         return {}
     facts: dict[str, Any] = json.loads(folder.record.read_text(encoding="utf-8"))
     return facts
+
+
+def current_neural_scores(folder: RunFolder, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the scores that `neural` has left, without those of files that were written anew.
+
+    A file elsewhere, which `neural --run` has named, may be gone: nobody but its owner rewrites it.
+
+    Args:
+        folder: The run, in whose predictions/ the files lie.
+        metrics: What run.json holds under "metrics".
+
+    Returns:
+        By stem of the file and by metric.
+    """
+    found: dict[str, Any] = {}
+    for stem, by_metric in (metrics.get("neural") or {}).items():
+        for metric, entry in by_metric.items():
+            path = folder.predictions / entry.get("file", f"{stem}.jsonl")
+            elsewhere = path.parent != folder.predictions
+            digest = entry.get("predictions_sha256") if elsewhere else None
+            if path.is_file():
+                with path.open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if digest is not None and digest == entry.get("predictions_sha256"):
+                found.setdefault(stem, {})[metric] = entry
+    return found
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

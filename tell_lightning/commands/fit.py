@@ -16,6 +16,7 @@ from tell_lightning.callbacks.folder import (
     LAST,
     RunFolder,
     claim,
+    current_neural_scores,
     existing_folder,
     held,
     new_folder,
@@ -322,9 +323,8 @@ def _finish(
     from tell_lightning.commands.tables import print_cost, print_next, print_scores
 
     trainer, throughput = session.trainer, session.throughput
-    before = record.facts.get("metrics", {})
-    neural = {"neural": before["neural"]} if "neural" in before else {}  # of `neural`, on resume
-    metrics = scores_json(session.evaluation) | neural
+    neural = current_neural_scores(folder, record.facts.get("metrics", {}))  # on resume
+    metrics = scores_json(session.evaluation) | ({"neural": neural} if neural else {})
     record.write(
         status="completed",
         finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),

@@ -1,5 +1,6 @@
 """A run's folder: a name of its own, files whole or not there."""
 
+import hashlib
 import json
 import time
 from pathlib import Path
@@ -7,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from tell_lightning.callbacks.folder import (
+    RunFolder,
     RunFolderError,
     claim,
+    current_neural_scores,
     existing_folder,
     held,
     new_folder,
@@ -77,3 +80,34 @@ def test_folder_that_another_process_trains_in_is_refused(tmp_path: Path) -> Non
     with held(folder):
         assert (tmp_path / ".lock").exists()
     assert not (tmp_path / ".lock").exists()
+
+
+def test_a_neural_score_of_a_file_that_was_written_anew_is_left_out(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.predictions.mkdir(parents=True)
+    elsewhere = tmp_path / "mine.jsonl"
+    names = ("same.jsonl", "anew.jsonl", "gone.jsonl", str(elsewhere))
+    for name in names:
+        (folder.predictions / name).write_text(name)
+    neural = {
+        Path(name).stem: {
+            "comet": {
+                "score": 0.5,
+                "file": name,
+                "predictions_sha256": hashlib.sha256(name.encode()).hexdigest(),
+            }
+        }
+        for name in names
+    }
+    metrics = {"test": {}, "neural": neural}
+    (folder.predictions / "anew.jsonl").write_text("another answer")
+    (folder.predictions / "gone.jsonl").unlink()
+    # Of an earlier file of this name.
+    neural["same"]["bleurt"] = {**neural["anew"]["comet"], "file": "same.jsonl"}
+    kept = {"same": {"comet": neural["same"]["comet"]}, "mine": neural["mine"]}
+    assert current_neural_scores(folder, metrics) == kept
+    elsewhere.unlink()
+    assert current_neural_scores(folder, metrics) == kept
+    elsewhere.write_text("another answer")
+    assert list(current_neural_scores(folder, metrics)) == ["same"]
+    assert current_neural_scores(folder, {"neural": None}) == {}
