@@ -8,7 +8,6 @@ title. The workspace shows them for every run of the project.
 """
 
 import argparse
-import csv
 import json
 import math
 import textwrap
@@ -20,6 +19,7 @@ from typing import Any, Literal
 import yaml
 
 from tell_lightning.callbacks.folder import RunFolder, existing_folder
+from tell_lightning.callbacks.metrics_log import by_name, read_log
 from tell_lightning.errors import TellError
 
 STEP = "trainer/global_step"
@@ -137,7 +137,7 @@ def draw(found: Sequence[Panel], folder: RunFolder, out: Path) -> None:
     heights = [1.0] * rows + [0.85] * len(tables)
     figure = plt.figure(figsize=(11, 2.7 * sum(heights)), layout="constrained")
     grid = figure.add_gridspec(len(heights), 2, height_ratios=heights)
-    log = read_log(folder)
+    log = by_name(read_log(folder.path / "metrics.csv"))
     colours = source_colours(folder)
     for index, panel in enumerate(charts):
         axes = figure.add_subplot(grid[index // 2, index % 2])
@@ -150,17 +150,6 @@ def draw(found: Sequence[Panel], folder: RunFolder, out: Path) -> None:
         out, dpi=100, facecolor="white", metadata={"Software": None}, pil_kwargs={"optimize": True}
     )
     plt.close(figure)
-
-
-def read_log(folder: RunFolder) -> dict[str, list[tuple[int, float]]]:
-    """Read step and value of every number of `metrics.csv` by name."""
-    log: dict[str, list[tuple[int, float]]] = {}
-    with (folder.path / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            for name, value in row.items():
-                if value and math.isfinite(float(value)):
-                    log.setdefault(name, []).append((int(row["step"]), float(value)))
-    return log
 
 
 def source_colours(folder: RunFolder) -> dict[str, str]:
@@ -241,7 +230,7 @@ def main() -> None:
             raise TellError(f"RUN: must have logged something, got no metrics.csv in {options.run}")
     except TellError as error:
         parser.error(str(error))
-    found = panels(folder, set(read_log(folder)))
+    found = panels(folder, set(by_name(read_log(folder.path / "metrics.csv"))))
     if options.out:
         draw(found, folder, options.out)
         return

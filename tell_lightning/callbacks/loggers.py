@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from tell_lightning.callbacks.folder import RunFolder
+from tell_lightning.callbacks.metrics_log import whole_lines
 from tell_lightning.callbacks.settings import RunSettings
 from tell_lightning.callbacks.wandb_record import open_wandb
 
@@ -51,10 +52,8 @@ class MetricsFile(CSVLogger):
             # The run folder holds more than metrics.csv; Lightning warns of any file in it.
             warnings.filterwarnings("ignore", message="Experiment logs directory .* exists")
             writer = super().experiment
-        if before and _is_rank_zero():
-            heading, *rows = csv.reader(before.splitlines())
-            # A kill may have cut the last line off.
-            rows = [row for row in rows if len(row) == len(heading)]
+        if before and (lines := whole_lines(before)) and _is_rank_zero():
+            heading, *rows = lines
             with path.open("w", encoding="utf-8", newline="") as file:
                 kept = (row for row in rows if self._keeps(dict(zip(heading, row, strict=True))))
                 csv.writer(file, lineterminator="\n").writerows([heading, *kept])

@@ -10,14 +10,13 @@ W&B asks it first; so after one that took long no table is sent for twenty times
 the run waits for what is not sent yet for five minutes at most (WANDB_FINISH_TIMEOUT).
 """
 
-import csv
 import os
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from math import isfinite, isnan
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from tell_lightning.callbacks.folder import RunFolder
+from tell_lightning.callbacks.metrics_log import by_name, read_log
 from tell_lightning.callbacks.settings import RunSettings
 from tell_lightning.metrics.score_facts import facts_of
 
@@ -231,8 +231,9 @@ class WandbRecord(WandbLogger):
 
     def _restate_summary(self) -> None:
         """Give best and last of all sessions; W&B's own forgets those before (wandb issue 9684)."""
-        for name, values in read_columns(self._folder.path / "metrics.csv").items():
+        for name, points in by_name(read_log(self._folder.path / "metrics.csv")).items():
             if summary := summary_of(name):
+                values = [value for _, value in points]
                 whole = {word: SUMMARIES[word](values) for word in summary.split(",")}
                 self.experiment.summary[name] = whole
 
@@ -283,11 +284,11 @@ def open_wandb(
     if mode == "disabled":
         return None
     os.environ.setdefault("WANDB_SILENT", "true")
-    import wandb
-
-    wandb.setup(settings=wandb.Settings(silent=True))
-    offline = mode in {"offline", "dryrun"} or not _has_key()
     try:
+        import wandb
+
+        wandb.setup(settings=wandb.Settings(silent=True))
+        offline = mode in {"offline", "dryrun"} or not _has_key()
         try:
             made = WandbRecord(folder, run, config, trainer, step=step, offline=offline)
         except Exception as error:
@@ -368,20 +369,11 @@ def summary_of(key: str) -> str | None:
     return {"higher": "max,last", "lower": "min,last", "neither": None}[better]
 
 
-def read_columns(path: Path) -> dict[str, list[float]]:
-    """Read the numbers of `metrics.csv` by name, in the order of logging, without gaps."""
-    columns: dict[str, list[float]] = {}
-    if path.is_file():
-        with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                for name, value in row.items():
-                    if value and isfinite(float(value)):
-                        columns.setdefault(name, []).append(float(value))
-    return columns
-
-
 def reason(error: Exception) -> str:
     """Say in half a line why W&B failed."""
+    if hasattr(error, "errors"):  # Pydantic's, of the settings, which WANDB_... variables give
+        first = error.errors()[0]
+        return f"WANDB_{'_'.join(map(str, first['loc']))}".upper() + f": {first['msg']}"
     lines = str(error).strip().splitlines()
     return f"{lines[0] if lines else type(error).__name__:.120}"
 

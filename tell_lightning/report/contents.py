@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from tell_lightning.callbacks.folder import RunFolder
+from tell_lightning.callbacks.metrics_log import read_log
 from tell_lightning.errors import TellError
 from tell_lightning.metrics.settings import Scoring
 
@@ -35,8 +36,7 @@ class RunContents:
     record: Mapping[str, Any]
     """`run.json`."""
     log: list[dict[str, float]]
-    """Rows of `metrics.csv`, each with the columns that it fills; `step` is the optimizer steps
-    completed by then."""
+    """Rows of `metrics.csv`, each with the numbers that it holds."""
 
     @property
     def name(self) -> str:
@@ -111,7 +111,7 @@ def read_run(folder: RunFolder) -> RunContents:
         config=config,
         plan=_object(folder.path / "plan.json"),
         record=_object(folder.record),
-        log=_log(folder.path / "metrics.csv", _logged_every(config)),
+        log=_log(folder.path / "metrics.csv"),
     )
 
 
@@ -151,41 +151,11 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def _log(path: Path, every: int) -> list[dict[str, float]]:
-    """Read `metrics.csv`; a last line that a kill has cut off is left out.
-
-    The first versions counted a row's last step from 0: it is seen from the first row of training,
-    which is logged after `every` steps.
-    """
-    if not path.is_file():
-        return []
-    heading, *lines = [*csv.reader(_text(path).splitlines())] or [[]]
-    rows = [
-        {name: float(value) for name, value in zip(heading, line, strict=True) if _is_number(value)}
-        for line in lines
-        if len(line) == len(heading)
-    ]
-    first = min((row["step"] for row in rows if is_training(row) and "step" in row), default=every)
-    if first >= every:
-        return rows
-    base = next((row for row in rows if _is_dev(row)), None)  # scored before the first step
-    return [row if row is base else {**row, "step": row.get("step", -1) + 1} for row in rows]
-
-
-def _logged_every(config: Mapping[str, Any]) -> int:
-    return int((config.get("trainer") or {}).get("log_every_n_steps") or 1)
-
-
-def _is_dev(row: Mapping[str, float]) -> bool:
-    return any(name.startswith("val/") for name in row)
-
-
-def _is_number(text: str) -> bool:
+def _log(path: Path) -> list[dict[str, float]]:
     try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+        return read_log(path)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise _damaged(path, "CSV in UTF-8 that can be read", error) from error
 
 
 def _text(path: Path) -> str:

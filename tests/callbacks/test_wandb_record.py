@@ -17,7 +17,6 @@ from tell_lightning.callbacks.wandb_record import (
     WandbRecord,
     log_results,
     open_wandb,
-    read_columns,
     summary_of,
 )
 
@@ -320,9 +319,8 @@ def test_summary_of_a_run_that_goes_on_is_that_of_all_its_sessions(
     record, fake, _ = started
     (tmp_path / "metrics.csv").write_text(
         "epoch,step,test/score,train/loss/rare,val/score\n"
-        "0,0,0.1,,0.2\n0,1,,nan,0.9\n0,2,,3.0,0.4\n0,2,0.5,2.0,\n0,3,0.7,,\n"
+        "0,0,0.1,,0.2\n0,1,,nan,0.9\n0,2,,3.0,0.4\n0,2,0.5,2.0,\n0,3,0.7,,\n0,4,0.7,,7"
     )
-    assert read_columns(tmp_path / "metrics.csv")["train/loss/rare"] == [3.0, 2.0]
     record.resumes = True
     record.close(0)
     assert fake.summary == {
@@ -364,6 +362,30 @@ def test_wandb_that_does_not_even_start_offline_is_left_out(
         f"W&B: not reached ({error}); this run is logged offline",
         f"W&B: does not start ({error}); metrics.csv holds everything",
     ]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("WANDB_MODE", "ofline", "WANDB_MODE: Input should be 'online', 'offline', "),
+        ("WANDB_FINISH_TIMEOUT", "abc", "WANDB_FINISH_TIMEOUT: Input should be a valid number, "),
+    ],
+)
+def test_variable_that_wandb_cannot_read_is_named_and_the_run_goes_on_without_wandb(
+    variable: str,
+    value: str,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: list[str],
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv(variable, value)
+    wandb.teardown()  # W&B reads its variables once a process
+    assert begin(tmp_path) is None
+    (line,) = said
+    assert line.startswith(f"W&B: does not start ({says}")
+    assert line.endswith("); metrics.csv holds everything")
 
 
 def test_ctrl_c_is_not_swallowed(started: tuple[WandbRecord, FakeRun, Any]) -> None:

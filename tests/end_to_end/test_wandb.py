@@ -16,7 +16,8 @@ from wandb_files import OfflineRun
 from wandb_server import KEY, SentRun, StopServer, WandbServer
 
 from tell_lightning.callbacks import wandb_record
-from tell_lightning.callbacks.wandb_record import SUMMARIES, read_columns, summary_of
+from tell_lightning.callbacks.metrics_log import by_name, read_log
+from tell_lightning.callbacks.wandb_record import SUMMARIES, summary_of
 from tell_lightning.cli import main
 
 SHORT = ("--eval.every_steps=1", "--eval.patience=null", "--eval.test=false")
@@ -55,8 +56,8 @@ def sent(history: list[dict[str, Any]]) -> dict[tuple[int, str], float]:
 def whole_summary(folder: Path) -> dict[str, Any]:
     """First, last and best of every number of metrics.csv, as they are to be shown."""
     return {
-        name: {word: SUMMARIES[word](values) for word in words.split(",")}
-        for name, values in read_columns(folder / "metrics.csv").items()
+        name: {word: SUMMARIES[word]([value for _, value in points]) for word in words.split(",")}
+        for name, points in by_name(read_log(folder / "metrics.csv")).items()
         if (words := summary_of(name))
     }
 
