@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from tell_lightning.errors import TellError
+from tell_lightning.files import locked, write_whole
 
 LAST = "last.ckpt"
 """Name of the checkpoint to resume from."""
@@ -112,19 +111,12 @@ def held(folder: RunFolder) -> Iterator[None]:
     Raises:
         RunFolderError: Another process has it.
     """
-    lock = FileLock(folder.path / ".lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        raise RunFolderError(
-            f"RUN: must be a run that has ended, got '{folder.path}', which another process "
-            "trains. Wait for its end, or stop it."
-        ) from error
-    try:
+    refusal = RunFolderError(
+        f"RUN: must be a run that has ended, got '{folder.path}', which another process uses. "
+        "Wait for its end, or stop it."
+    )
+    with locked(folder.path / ".lock", refusal):
         yield
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
 
 
 def existing_folder(path: str) -> RunFolder:
@@ -188,7 +180,5 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def _replace(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     # A model may well write half a surrogate pair; in JSON its escape says the same.
-    draft.write_text(text, encoding="utf-8", errors="backslashreplace")
-    os.replace(draft, path)
+    write_whole(path, text.encode("utf-8", "backslashreplace"))

@@ -20,7 +20,7 @@ from typing import get_args
 
 from tell_lightning.callbacks.folder import RunFolder
 from tell_lightning.commands.check import ConfigError, check
-from tell_lightning.commands.startup import take_option
+from tell_lightning.commands.startup import take_option, wants_usage
 from tell_lightning.commands.tables import print_rows
 from tell_lightning.data.formats import Meter, RawRow, cut, read_file
 from tell_lightning.data.settings import Task
@@ -43,9 +43,7 @@ def compare(arguments: list[str]) -> None:
     Args:
         arguments: What follows the verb on the command line.
     """
-    assert __doc__ is not None
-    if {"-h", "--help"} & set(arguments):
-        print(f"usage: python -m tell_lightning {__doc__.split('    ', 1)[1].strip()}")
+    if wants_usage(arguments, __doc__):
         return
     kind, rest = take_option(arguments, "--kind")
     form, rest = take_option(rest, "--format")

@@ -35,7 +35,7 @@ from tell_lightning.callbacks.folder import (
 )
 from tell_lightning.commands.check import ConfigError, check
 from tell_lightning.commands.compare import read_predictions
-from tell_lightning.commands.startup import take_option
+from tell_lightning.commands.startup import take_option, wants_usage
 from tell_lightning.commands.tables import print_rows
 from tell_lightning.data.anchors import reference_text, strip_anchor
 from tell_lightning.data.formats import cut, read_file
@@ -86,9 +86,7 @@ def neural(arguments: list[str]) -> None:
     Args:
         arguments: What follows the verb on the command line.
     """
-    assert __doc__ is not None
-    if {"-h", "--help"} & set(arguments):
-        print(f"usage: python -m tell_lightning {__doc__.split('    ', 1)[1].strip()}")
+    if wants_usage(arguments, __doc__):
         return
     request = _request(arguments)
     with held(request.run) if request.run else nullcontext():

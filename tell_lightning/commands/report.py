@@ -8,12 +8,12 @@ network, light or dark as the reader's system is, and is made of the run's folde
 that failed or still runs, too. About a second; no torch.
 """
 
-import os
 from pathlib import Path
 
 from tell_lightning.callbacks.folder import existing_folder
 from tell_lightning.commands.check import ConfigError, check
-from tell_lightning.commands.startup import take_option
+from tell_lightning.commands.startup import take_option, wants_usage
+from tell_lightning.files import write_whole
 from tell_lightning.report.contents import ReportError, read_run
 from tell_lightning.report.page import page
 
@@ -24,9 +24,7 @@ def report(arguments: list[str]) -> None:
     Args:
         arguments: What follows the verb on the command line.
     """
-    assert __doc__ is not None
-    if {"-h", "--help"} & set(arguments):
-        print(f"usage: python -m tell_lightning {__doc__.split('    ', 1)[1].strip()}")
+    if wants_usage(arguments, __doc__):
         return
     output, rest = take_option(arguments, "--output")
     if len(rest) != 1 or rest[0].startswith("-"):
@@ -38,24 +36,21 @@ def report(arguments: list[str]) -> None:
     path = Path(output) if output else folder.path / "report.html"
     text = page(read_run(folder), check([]).values)
     # A reference may hold half a surrogate pair, which is no text.
-    size = _write(path, text.encode("utf-8", "replace"))
-    print(f"Report: {path}, {size / 1024:,.0f} KiB. Open it in a browser.")
+    content = text.encode("utf-8", "replace")
+    _write(path, content)
+    print(f"Report: {path}, {len(content) / 1024:,.0f} KiB. Open it in a browser.")
 
 
-def _write(path: Path, content: bytes) -> int:
-    """Write a file whole or not at all; return its size.
+def _write(path: Path, content: bytes) -> None:
+    """Write the page whole or not at all.
 
     Raises:
         ReportError: It cannot be written.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        draft.write_bytes(content)
-        os.replace(draft, path)
+        write_whole(path, content)
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise ReportError(
             f"--output: must be a file that can be written, got '{path}': {error.strerror}. "
             "Name another one with --output FILE."
         ) from error
-    return len(content)

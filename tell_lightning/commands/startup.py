@@ -19,6 +19,20 @@ ADVERTS = (
 """Parts of Lightning's messages that tell a user of ours nothing."""
 
 
+def wants_usage(arguments: list[str], module: str | None) -> bool:
+    """Print how a verb is used, where that is asked for.
+
+    Args:
+        arguments: What follows the verb on the command line.
+        module: Docstring of the verb's module: a title, and the usage, which is indented.
+    """
+    if not {"-h", "--help"} & set(arguments):
+        return False
+    assert module is not None
+    print(f"usage: python -m tell_lightning {module.split('    ', 1)[1].strip()}")
+    return True
+
+
 def take_option(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
     """Take `--flag VALUE` or `--flag=VALUE` out of a command line.
 

@@ -13,15 +13,14 @@ microseconds a line.
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from filelock import FileLock, Timeout
-
 from tell_lightning.data.formats import BLOCK, cut
 from tell_lightning.errors import TellError
+from tell_lightning.files import locked
 
 WAY_OUT = "Give another --output, or delete the file."
 
@@ -256,22 +255,17 @@ def _opened(path: Path) -> IO[bytes]:
 
 @contextmanager
 def _held(path: Path) -> Iterator[None]:
-    """Keep every other process from adding to the file; a kill lets go of it, too."""
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        raise AnswersError(
-            f"--output: must be a file that no other process writes, got '{path}', which one does. "
-            "Wait for its end, or give another one."
-        ) from error
-    except OSError as error:
-        raise _unusable(path, error) from error
-    try:
+    """Keep every other process from adding to the file."""
+    refusal = AnswersError(
+        f"--output: must be a file that no other process writes, got '{path}', which one does. "
+        "Wait for its end, or give another one."
+    )
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(path.with_name(f".{path.name}.lock"), refusal))
+        except OSError as error:
+            raise _unusable(path, error) from error
         yield
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
 
 
 def _read(line: bytes, where: str) -> dict[str, Any]:

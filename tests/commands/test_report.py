@@ -55,7 +55,11 @@ def test_a_folder_that_is_no_run_is_named(tmp_path, capsys):
 
 
 def test_an_output_that_cannot_be_written_is_named(run, tmp_path, capsys):
-    for output, reason in ((tmp_path / "no/a.html", "No such file"), (tmp_path, "Is a directory")):
+    for output, reason in (
+        (tmp_path / "no/a.html", "No such file"),
+        (run / "config.yaml" / "a.html", "Not a directory"),
+        (tmp_path, "Is a directory"),
+    ):
         assert f"--output: must be a file that can be written, got '{output}': {reason}" in error(
             capsys, run, "--output", output
         )
