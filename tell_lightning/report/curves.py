@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tell_lightning.metrics.score import PRIMARY
+from tell_lightning.metrics.score_facts import facts_of
 from tell_lightning.report.contents import RunContents, completed, is_training
 from tell_lightning.report.drawing import Chart, Line, Point
-from tell_lightning.report.forms import form
+from tell_lightning.report.forms import scale_of
 from tell_lightning.report.plan_figures import source_styles
 
 STEPS = "optimizer steps"
@@ -81,25 +82,25 @@ def _task_chart(
     mark: tuple[str, float] | None,
 ) -> Chart:
     name = primary(run, task)
-    how = form(name)
+    label = facts_of(name).label
     key = f"val/{task}/{name}"
     points = [(float(step), row[key]) for step, row in dev if math.isfinite(row.get(key, math.nan))]
     floors: Mapping[str, Any] = ((run.metrics.get("dev") or {}).get("floors") or {}).get(task) or {}
     levels: dict[float, str] = {}
     for floor, scores in floors.items():  # two floors of one height share a line
-        value, label = scores["values"].get(name), floor.replace("_", " ")
+        value, called = scores["values"].get(name), floor.replace("_", " ")
         if value is not None:
-            levels[value] = f"{levels[value]}, {label}" if value in levels else label
-    unit = {"points": "0 to 100", "ratio": "0 to 1", "percent": "share, 0 to 1"}.get(how.style, "")
+            levels[value] = f"{levels[value]}, {called}" if value in levels else called
+    scale, top = scale_of(facts_of(name))
     return Chart(
-        f"{task}: {how.label} on dev",
+        f"{task}: {label} on dev",
         STEPS,
-        f"{how.label}, {unit}" if unit else how.label,
+        f"{label}, {scale}" if scale else label,
         [Line(task, points, styles.get(task, "ink"), marked=True)],
-        levels=[(label, value) for value, label in levels.items()],
+        levels=[(called, value) for value, called in levels.items()],
         mark=mark,
         low=0,
-        high=None if how.style == "points" else 1,
+        high=1 if top == 1 else None,
     )
 
 

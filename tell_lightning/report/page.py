@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tell_lightning import __version__
+from tell_lightning.callbacks.folder import current_neural_scores
 from tell_lightning.data.report import table
 from tell_lightning.report.answers import SHOWN, task_answers
 from tell_lightning.report.configuration import changed_settings
@@ -77,7 +78,7 @@ def _context(run: RunContents, defaults: Mapping[str, Any]) -> dict[str, Any]:
         "tables": [found for found in tables if found is not None],
         "guard": guard_verdict(run),
         "history": history_tables(run.metrics),
-        "neural": neural_table(run.metrics),
+        "neural": neural_table(run.metrics, current_neural_scores(run.folder, run.metrics)),
         "answers": task_answers(run),
         "shown": SHOWN,
         "changed": changed_settings(run.config, defaults),

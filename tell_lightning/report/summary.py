@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tell_lightning.metrics.score_facts import DEV_SCORE, facts_of
 from tell_lightning.report.contents import RunContents
 from tell_lightning.report.curves import primary
 from tell_lightning.report.drawing import Estimate, intervals_svg
-from tell_lightning.report.forms import form, shown, shown_interval
+from tell_lightning.report.forms import scale_of, shown, shown_interval
 from tell_lightning.report.plan_figures import source_styles
 from tell_lightning.report.tables import CHECKS
 
@@ -20,8 +21,6 @@ ARMS = {
     "sft": "task examples alone",
     "general_only": "general rows alone",
 }
-TOPS = {"points": 100.0, "ratio": 1.0, "percent": 1.0}
-"""Where the axis of a score ends."""
 
 
 @dataclass(frozen=True)
@@ -106,16 +105,14 @@ def guard_verdict(run: RunContents) -> str:
         return ""
     risen = [name for name in general if after[name] > before[name]]
     if not risen:
-        return (
-            "Loss on held-out general rows fell for every source: nothing is seen to be forgotten."
-        )
+        return "Loss on held-out general rows rose for no source: nothing is seen to be forgotten."
     return f"Loss on held-out general rows rose for {', '.join(risen)}: a sign of forgetting."
 
 
 def _result(run: RunContents, split: str, task: str) -> Result:
     state = run.metrics[split]
     name = primary(run, task)
-    how = form(name)
+    facts = facts_of(name)
     before, after = (
         ((state.get(moment) or {}).get("tasks") or {}).get(task) for moment in ("before", "after")
     )
@@ -137,39 +134,41 @@ def _result(run: RunContents, split: str, task: str) -> Result:
         Estimate(
             label,
             float(scores["values"][name]),
-            shown(how.style, scores["values"][name]),
+            shown(facts, scores["values"][name]),
             (scores.get("intervals") or {}).get(name),
             style,
         )
         for label, scores, style in lines
         if scores and name in scores["values"]
     ]
-    top = TOPS.get(how.style, 0.0)
-    scale = {"points": ", 0 to 100", "ratio": ", 0 to 1", "percent": ", share"}.get(how.style, "")
+    scale, top = scale_of(facts)
+    axis = f"{facts.label}, {scale}" if scale else facts.label
     bounds = (last.get("intervals") or {}).get(name)
     return Result(
         task=task,
         style=source_styles(run).get(task, "ink"),
-        score=how.label,
+        score=facts.label,
         before=_value(before, name),
         after=_value(after, name),
-        interval=shown_interval(how.style, *bounds) if bounds and after else "",
+        interval=shown_interval(facts, *bounds) if bounds and after else "",
         beside=_beside(last, split),
-        figure=intervals_svg(f"{task}: {how.label} on {split}", how.label + scale, estimates, top),
+        figure=intervals_svg(f"{task}: {facts.label} on {split}", axis, estimates, top or 0.0),
     )
 
 
 def _value(scores: Mapping[str, Any] | None, name: str) -> str:
     if not scores or name not in scores["values"]:
         return ""
-    return shown(form(name).style, scores["values"][name])
+    return shown(facts_of(name), scores["values"][name])
 
 
 def _beside(scores: Mapping[str, Any], split: str) -> str:
     values = scores.get("values") or {}
     parts = [f"{values['rows']:,.0f} {split} rows"] if "rows" in values else []
     if "majority_accuracy" in values and "accuracy" in values:
-        accuracy, majority = (shown("ratio", values[n]) for n in ("accuracy", "majority_accuracy"))
+        accuracy, majority = (
+            shown(facts_of(name), values[name]) for name in ("accuracy", "majority_accuracy")
+        )
         parts.append(f"accuracy {accuracy}, always the majority label {majority}")
     return "; ".join(parts)
 
@@ -206,7 +205,7 @@ def _facts(run: RunContents) -> Iterator[tuple[str, str]]:
     selected = run.record.get("selected") or {}
     if selected:
         score = selected.get("score")
-        beside = f" ({shown('ratio', score)})" if score is not None else ""
+        beside = f" ({shown(DEV_SCORE, score)})" if score is not None else ""
         yield "Adapter", f"of step {selected['step']}, by {selected['by']}{beside}"
 
 
@@ -238,7 +237,9 @@ def _missing(run: RunContents) -> Iterator[str]:
             yield f"There is no {split} score after training."
         elif not state.get("before"):
             yield f"There is no {split} score of the base before training."
-    if run.metrics.get("test") and not any(run.metrics.get(name) for name in CHECKS):
+    anchored = any((task.get("anchor") or {}).get("text") for task in run.tasks.values())
+    checked = any(run.metrics.get(name) for name in CHECKS)
+    if anchored and run.metrics.get("test") and not checked:
         yield (
             "The test rows were not answered with the anchor taken off: whether the behaviour is "
             "bound to the anchor is not known."

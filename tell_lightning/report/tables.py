@@ -10,24 +10,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tell_lightning.report.forms import (
-    FORMS,
-    GROUPS,
-    LOSS,
-    LOWER,
-    MAIN,
-    Form,
-    form,
-    shown,
-    shown_change,
-    shown_interval,
-)
+from tell_lightning.metrics.score_facts import DEV_SCORE, LOSS, SCORE_FACTS, ScoreFacts, facts_of
+from tell_lightning.report.forms import GROUPS, MAIN, shown, shown_change, shown_interval
 
 CHECKS = {
     "test_without_anchor": "After, without anchor",
     "test_with_anchor": "After, with anchor",
 }
 """Further scorings of the test rows, with the heading of their column."""
+STALE = "stale: the predictions file has changed since, or is gone; run `neural` again"
 
 
 @dataclass(frozen=True)
@@ -133,7 +124,7 @@ def history_tables(metrics: Mapping[str, Any]) -> list[History]:
             steps,
             [
                 (
-                    form(name).label,
+                    facts_of(name).label,
                     [
                         _value_cell(entry, task, name, f"dev_history/{i}")
                         for i, entry in enumerate(history)
@@ -154,26 +145,35 @@ def history_tables(metrics: Mapping[str, Any]) -> list[History]:
         for source in _union(entry.get("loss_nats_per_token", {}) for entry in history)
     ]
     choice = [
-        Cell(shown("ratio", entry["score"]), path=f"dev_history/{i}/score")
+        Cell(shown(DEV_SCORE, entry["score"]), path=f"dev_history/{i}/score")
         if entry.get("score") is not None
         else Cell()
         for i, entry in enumerate(history)
     ]
-    chosen_by = [("dev score, mean of the tasks' first scores", choice)]
+    chosen_by = [(f"{DEV_SCORE.label}, mean of the tasks' first scores", choice)]
     if any(cell.text for cell in choice) or losses:
         rows = (chosen_by if any(cell.text for cell in choice) else []) + losses
         tables.append(History("dev score and losses", steps, rows))
     return tables
 
 
-def neural_table(metrics: Mapping[str, Any]) -> list[tuple[str, str, Cell, str]]:
-    """Lay out scores of neural metrics: file, metric and model, score, what else is known of it."""
+def neural_table(
+    metrics: Mapping[str, Any], current: Mapping[str, Any]
+) -> list[tuple[str, str, Cell, str]]:
+    """Lay out scores of neural metrics: file, metric and model, score, what else is known of it.
+
+    Args:
+        metrics: What `run.json` holds.
+        current: Its neural scores, those alone whose predictions file is as it was then; of the
+            others the page says that they are stale.
+    """
     rows = []
     for stem, by_metric in (metrics.get("neural") or {}).items():
-        for name, found in by_metric.items():
-            known = found if isinstance(found, Mapping) else {"score": found}
-            score = known.get("score")
-            text = f"{score:.4f}" if isinstance(score, float | int) else str(score)
+        for name, known in by_metric.items():
+            title = f"{name}, {known['model']}" if known.get("model") else name
+            if name not in current.get(stem, {}):
+                rows.append((stem, title, Cell(), STALE))
+                continue
             bounds = known.get("interval")
             interval = "[{:.4f}, {:.4f}]".format(*bounds) if bounds else ""
             rest = ", ".join(
@@ -181,8 +181,7 @@ def neural_table(metrics: Mapping[str, Any]) -> list[tuple[str, str, Cell, str]]
                 for key, value in known.items()
                 if key != "score" and isinstance(value, float | int)
             )
-            title = f"{name}, {known['model']}" if known.get("model") else name
-            cell = Cell(text, interval, path=f"neural/{stem}/{name}")
+            cell = Cell(f"{known['score']:.4f}", interval, path=f"neural/{stem}/{name}")
             rows.append((stem, title, cell, rest))
     return rows
 
@@ -200,7 +199,7 @@ def _task_sections(
     names = _ordered(_union(each.get("values", {}) for each in (*scored, *named.values())))
     first = MAIN.get(known["primary"], (known["primary"],))
     main = [name for name in first if name in names]
-    main += [name for name in names if own and name not in FORMS]
+    main += [name for name in names if own and name not in SCORE_FACTS]
 
     def rows(chosen: Iterable[str]) -> list[Row]:
         return [_score_row(name, task, states, split, named) for name in chosen]
@@ -210,28 +209,28 @@ def _task_sections(
     rest = [
         Section(f"{task}: {group.lower()}", "", rows(chosen), task)
         for group in dict.fromkeys(GROUPS)
-        if (chosen := [n for n in names if n not in main and form(n).group == group])
+        if (chosen := [n for n in names if n not in main and facts_of(n).group == group])
     ]
     return Section(task, note, rows(main), task), rest
 
 
 def _score_row(name: str, task: str, states: States, split: str, floors: Mapping[str, Any]) -> Row:
-    how = form(name)
+    facts = facts_of(name)
     cells = [_value_cell(state, task, name, where) for where, state in states]
     values = [_scores(state, task).get("values", {}).get(name) for _, state in states]
     return Row(
-        how.label,
-        name in LOWER,
+        facts.label,
+        facts.better == "lower",
         [
             Cell(
-                shown(how.style, scores["values"][name]),
+                shown(facts, scores["values"][name]),
                 path=f"{split}/floors/{task}/{floor}/{name}",
                 label=floor.replace("_", " "),
             )
             for floor, scores in floors.items()
             if name in scores["values"]
         ],
-        _with_change(how, cells, values),
+        _with_change(facts, cells, values),
     )
 
 
@@ -251,24 +250,26 @@ def _loss_sections(states: States, general: set[str], split: str) -> Iterator[Se
 def _loss_row(source: str, states: States) -> Row:
     cells = [_loss_cell(state, source, where) for where, state in states]
     values = [(state.get("loss_nats_per_token") or {}).get(source) for _, state in states]
-    return Row(source, True, [], _with_change(LOSS, cells, values))
+    return Row(source, LOSS.better == "lower", [], _with_change(LOSS, cells, values))
 
 
-def _with_change(how: Form, cells: list[Cell], values: Sequence[float | None]) -> list[Cell]:
+def _with_change(
+    facts: ScoreFacts, cells: list[Cell], values: Sequence[float | None]
+) -> list[Cell]:
     """Put the difference between the first two behind them."""
     before, after = values[:2]
-    change = "" if before is None or after is None else shown_change(how.style, before, after)
+    change = "" if before is None or after is None else shown_change(facts, before, after)
     return [*cells[:2], Cell(change), *cells[2:]]
 
 
 def _value_cell(state: Mapping[str, Any], task: str, name: str, where: str) -> Cell:
-    how, scores = form(name), _scores(state, task)
+    facts, scores = facts_of(name), _scores(state, task)
     if name not in scores.get("values", {}):
         return Cell()
     bounds = scores.get("intervals", {}).get(name)
     return Cell(
-        shown(how.style, scores["values"][name]),
-        shown_interval(how.style, *bounds) if bounds else "",
+        shown(facts, scores["values"][name]),
+        shown_interval(facts, *bounds) if bounds else "",
         f"{where}/tasks/{task}/{name}",
     )
 
@@ -277,7 +278,7 @@ def _loss_cell(state: Mapping[str, Any], source: str, where: str) -> Cell:
     losses = state.get("loss_nats_per_token") or {}
     if source not in losses:
         return Cell()
-    return Cell(shown("loss", losses[source]), path=f"{where}/loss_nats_per_token/{source}")
+    return Cell(shown(LOSS, losses[source]), path=f"{where}/loss_nats_per_token/{source}")
 
 
 def _scores(state: Mapping[str, Any], task: str) -> Mapping[str, Any]:
@@ -289,12 +290,12 @@ def _signatures(states: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]
     for state in states:
         for scores in (state.get("tasks") or {}).values():
             for name, text in scores.get("signatures", {}).items():
-                yield form(name).label, text
+                yield facts_of(name).label, text
 
 
 def _ordered(names: Iterable[str]) -> list[str]:
-    """Bring scores into the order of `FORMS`, those of others behind."""
-    place = {name: index for index, name in enumerate(FORMS)}
+    """Bring scores into the order of `SCORE_FACTS`, those of others behind."""
+    place = {name: index for index, name in enumerate(SCORE_FACTS)}
     return sorted(names, key=lambda name: place.get(name, len(place)))
 
 

@@ -1,5 +1,6 @@
 """The page as text: what it says, what it escapes, what it loads."""
 
+import hashlib
 import re
 from html.parser import HTMLParser
 
@@ -10,7 +11,13 @@ from tell_lightning.data.plan import Plan, Source
 from tell_lightning.report.page import page
 
 EVIL = "<script>alert('1')</script><img src=http://x.example/a.png>"
+UNBOUND = "whether the behaviour is bound to the anchor is not known"
 VOID = {"meta", "link", "br", "img"}
+
+
+def with_anchor(anchor: dict | None) -> dict:
+    task = {**CONFIG["data"]["tasks"]["turn"], "anchor": anchor}
+    return {**CONFIG, "data": {**CONFIG["data"], "tasks": {"turn": task}}}
 
 
 class Parsed(HTMLParser):
@@ -75,7 +82,7 @@ def test_accuracy_stands_beside_the_majority_label(contents):
         task["intervals"] = {}
     record["metrics"]["test"]["floors"] = {}
     text = Parsed(page(contents(record=record), {})).text
-    assert "10,000 test rows; accuracy 0.900, always the majority label 0.813" in text
+    assert "10,000 test rows; accuracy 0.90, always the majority label 0.81" in text
 
 
 def test_texts_of_a_run_are_escaped_wherever_they_stand(contents):
@@ -123,11 +130,49 @@ def test_the_page_loads_nothing_and_forbids_it(contents):
         ({"answers": {}}, "There are no predictions."),
         ({"config": {"data": {"general": {"writing": {}}}}}, "No task is configured"),
         ({"record": {"status": "completed", "metrics": {}}}, "Nothing was scored on test."),
-        ({}, "whether the behaviour is bound to the anchor is not known"),
+        ({"config": with_anchor({"text": "Turn."})}, UNBOUND),
     ],
 )
 def test_a_run_that_lacks_something_has_a_report_that_says_so(contents, changes, says):
     assert says in Parsed(page(contents(**changes), {})).text
+
+
+@pytest.mark.parametrize("anchor", [None, {}, {"text": None}])
+def test_a_run_without_an_anchor_lacks_no_check_of_it(contents, anchor):
+    config = with_anchor(anchor)
+    assert UNBOUND not in Parsed(page(contents(config=config), {})).text
+
+
+def test_a_neural_score_of_answers_that_have_changed_is_called_stale(contents):
+    record, known = small_record(), contents().folder.predictions / "test-turn-base.jsonl"
+    entry = {"score": 0.71234, "model": "wmt22"}
+    entry["predictions_sha256"] = hashlib.sha256(known.read_bytes()).hexdigest()
+    record["metrics"]["neural"] = {"test-turn-base": {"comet": entry}}
+    run = contents(record=record)
+    text = Parsed(page(run, {})).text
+    assert "0.7123" in text
+    assert "stale" not in text
+    with (run.folder.predictions / "test-turn-base.jsonl").open("a") as file:
+        file.write("\n")
+    text = Parsed(page(run, {})).text
+    assert "0.7123" not in text
+    assert "comet, wmt22" in text
+    assert "stale: the predictions file has changed since, or is gone; run `neural` again" in text
+
+
+@pytest.mark.parametrize(
+    ("loss", "says"),
+    [
+        (1.75, "rose for no source: nothing is seen to be forgotten."),
+        (2.0, "rose for no source: nothing is seen to be forgotten."),
+        (2.25, "rose for writing: a sign of forgetting."),
+    ],
+)
+def test_the_guard_says_for_which_sources_the_loss_rose(contents, loss, says):
+    record = small_record()
+    record["metrics"]["test"]["after"]["loss_nats_per_token"]["writing"] = loss
+    told = Parsed(page(contents(record=record), {})).text
+    assert f"Loss on held-out general rows {says}" in told
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])

@@ -96,7 +96,8 @@ def test_a_history_of_losses_alone_has_no_tasks():
 def test_neural_scores_are_shown_with_whatever_numbers_come_beside_them():
     entry = {"score": 0.71234, "interval": [0.6, 0.8], "model": "wmt22", "truncated_share": 0.125}
     entry |= {"versions": {"comet": "2"}, "predictions_sha256": "f" * 64}
-    ((stem, metric, cell, rest),) = neural_table({"neural": {"test-turn-base": {"comet": entry}}})
+    known = {"test-turn-base": {"comet": entry}}
+    ((stem, metric, cell, rest),) = neural_table({"neural": known}, known)
     assert (stem, metric, cell.text) == ("test-turn-base", "comet, wmt22", "0.7123")
     assert cell.interval == "[0.6000, 0.8000]"
     assert rest == "truncated share: 0.125"
@@ -106,4 +107,4 @@ def test_a_task_that_only_one_state_knows_is_shown():
     found = metrics()
     found["test"]["after"]["tasks"]["late"] = scores(balanced_accuracy=0.5)
     cells = row(score_table(found, "test", []), "late", "balanced accuracy").cells
-    assert [cell.text for cell in cells] == ["", "0.500", ""]
+    assert [cell.text for cell in cells] == ["", "0.50", ""]
