@@ -134,6 +134,13 @@ def existing_folder(path: str) -> RunFolder:
     return folder
 
 
+def run_of_predictions(file: Path) -> RunFolder | None:
+    """Open the run in whose predictions/ a file lies, if it lies in one."""
+    folder = RunFolder(file.resolve().parent.parent)
+    inside = file.resolve().parent == folder.predictions.resolve() and folder.config.is_file()
+    return folder if inside else None
+
+
 def read_record(folder: RunFolder) -> dict[str, Any]:
     """Return what `run.json` says; nothing where there is none."""
     if not folder.record.is_file():

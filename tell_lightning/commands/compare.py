@@ -18,12 +18,12 @@ from itertools import islice
 from pathlib import Path
 from typing import get_args
 
-from tell_lightning.callbacks.folder import RunFolder
+from tell_lightning.callbacks.folder import run_of_predictions
 from tell_lightning.commands.check import ConfigError, check
 from tell_lightning.commands.startup import take_option, wants_usage
 from tell_lightning.commands.tables import print_rows
 from tell_lightning.data.formats import Meter, RawRow, cut, read_file
-from tell_lightning.data.settings import Task
+from tell_lightning.data.settings import DataSettings
 from tell_lightning.errors import TellError
 from tell_lightning.metrics.comparison import TRIALS, Comparison
 from tell_lightning.metrics.comparison import compare as compare_predictions
@@ -132,7 +132,7 @@ def _scoring(kind: str | None, files: Mapping[Path, Sequence[Prediction]]) -> Sc
     found = {
         path: _run_scoring(path, predictions)
         for path, predictions in files.items()
-        if _run(path) is not None
+        if run_of_predictions(path) is not None
     }
     if not found:
         raise CompareError(
@@ -149,22 +149,15 @@ def _scoring(kind: str | None, files: Mapping[Path, Sequence[Prediction]]) -> Sc
     return ours
 
 
-def _run(path: Path) -> RunFolder | None:
-    """Return the run in whose predictions/ a file lies."""
-    folder = RunFolder(path.resolve().parent.parent)
-    lies_there = path.resolve().parent == folder.predictions.resolve()
-    return folder if lies_there and folder.config.is_file() else None
-
-
 def _run_scoring(path: Path, predictions: Sequence[Prediction]) -> Scoring:
     """Take the scoring from the run in whose folder a predictions file lies.
 
     Raises:
         CompareError: It is of no task of the run.
     """
-    folder = _run(path)
+    folder = run_of_predictions(path)
     assert folder is not None
-    tasks = _run_tasks(folder.config)
+    tasks = run_data(folder.latest_config).tasks
     named = re.fullmatch(r"(?:dev|test\w*)-(.+)-(?:base|step-\d+)\.jsonl", path.name)
     name = next(iter(map(_task, predictions)), "") or (named[1] if named else "")
     if name not in tasks:
@@ -176,9 +169,9 @@ def _run_scoring(path: Path, predictions: Sequence[Prediction]) -> Scoring:
 
 
 @cache
-def _run_tasks(config: Path) -> Mapping[str, Task]:
-    """Read the tasks of a run, once where both files are of it."""
-    return check(["-c", str(config)]).data.tasks
+def run_data(config: Path) -> DataSettings:
+    """Read what the configuration of a run says of its tasks, once where both files are of it."""
+    return check(["-c", str(config)]).data
 
 
 def _lines(found: Mapping[str, Comparison], rows: int) -> Iterator[dict[str, object]]:

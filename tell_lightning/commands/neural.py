@@ -27,14 +27,16 @@ from typing import Any
 
 from tell_lightning.callbacks.folder import (
     RunFolder,
+    current_neural_scores,
     existing_folder,
     held,
     read_record,
+    run_of_predictions,
     write_json,
     write_jsonl,
 )
-from tell_lightning.commands.check import ConfigError, check
-from tell_lightning.commands.compare import read_predictions
+from tell_lightning.commands.check import ConfigError
+from tell_lightning.commands.compare import read_predictions, run_data
 from tell_lightning.commands.startup import take_option, wants_usage
 from tell_lightning.commands.tables import print_rows
 from tell_lightning.data.anchors import reference_text, strip_anchor
@@ -90,6 +92,8 @@ def neural(arguments: list[str]) -> None:
         return
     request = _request(arguments)
     with held(request.run) if request.run else nullcontext():
+        if request.run:
+            _check_name(request, request.run)
         predictions = read_predictions(request.file)
         documents = split_documents(
             [prediction.prediction for prediction in predictions],
@@ -138,15 +142,32 @@ def _request(arguments: list[str]) -> Request:
         python=taken["python"] or f".venv-{metric}/bin/python",
         batch_size=int(size),
         source_field=taken["source-field"],
-        run=existing_folder(taken["run"]) if taken["run"] else _run_of(file),
+        run=existing_folder(taken["run"]) if taken["run"] else run_of_predictions(file),
     )
 
 
-def _run_of(file: Path) -> RunFolder | None:
-    """Open the run in whose folder a predictions file lies, if it lies in one."""
-    folder = RunFolder(file.resolve().parent.parent)
-    inside = file.resolve().parent == folder.predictions and folder.config.is_file()
-    return folder if inside else None
+def _check_name(request: Request, run: RunFolder) -> None:
+    """Refuse a file whose scores would take the place of those of another one of its name.
+
+    Raises:
+        NeuralError: The run has scores of the other file, or the file itself.
+    """
+    stem, name = request.file.stem, _name_in(run, request.file)
+    scored = read_record(run).get("metrics", {}).get("neural", {}).get(stem, {})
+    others = {entry.get("file", f"{stem}.jsonl") for entry in scored.values()}
+    if (run.predictions / f"{stem}.jsonl").is_file():
+        others.add(f"{stem}.jsonl")
+    for other in sorted(others - {name}):
+        raise NeuralError(
+            f"{request.file}: must have a name that no other predictions of the run have, got that "
+            f"of {run.predictions / other}. Rename it."
+        )
+
+
+def _name_in(run: RunFolder, file: Path) -> str:
+    """Name a file within the run's predictions/, or by its whole path where it lies elsewhere."""
+    path = file.resolve()
+    return path.name if path.parent == run.predictions.resolve() else str(path)
 
 
 def _reference(prediction: Prediction, file: Path) -> str:
@@ -200,7 +221,7 @@ def _run_sources(request: Request, predictions: Sequence[Prediction]) -> dict[st
 def _run_rows(request: Request, predictions: Sequence[Prediction]) -> Iterator[tuple[Task, Record]]:
     """Read the run's rows, those of the file's task first, and of its test set."""
     assert request.run is not None
-    data = check(["-c", str(request.run.config)]).data
+    data = run_data(request.run.latest_config)
     root = resolve_root(data)
     named = str(predictions[0].row.get("task", request.file.name))
     names = sorted(data.tasks, key=lambda name: (name not in named, -len(name)))
@@ -362,8 +383,10 @@ def _write(request: Request, entry: Mapping[str, Any], rows: Sequence[Mapping[st
         return path
     write_jsonl(request.run.predictions / "neural" / f"{stem}-{request.metric}.jsonl", rows)
     record = read_record(request.run)
-    scores = record.setdefault("metrics", {}).setdefault("neural", {})
-    scores.setdefault(stem, {})[request.metric] = entry
+    metrics = record.setdefault("metrics", {})
+    current = current_neural_scores(request.run, metrics).get(stem, {})
+    where = {"file": _name_in(request.run, request.file)}
+    metrics.setdefault("neural", {})[stem] = current | {request.metric: where | entry}
     write_json(request.run.record, record)
     return request.run.record
 

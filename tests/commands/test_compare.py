@@ -124,6 +124,13 @@ def test_a_run_s_files_are_scored_as_the_run_says(run, capsys):
     )
 
 
+def test_a_resumed_run_s_files_are_scored_as_its_last_session_says(run, capsys):
+    file = write(run / "predictions/test-judge-base.jsonl", GOOD, REFERENCES)
+    tasks = {"judge": {"train": "x.jsonl", "scoring": {"kind": "translation"}}}
+    (run / "config.resume-1700000000.yaml").write_text(yaml.safe_dump({"data": {"tasks": tasks}}))
+    assert "bleu" in jsonl(capsys, file, file)
+
+
 def test_answers_of_predict_are_scored_as_the_run_says_in_which_one_of_them_lies(
     run, tmp_path, capsys
 ):

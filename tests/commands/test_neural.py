@@ -189,6 +189,46 @@ def test_sources_come_from_the_run_s_rows(option, run, tmp_path):
     assert entry(run / "run.json", "metrics", "neural", "answers", "comet")["segments"] == 5
 
 
+def test_sources_are_those_of_a_resumed_run_s_last_session(run, tmp_path):
+    config = (run / "config.yaml").read_text()
+    (run / "config.resume-1700000000.yaml").write_text(config)
+    (run / "config.yaml").write_text(config.replace("test.jsonl", "moved.jsonl"))
+    score(run / "predictions" / "test-mt-step-000004.jsonl")
+    assert "neural" in entry(run / "run.json", "metrics")
+
+
+def test_scores_of_predictions_that_were_written_anew_do_not_stay(run):
+    file = run / "predictions" / "test-mt-step-000004.jsonl"
+    record = json.loads((run / "run.json").read_text())
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    old = {"score": 1, "predictions_sha256": sha256, "file": file.name}
+    record["metrics"]["neural"] = {file.stem: {"bleurt": old}}
+    write_json(run / "run.json", record)
+    score(file)
+    assert set(entry(run / "run.json", "metrics", "neural", file.stem)) == {"bleurt", "comet"}
+    write(file, REFERENCES)
+    score(file)
+    (found,) = entry(run / "run.json", "metrics", "neural", file.stem).values()
+    assert found["score"] == 1
+
+
+def test_no_file_takes_the_place_of_another_one_of_its_name(run, tmp_path, capsys):
+    here, there = (
+        write(tmp_path / name / "mine.jsonl", task=["mt"] * 3) for name in ("here", "there")
+    )
+    own = write(tmp_path / "test-mt-step-000004.jsonl")
+    score(here, f"--run={run}")
+    score(here, f"--run={run}")
+    assert entry(run / "run.json", "metrics", "neural", "mine", "comet", "file") == str(here)
+    before = (run / "run.json").read_bytes()
+    for file, other in ((there, here), (own, run / "predictions" / own.name)):
+        assert error(capsys, file, f"--run={run}") == (
+            f"{file}: must have a name that no other predictions of the run have, got that of "
+            f"{other}. Rename it.\n"
+        )
+    assert (run / "run.json").read_bytes() == before
+
+
 def test_rows_that_the_run_does_not_have_are_named(run, tmp_path, capsys):
     file = write(tmp_path / "answers.jsonl")
     file.write_text(file.read_text().replace('"seven', '"eleven').replace("jsonl:1", "jsonl:9"))
