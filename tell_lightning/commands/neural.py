@@ -385,8 +385,8 @@ def _write(request: Request, entry: Mapping[str, Any], rows: Sequence[Mapping[st
     record = read_record(request.run)
     metrics = record.setdefault("metrics", {})
     current = current_neural_scores(request.run, metrics).get(stem, {})
-    where = {"file": _name_in(request.run, request.file)}
-    metrics.setdefault("neural", {})[stem] = current | {request.metric: where | entry}
+    named = {"file": _name_in(request.run, request.file), **entry}
+    metrics.setdefault("neural", {})[stem] = current | {request.metric: named}
     write_json(request.run.record, record)
     return request.run.record
 

@@ -25,7 +25,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -109,6 +109,13 @@ class _Parser(argparse.ArgumentParser):
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Return the options of the verb, and those that override the configuration."""
     assert __doc__ is not None
+    for argument, following in pairwise([*arguments, "-"]):
+        flag, has_value, value = argument.partition("=")
+        if flag == "--base" and (has_value or not following.startswith("-")):
+            raise ConfigError(
+                f"--base: takes no value, got '{value or following}'. The base is named by "
+                "--model.base=NAME."
+            )
     parser = _Parser(
         prog="python -m tell_lightning predict",
         usage=(

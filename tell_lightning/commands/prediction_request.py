@@ -8,9 +8,10 @@ those that the adapter was trained with. Needs no torch.
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -86,14 +87,17 @@ def read_request(options: argparse.Namespace, overrides: list[str]) -> Request:
             )
     anchors = read_anchor_file(adapter) if adapter else None
     alone = _task_options(anchors) if anchors and not _give_tasks(files) else []
-    config = check([*alone, *(part for file in files for part in ("-c", file)), *overrides])
-    typed = {argument.partition("=")[0].removeprefix("--") for argument in overrides}
+    given = [*alone, *(part for file in files for part in ("-c", file))]
+    # Behind the files and before what is typed, in whatever form that is.
+    config = check([*given, *(_trained_options(anchors) if anchors else ()), *overrides])
     tasks, model, variant = config.data.tasks, config.model, config.data.mixture.anchor
     if adapter and anchors:
         _check_weights(adapter)
         tasks = _trained_tasks(tasks, anchors, adapter)
-        model = _trained_base(model, anchors, typed)
-        variant = variant if "data.mixture.anchor" in typed else anchors.variant
+        if model.base != anchors.base:  # typed; the revision of the adapter's base is not its own
+            model = check([*given, *overrides]).model
+        for line in _overruled(options.config, anchors, variant, model):
+            say(line)
     request = Request(
         config=config,
         variant=variant,
@@ -121,6 +125,33 @@ def _task_options(anchors: AnchorFile) -> list[str]:
     return ["--data.tasks={}", f"--data.tasks={yaml.safe_dump(tasks, default_flow_style=True)}"]
 
 
+def _trained_options(anchors: AnchorFile) -> list[str]:
+    """Give the form of the anchor and the base that an adapter was trained with."""
+    return [
+        f"--data.mixture.anchor={anchors.variant}",
+        f"--model.base={anchors.base}",
+        f"--model.revision={anchors.revision or 'null'}",
+    ]
+
+
+def _overruled(
+    files: Sequence[str], anchors: AnchorFile, variant: Variant, model: ModelSettings
+) -> Iterator[str]:
+    """Say what a configuration file asks for and does not get: the adapter has its own."""
+    own = {"data.mixture.anchor": anchors.variant, "model.base": anchors.base}
+    used = {"data.mixture.anchor": variant, "model.base": model.base}
+    for file in files:
+        for key, trained in own.items():
+            value: Any = read_config(file)
+            for name in key.split("."):
+                value = value.get(name) if isinstance(value, Mapping) else None
+            if value not in {None, trained} and used[key] == trained:
+                yield (
+                    f"{file}: {key}: {cut(value)} gives way to {cut(trained)}, with which the "
+                    f"adapter was trained; type --{key}={value} to have it"
+                )
+
+
 def _check_weights(adapter: Path) -> None:
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (adapter / name).is_file():
@@ -146,14 +177,6 @@ def _trained_tasks(tasks: dict[str, Task], anchors: AnchorFile, adapter: Path) -
             )
         found[name] = replace(task, max_new_tokens=task.max_new_tokens or prompt.max_new_tokens)
     return found
-
-
-def _trained_base(model: ModelSettings, anchors: AnchorFile, typed: set[str]) -> ModelSettings:
-    """Return the model section with the base of the adapter, or with the one that was typed."""
-    if "model.base" in typed:
-        return model
-    revision = model.revision if "model.revision" in typed else anchors.revision
-    return replace(model, base=anchors.base, revision=revision)
 
 
 def _chosen(tasks: dict[str, Task], wanted: str | None) -> dict[str, Task]:
@@ -194,7 +217,8 @@ def _parts(request: Request, options: argparse.Namespace, tasks: dict[str, Task]
     ((name, task),) = tasks.items()
     if options.input == "-":
         # Who sits at a terminal sees what is wrong and types it again.
-        rows = _lines(task, skip=data.on_bad_rows == "skip" or sys.stdin.isatty())
+        skip = data.on_bad_rows == "skip" or sys.stdin.isatty()
+        rows = _lines(task, _examination(request, task, free=True), skip=skip)
         return [Part(name, task, rows, _known(data, name, task, request.variant), free=True)]
     return [_part(request, name, task, _input(options.input), Path(), free=True)]
 
@@ -202,22 +226,28 @@ def _parts(request: Request, options: argparse.Namespace, tasks: dict[str, Task]
 def _part(
     request: Request, name: str, task: Task, rows: str | Rows, root: Path, *, free: bool
 ) -> Part:
-    def examine(record: Record) -> None:
-        settled, anchor = settle_anchor(record, task.anchor, request.variant, free=free)
-        evaluation_example(settled, anchor, request.variant)
-
     data = request.config.data
     checked = check_rows(
         rows,
         fields=task.fields,
         root=root,
-        examine=examine,
+        examine=_examination(request, task, free=free),
         on_bad_rows=data.on_bad_rows,
         max_bad_share=data.max_bad_share,
     )
     for line in checked.bad:
         say(f"left out: {line}")
     return Part(name, task, checked, _known(data, name, task, request.variant), free)
+
+
+def _examination(request: Request, task: Task, *, free: bool) -> Callable[[Record], object]:
+    """Return what raises where a row cannot be asked with its anchor, or without it."""
+
+    def examine(record: Record) -> None:
+        settled, anchor = settle_anchor(record, task.anchor, request.variant, free=free)
+        evaluation_example(settled, anchor, request.variant)
+
+    return examine
 
 
 def _test_rows(name: str, task: Task) -> str | Rows:
@@ -241,8 +271,8 @@ def _input(path: str) -> str:
     return path
 
 
-def _lines(task: Task, *, skip: bool) -> Iterator[Record]:
-    for row in read_lines(sys.stdin.buffer, task.fields):
+def _lines(task: Task, examine: Callable[[Record], object], *, skip: bool) -> Iterator[Record]:
+    for row in read_lines(sys.stdin.buffer, task.fields, examine):
         if isinstance(row, Record):
             yield row
         elif skip:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from tell_lightning.data.anchors import Anchor, anchor_record, carries_anchor
+from tell_lightning.data.anchors import Anchor, AnchorError, anchor_record, carries_anchor
 from tell_lightning.data.formats import Meter, RecordError, Source, cut
 from tell_lightning.data.ids import Ids
 from tell_lightning.data.records import Rows, check_bad_share, iterate_records, open_source
@@ -29,16 +29,18 @@ class CheckedRows:
         fields: Which field is what.
         count: How many there are.
         bad: Why each of the others was left out.
+        examine: Raises where a row that can be read is bad all the same.
     """
 
     source: Source
     fields: Fields
     count: int
     bad: tuple[str, ...]
+    examine: Callable[[Record], object]
 
     def __iter__(self) -> Iterator[Record]:
         """Read them."""
-        for row in _read(self.source, self.fields):
+        for row in _read(self.source, self.fields, self.examine):
             if isinstance(row, Record):
                 yield row
 
@@ -58,34 +60,37 @@ def check_rows(
         rows: A path, or path or hub with what belongs to it.
         fields: Which field of a row is what; the response may be missing.
         root: Folder that a relative path starts from.
-        examine: Called with each good row, to raise where more is wrong.
+        examine: Called with each row that can be read; an AnchorError makes it a bad one.
         on_bad_rows: Stop at the first bad row, or leave bad rows out and list them.
         max_bad_share: With skip, the share of bad rows, 0 to 1, above which to stop all the same.
 
     Raises:
         RecordError: The rows cannot be read, or too many of them are bad.
+        AnchorError: The first bad row is one of those.
     """
     source = open_source(rows, fields=fields, root=root, need_response=False)
     count, bad = 0, []
-    for row in _read(source, fields):
+    for row in _read(source, fields, examine):
         if isinstance(row, Record):
-            examine(row)
             count += 1
         elif on_bad_rows == "error":
             raise row
         else:
             bad.append(str(row))
     check_bad_share(source.where, count, len(bad), bad, max_bad_share)
-    return CheckedRows(source, fields, count, tuple(bad))
+    return CheckedRows(source, fields, count, tuple(bad), examine)
 
 
-def read_lines(stream: Iterable[bytes], fields: Fields) -> Iterator[Record | RecordError]:
+def read_lines(
+    stream: Iterable[bytes], fields: Fields, examine: Callable[[Record], object]
+) -> Iterator[Record | RecordError | AnchorError]:
     """Yield a record, or what is wrong, for each line, as soon as it is there.
 
     Args:
         stream: The lines: a JSON row where one starts with ``{``, else a prompt; UTF-8. Empty ones
             are passed over.
         fields: Which field of a JSON row is what.
+        examine: Called with each row that can be read, to raise where more is wrong.
     """
     ids = Ids()
     for number, line in enumerate(stream, start=1):
@@ -95,6 +100,7 @@ def read_lines(stream: Iterable[bytes], fields: Fields) -> Iterator[Record | Rec
             if not text.strip():
                 continue
             record = record_from_line(text, fields=fields, where=where, id=str(number))
+            examine(record)
             first = ids.first(record.id, number)
             if first is not None:
                 raise RecordError(
@@ -106,7 +112,7 @@ def read_lines(stream: Iterable[bytes], fields: Fields) -> Iterator[Record | Rec
             yield RecordError(
                 f"{where}: text must be UTF-8, got the byte 0x{byte:02x}. Convert it."
             )
-        except RecordError as error:
+        except (RecordError, AnchorError) as error:
             yield error
         else:
             yield record
@@ -136,5 +142,14 @@ def settle_anchor(
     return settled, replace(anchor, present=variant == "given")
 
 
-def _read(source: Source, fields: Fields) -> Iterator[Record | RecordError]:
-    return iterate_records(source, fields, Ids(), Meter(), need_response=False)
+def _read(
+    source: Source, fields: Fields, examine: Callable[[Record], object]
+) -> Iterator[Record | RecordError | AnchorError]:
+    for row in iterate_records(source, fields, Ids(), Meter(), need_response=False):
+        try:
+            if isinstance(row, Record):
+                examine(row)
+        except AnchorError as error:
+            yield error
+        else:
+            yield row

@@ -110,6 +110,45 @@ def test_what_is_typed_wins_and_a_file_says_how_rows_are_read(adapter, rows, con
     assert found.parts[0].task.max_new_tokens == 12
 
 
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["--data.mixture={anchor: none}", "--model={base: /bases/moved}"],
+        ["--data.mixture", "{anchor: none}", "--model", "{base: /bases/moved}"],
+        ["--data={mixture: {anchor: none}}", "--model.base", "/bases/moved"],
+    ],
+)
+def test_what_is_typed_wins_in_every_form(typed, adapter, rows):
+    found = request(*typed, adapter=str(adapter), input=rows)
+    assert (found.model.base, found.model.revision) == ("/bases/moved", None)
+    assert (found.variant, found.trained_variant) == ("none", "end")
+
+
+def test_a_typed_section_leaves_what_it_does_not_name_to_the_adapter(adapter, rows):
+    typed = ["--data.mixture={task_share: 0.5}", "--model={dtype: bfloat16, revision: v2}"]
+    found = request(*typed, adapter=str(adapter), input=rows)
+    assert (found.model.base, found.model.revision) == ("/bases/seven", "v2")
+    assert (found.model.dtype, found.variant) == ("bfloat16", "end")
+
+
+def test_what_a_file_asks_for_in_vain_is_said(adapter, config, capsys):
+    data = yaml.safe_load(config.read_text())
+    data["data"]["mixture"] = {"anchor": "none"}
+    config.write_text(yaml.safe_dump(data))
+    found = request(adapter=str(adapter), config=[str(config)])
+    assert (found.model.base, found.variant) == ("/bases/seven", "end")
+    assert capsys.readouterr().err == (
+        f"{config}: data.mixture.anchor: 'none' gives way to 'end', with which the adapter was "
+        "trained; type --data.mixture.anchor=none to have it\n"
+        f"{config}: model.base: '/bases/mine' gives way to '/bases/seven', with which the adapter "
+        "was trained; type --model.base=/bases/mine to have it\n"
+    )
+    typed = ["--data.mixture.anchor=none", "--model.base=/bases/mine"]
+    found = request(*typed, adapter=str(adapter), config=[str(config)])
+    assert (found.model.base, found.variant) == ("/bases/mine", "none")
+    assert capsys.readouterr().err == ""
+
+
 def test_the_base_alone_may_answer_as_long_as_the_longest_known_answer_needs(config):
     found = request(base=True, config=[str(config)])
     assert found.model.base == "/bases/mine"
@@ -177,7 +216,12 @@ def test_a_data_set_of_several_splits_is_refused_with_the_way_to_one(adapter, tm
     [
         (["--base", "--adapter", "x"], "predict: one of --run, --adapter and --base must be given"),
         (["--base", "--inptu", "x"], "predict: options must be known, got --inptu. Did you mean '"),
-        (["--base", "rows.jsonl"], "predict: options must be known, got rows.jsonl. See `predict"),
+        (["--base", "-c", "x.yaml", "y"], "predict: options must be known, got y. See `predict -"),
+        (
+            ["--base=my/base", "--input", "x"],
+            "--base: takes no value, got 'my/base'. The base is named by --model.base=NAME.",
+        ),
+        (["--base", "foo"], "--base: takes no value, got 'foo'. The base is named by --model.base"),
         (["--base", "--frob=1"], "predict: options must be known, got --frob=1. See `predict --h"),
         (["--base", "--input"], "--input: needs a value, got none. Write --input VALUE."),
         (["--base", "-c"], "--config: needs a value, got none. Write --config VALUE."),

@@ -50,6 +50,8 @@ def test_every_row_is_examined_before_the_first_is_given(tmp_path):
     path = write(tmp_path / "d.jsonl", {"prompt": "a"}, {"prompt": "b"})
     with pytest.raises(AnchorError):
         check(path, examine=examine)
+    rows = check(path, examine=examine, on_bad_rows="skip")
+    assert (rows.count, rows.bad, [row.id for row in rows]) == (1, ("no",), ["d.jsonl:1"])
 
 
 def test_bad_rows_are_an_error_or_left_out_and_named_up_to_a_share(tmp_path):
@@ -82,7 +84,12 @@ def test_a_file_that_is_changed_between_check_and_answers_is_named(tmp_path):
 
 
 def lines(*given: bytes, **fields) -> list[Record | RecordError]:
-    return list(read_lines(given, Fields(**fields)))
+    return list(read_lines(given, Fields(**fields), refuse_c))
+
+
+def refuse_c(row: Record) -> None:
+    if row.turns[0].content == "c":
+        raise AnchorError("no")
 
 
 def test_a_line_is_a_prompt_or_a_json_row_and_its_number_its_id():
@@ -116,6 +123,13 @@ def test_what_is_wrong_with_a_line_is_said_and_the_next_one_read(line, message):
     assert isinstance(wrong, RecordError)
     assert str(wrong).startswith(message)
     assert last.turns[0].content == "next"
+
+
+def test_a_row_that_cannot_be_asked_is_given_again_under_its_id():
+    row = '{"prompt": "%s", "name": "a"}'
+    wrong, right = lines((row % "c").encode(), (row % "d").encode(), id="name")
+    assert isinstance(wrong, AnchorError)
+    assert right.id == "a"
 
 
 # The anchor

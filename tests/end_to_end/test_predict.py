@@ -228,10 +228,10 @@ def answers_of(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("name", "write"),
     [
-        ("q.json", _json),
+        pytest.param("q.json", _json, marks=pytest.mark.long),
         ("q.csv", _table),
-        ("q.tsv", _table),
-        ("q.jsonl.gz", _packed),
+        pytest.param("q.tsv", _table, marks=pytest.mark.long),
+        pytest.param("q.jsonl.gz", _packed, marks=pytest.mark.long),
         ("q.jsonl.zst", _packed),
         ("q.parquet", _parquet),
         ("q", _folder),
@@ -325,10 +325,13 @@ def test_bad_rows_stop_it_before_the_first_answer_or_are_left_out_and_named(
     assert said.err.startswith("left out: standard input:1: a line that starts with { must be")
     (row,) = map(json.loads, said.out.splitlines())
     assert answers_of([row]) == answers_of(answered[:1])
-    type_in(monkeypatch, '{"query"', QUESTIONS[0], terminal=True)
-    main(["predict", *turn, "--input", "-"])
+    type_in(monkeypatch, '{"query"', ANCHOR, QUESTIONS[0], terminal=True)
+    main(["predict", *turn, "--input", "-", "--data.mixture={anchor: none}"])
     said = capsys.readouterr()
-    first, second = said.err.splitlines()
+    first, second, third = said.err.splitlines()
+    assert third.startswith(
+        "left out: standard input:2: the user turn must hold more than the anchor, got "
+    )
     assert first == "Type a prompt, or a row in JSON, and Enter; Ctrl+D ends."
     assert second.startswith("left out: standard input:1: a line that starts with { must be")
     assert len(said.out.splitlines()) == 1
