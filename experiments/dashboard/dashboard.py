@@ -21,6 +21,7 @@ import yaml
 from tell_lightning.callbacks.folder import RunFolder, existing_folder
 from tell_lightning.callbacks.metrics_log import by_name, read_log
 from tell_lightning.errors import TellError
+from tell_lightning.metrics.score_facts import facts_of
 
 STEP = "trainer/global_step"
 SCORES = {
@@ -51,8 +52,9 @@ class Panel:
 
     @property
     def labels(self) -> list[str]:
-        """The last part of each key."""
-        return [key.rpartition("/")[2] for key in self.keys]
+        """What each key is called: a score by its label, else the source that it is of."""
+        names = [key.rpartition("/")[2] for key in self.keys]
+        return [facts_of(name).label if self.section == "Scores" else name for name in names]
 
 
 def panels(folder: RunFolder, logged: set[str]) -> list[Panel]:

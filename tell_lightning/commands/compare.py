@@ -29,8 +29,8 @@ from tell_lightning.metrics.comparison import TRIALS, Comparison
 from tell_lightning.metrics.comparison import compare as compare_predictions
 from tell_lightning.metrics.intervals import RESAMPLES
 from tell_lightning.metrics.predictions import Prediction
+from tell_lightning.metrics.score_facts import facts_of
 from tell_lightning.metrics.settings import Kind, Scoring
-from tell_lightning.metrics.translation import LOWER_IS_BETTER
 
 
 class CompareError(TellError):
@@ -200,7 +200,7 @@ def _print_table(found: Mapping[str, Comparison], first: Path, second: Path, row
     for signature in dict.fromkeys(one.signature for one in found.values() if one.signature):
         names = [name for name, one in found.items() if one.signature == signature]
         print(f"{', '.join(names)}: {signature}")
-    for name in sorted(LOWER_IS_BETTER & found.keys()):
+    for name in sorted(name for name in found if facts_of(name).better == "lower"):
         print(f"{name}: lower is better.")
 
 

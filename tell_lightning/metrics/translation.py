@@ -16,8 +16,6 @@ from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
-from tell_lightning.metrics.score_facts import SCORE_FACTS
-
 
 class CorpusScore(NamedTuple):
     """A score of the whole corpus and how it was computed."""
@@ -26,9 +24,6 @@ class CorpusScore(NamedTuple):
     """0 to 100."""
     signature: str
     """sacreBLEU's signature: references, case, tokenizer, smoothing, version."""
-
-
-LOWER_IS_BETTER = frozenset(n for n, facts in SCORE_FACTS.items() if facts.better == "lower")
 
 
 class RowStatistics(NamedTuple):

@@ -13,6 +13,7 @@ from tiny_runs import Run
 from wandb_server import WandbServer
 
 from tell_lightning.callbacks.folder import RunFolder
+from tell_lightning.metrics.score_facts import SCORE_FACTS
 
 PATH = Path(__file__).parents[2] / "experiments/dashboard/dashboard.py"
 STEP = "trainer/global_step"
@@ -65,6 +66,16 @@ def test_panels_are_those_that_matter_and_their_numbers_are_logged(
     found = dashboard.panels(RunFolder(run.folder), logged)
     assert [(panel.section, panel.title, list(panel.keys)) for panel in found] == PANELS
     assert {key for panel in found if panel.kind != "table" for key in panel.keys} <= logged
+
+
+def test_scores_have_the_labels_that_they_have_on_the_screen(
+    dashboard: ModuleType, run: Run, logged: set[str]
+) -> None:
+    assert {name for names in dashboard.SCORES.values() for name in names} <= set(SCORE_FACTS)
+    turn, verdict, training, *_ = dashboard.panels(RunFolder(run.folder), logged)
+    assert turn.labels == ["BLEU", "chrF"]
+    assert verdict.labels == ["balanced accuracy", "F1", "valid JSON"]
+    assert training.labels == ["turn", "verdict", "writing"]
 
 
 def test_panel_of_numbers_that_no_row_holds_is_left_out(dashboard: ModuleType, run: Run) -> None:

@@ -236,12 +236,12 @@ def test_online_run_arrives_whole_and_goes_on_where_it_is_resumed(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     # Nothing is learned, so that the best scores are those of the first session.
-    run = fit(*SHORT, "--trainer.max_steps=2", "--model.optimizer.lr=0.0")
+    run = fit(*SHORT, "--trainer.max_steps=1", "--model.optimizer.lr=0.0")
     ((name, arrived),) = server.runs.items()
     check_arrived(run, arrived)
     check_artifacts(run, server)
     rows = len(arrived.history)
-    main(["fit", "--resume", str(run.folder), "--trainer.max_steps=3"])
+    main(["fit", "--resume", str(run.folder), "--trainer.max_steps=2"])
     assert list(server.runs) == [name]
     assert arrived.sessions == 2
     assert len(arrived.history) > rows
