@@ -2,6 +2,7 @@
 
 import string
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -12,11 +13,26 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
 STOP = 0
+SIZES: dict[str, Any] = {
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.3,
+    "bos_token_id": None,
+    "eos_token_id": STOP,
+    "pad_token_id": STOP,
+}
+"""Of a model with random weights that are far from uniform, so that the best token is clear."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -40,21 +56,14 @@ def tokenizer() -> PreTrainedTokenizerFast:
 @pytest.fixture
 def llama() -> PreTrainedModel:
     torch.manual_seed(7)
-    config = LlamaConfig(
-        vocab_size=96,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        initializer_range=0.3,
-        attention_dropout=0.5,
-        use_cache=False,
-        bos_token_id=None,
-        eos_token_id=STOP,
-        pad_token_id=STOP,
-    )
-    return LlamaForCausalLM(config)
+    return LlamaForCausalLM(LlamaConfig(**SIZES, attention_dropout=0.5, use_cache=False))
+
+
+@pytest.fixture
+def sliding() -> PreTrainedModel:
+    """Each token sees the eight before it alone."""
+    torch.manual_seed(7)
+    return MistralForCausalLM(MistralConfig(**SIZES, sliding_window=8))
 
 
 @pytest.fixture

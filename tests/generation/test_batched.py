@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import GenerationConfig, MistralConfig, MistralForCausalLM
+from transformers import GenerationConfig
 
 from tell_lightning.errors import TellError
 from tell_lightning.generation.batched import Budget, generate
@@ -354,26 +354,14 @@ def test_no_memory_for_the_prefix_is_said(llama, tokenizer, prompts, monkeypatch
         generate(llama, tokenizer, anchored, LIMITS, **options)
 
 
-def test_model_with_a_sliding_window_reads_every_prompt_whole(tokenizer, prompts):
-    torch.manual_seed(7)
-    config = MistralConfig(
-        vocab_size=96,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        sliding_window=8,
-        initializer_range=0.3,
-        bos_token_id=None,
-        eos_token_id=0,
-    )
-    model = MistralForCausalLM(config).eval()
+def test_model_with_a_sliding_window_reads_every_prompt_whole(sliding, tokenizer, prompts):
     anchored = [PREFIX + prompt for prompt in prompts]
     prefix = prefix_of(anchored)
-    assert prefix.read(model) is None
-    found = generate(model, tokenizer, anchored, LIMITS, budget=Budget(10_000), prefix=prefix)
-    assert [a.token_ids for a in found] == [by_hand(model, prompt, {0}, 12) for prompt in anchored]
+    assert prefix.read(sliding) is None
+    found = generate(sliding, tokenizer, anchored, LIMITS, budget=Budget(10_000), prefix=prefix)
+    assert [a.token_ids for a in found] == [
+        by_hand(sliding, prompt, {0}, 12) for prompt in anchored
+    ]
 
 
 @pytest.mark.parametrize(
