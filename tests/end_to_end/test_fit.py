@@ -53,7 +53,7 @@ def test_screen_shows_plan_progress_and_scores(run: Run) -> None:
     assert run.record["data"]["plan_digest"][:12] in run.stdout
     assert re.search(r"^step 4/4  loss \d.*  lr \d.*  task \d.*eta 0:00:00$", run.stderr, re.M)
     for split in ("dev", "test"):
-        assert len(re.findall(rf"^  {split} turn: bleu ", run.stderr, re.M)) >= 2
+        assert len(re.findall(rf"^  {split} turn: BLEU ", run.stderr, re.M)) >= 2
     assert "copy source" in run.stdout
     end = run.stdout.splitlines()
     assert f"Run: {run.folder}, with run.json and adapter/" in end
