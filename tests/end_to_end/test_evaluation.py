@@ -102,6 +102,7 @@ def test_scores_do_not_depend_on_the_budget_of_a_batch(run: Run) -> None:
         assert found["after"]["tasks"] == scored
 
 
+@pytest.mark.long
 def test_draws_are_the_same_each_time_and_other_than_the_greedy_answers(run: Run) -> None:
     options = ("--eval.temperature=1.5", "--eval.anchor_check=false")
     name = f"test-turn-step-{run.record['selected']['step']:06d}"

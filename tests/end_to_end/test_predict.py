@@ -411,13 +411,9 @@ def long_input(world: World, tmp_path: Path) -> Path:
     return _jsonl(tmp_path / "long.jsonl", rows)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
-    ("signal_", "code"),
-    [
-        (signal.SIGKILL, -9),
-        pytest.param(signal.SIGINT, 130, marks=pytest.mark.long),
-        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long),
-    ],
+    ("signal_", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
 )
 def test_no_signal_loses_a_row_or_writes_it_twice(
     signal_: signal.Signals,

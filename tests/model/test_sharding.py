@@ -70,6 +70,7 @@ def _largest_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> f
 
 
 @pytest.mark.ddp
+@pytest.mark.long
 def test_two_ranks_have_the_gradients_of_one_process(
     training: ModuleType, one: Any, two: dict[str, Any]
 ) -> None:
@@ -78,6 +79,7 @@ def test_two_ranks_have_the_gradients_of_one_process(
 
 
 @pytest.mark.ddp
+@pytest.mark.long
 def test_gradients_are_clipped_by_the_norm_over_all_ranks(two: dict[str, Any]) -> None:
     for row, gradients in zip(two["logged"], two["gradients"], strict=True):
         assert row["train/grad_norm"] > CLIP
@@ -85,11 +87,13 @@ def test_gradients_are_clipped_by_the_norm_over_all_ranks(two: dict[str, Any]) -
 
 
 @pytest.mark.ddp
+@pytest.mark.long
 def test_two_ranks_log_what_one_process_logs(one: Any, two: dict[str, Any]) -> None:
     assert two["logged"] == [pytest.approx(row) for row in one.logged]
 
 
 @pytest.mark.ddp
+@pytest.mark.long
 def test_every_rank_holds_half_of_the_weights(one: Any, two: dict[str, Any]) -> None:
     assert two["sharded"]
     assert not is_sharded(one.module)
@@ -97,6 +101,7 @@ def test_every_rank_holds_half_of_the_weights(one: Any, two: dict[str, Any]) -> 
 
 
 @pytest.mark.ddp
+@pytest.mark.long
 def test_checkpoints_are_those_of_one_process(one: Any, two: dict[str, Any], folder: Path) -> None:
     ours, theirs = (
         torch.load(folder / f"{name}.ckpt", weights_only=True) for name in ("two", "one")
@@ -112,6 +117,7 @@ def test_checkpoints_are_those_of_one_process(one: Any, two: dict[str, Any], fol
 
 
 @pytest.mark.ddp
+@pytest.mark.long
 def test_either_goes_on_from_the_checkpoint_of_the_other(
     training: ModuleType, llama_folder: Path, two: dict[str, Any], folder: Path
 ) -> None:
@@ -122,6 +128,7 @@ def test_either_goes_on_from_the_checkpoint_of_the_other(
 
 
 @pytest.mark.ddp
+@pytest.mark.long
 def test_ranks_answer_as_one_process_does_and_are_cut_again(one: Any, two: dict[str, Any]) -> None:
     model = one.module.model.eval()
     for rank, answer in enumerate(two["answers"]):
@@ -139,6 +146,7 @@ def test_ranks_answer_as_one_process_does_and_are_cut_again(one: Any, two: dict[
 
 
 @pytest.mark.ddp
+@pytest.mark.long
 def test_adapters_in_float32_share_a_layer_with_a_base_in_bfloat16(
     training: ModuleType, llama_folder: Path, two: dict[str, Any]
 ) -> None:
