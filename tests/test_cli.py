@@ -225,6 +225,11 @@ def test_mistake_in_a_configuration_is_named(
             "Did you mean 'mixture'?",
         ),
         (
+            ["--eval.temperatur=1"],  # a beginning of a key is none
+            "eval.temperatur: must be a key of the configuration, got 'temperatur'. "
+            "Did you mean 'eval.temperature'?",
+        ),
+        (
             ["-c", "mine.yaml", "--data.root=5", "--model.lora.rank=four"],
             "model.lora.rank: must be int, got four. See `fit --help`.",
         ),

@@ -128,7 +128,9 @@ def print_help(verb: str) -> None:
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(default_config_files=[DEFAULT], prog="tell_lightning")
+    parser = ArgumentParser(
+        default_config_files=[DEFAULT], prog="tell_lightning", allow_abbrev=False
+    )
     parser.add_argument("-c", "--config", action="config")
     parser.add_argument("--seed_everything", type=bool | int, default=42)
     for name, settings in SECTIONS.items():
