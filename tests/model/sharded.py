@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor
-from training import fit  # beside this script
 
 from tell_lightning.generation.batched import is_sharded
 from tell_lightning.model.sharding import whole, whole_adapters
@@ -20,6 +19,10 @@ CLIP = 0.5
 
 def train(base: str, *, steps: int, checkpoint: Path | None = None, **settings: Any) -> Any:
     """Train on both ranks."""
+    from training import (
+        fit,
+    )  # beside this script; pytest, which looks for doctests, has no such path
+
     return fit(
         base,
         ranks=2,
