@@ -9,17 +9,26 @@ description in words. Milliseconds.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from xml.etree import ElementTree as ET
+
+from tell_lightning.report.canvas import (
+    Axis,
+    add_node,
+    cut,
+    mark_shape,
+    px,
+    round_ticks,
+    svg_root,
+    svg_text,
+)
 
 WIDTH, HEIGHT = 440, 264
 """Of a chart, in units that are pixels where the page is wide enough."""
 WIDE = 920
 """Of a figure over the page's whole width."""
-NAME_LETTERS = 13
-"""Letters of a line's name that are written at its end."""
 Point = tuple[float, float]
 
 
@@ -111,10 +120,10 @@ def chart_svg(chart: Chart) -> str:
     left, right, top, bottom = 64, 96 if named else 16, 26, 42
     xs = [x for line in chart.lines for x, _ in line.points]
     ys = [y for line in chart.lines for _, y in line.points] + [y for _, y in chart.levels]
-    x_axis = _Axis(min(0.0, *xs), max(xs), left, WIDTH - right)
+    x_axis = Axis(min(0.0, *xs), max(xs), left, WIDTH - right)
     low, high, y_ticks = _y_range(chart, ys)
-    y_axis = _Axis(low, high, HEIGHT - bottom, top, logarithmic=chart.logarithmic)
-    svg = _svg(WIDTH, HEIGHT, chart.title, describe(chart), "chart")
+    y_axis = Axis(low, high, HEIGHT - bottom, top, logarithmic=chart.logarithmic)
+    svg = svg_root(WIDTH, HEIGHT, chart.title, describe(chart), "chart")
     _y_ticks(svg, y_axis, y_ticks, left, WIDTH - right)
     _x_ticks(svg, x_axis, HEIGHT - bottom)
     _labels(svg, chart.x_label, chart.y_label, (left, WIDTH - right), HEIGHT, (top, bottom))
@@ -123,14 +132,14 @@ def chart_svg(chart: Chart) -> str:
     _levels(svg, chart.levels, y_axis, left, WIDTH - right)
     for index, line in enumerate(chart.lines):
         spots = [(x_axis(x), y_axis(y)) for x, y in line.points]
-        path = "M" + "L".join(f"{_n(x)} {_n(y)}" for x, y in spots)
-        _add(svg, "path", d=path, class_=f"line {line.style}")
+        path = "M" + "L".join(f"{px(x)} {px(y)}" for x, y in spots)
+        add_node(svg, "path", d=path, class_=f"line {line.style}")
         if line.marked or len(spots) == 1:
             for spot in spots:
-                _add(svg, "path", d=_shape(index, *spot), class_=f"spot {line.style}")
+                add_node(svg, "path", d=mark_shape(index, *spot), class_=f"spot {line.style}")
     if named:
         _line_names(svg, chart.lines, y_axis, WIDTH - right + 7, top)
-    return _text(svg)
+    return svg_text(svg)
 
 
 def describe(chart: Chart) -> str:
@@ -153,31 +162,33 @@ def intervals_svg(title: str, axis: str, estimates: Sequence[Estimate], top_valu
     left, right, step, bottom = 126, 66, 26, 40
     height = step * len(estimates) + bottom + 8
     values = [v for each in estimates for v in (each.value, *(each.bounds or ()))]
-    x_axis = _Axis(min(0.0, *values), max(top_value, *values), left, WIDTH - right)
+    x_axis = Axis(min(0.0, *values), max(top_value, *values), left, WIDTH - right)
     told = "; ".join(
         f"{each.label}: {each.text}"
         + (f", 95% interval {each.bounds[0]:.4g} to {each.bounds[1]:.4g}" if each.bounds else "")
         for each in estimates
     )
-    svg = _svg(WIDTH, height, title, f"{axis}. {told}.", "intervals")
+    svg = svg_root(WIDTH, height, title, f"{axis}. {told}.", "intervals")
     base = height - bottom
-    for tick in _ticks(x_axis.low, x_axis.high, 6):
-        x = _n(x_axis(tick))
-        _add(svg, "line", x1=x, x2=x, y1=4, y2=base, class_="grid")
-        _add(svg, "text", f"{tick:g}", x=x, y=base + 15, class_="tick middle")
-    _add(svg, "text", axis, x=(left + WIDTH - right) / 2, y=height - 6, class_="label middle")
+    for tick in round_ticks(x_axis.low, x_axis.high, 6):
+        x = px(x_axis(tick))
+        add_node(svg, "line", x1=x, x2=x, y1=4, y2=base, class_="grid")
+        add_node(svg, "text", f"{tick:g}", x=x, y=base + 15, class_="tick middle")
+    add_node(svg, "text", axis, x=(left + WIDTH - right) / 2, y=height - 6, class_="label middle")
     for row, each in enumerate(estimates):
         y = 8.0 + step * row + step / 2
-        _add(svg, "text", _cut(each.label, 16), x=left - 10, y=y + 4, class_="name end")
-        _add(svg, "text", each.text, x=WIDTH - right + 10, y=y + 4, class_="value")
+        add_node(svg, "text", cut(each.label, 16), x=left - 10, y=y + 4, class_="name end")
+        add_node(svg, "text", each.text, x=WIDTH - right + 10, y=y + 4, class_="value")
         if each.bounds:
             x1, x2 = (x_axis(bound) for bound in each.bounds)
-            _add(svg, "path", d=f"M{_n(x1)} {y}H{_n(x2)}", class_=f"whisker {each.style}")
+            add_node(svg, "path", d=f"M{px(x1)} {y}H{px(x2)}", class_=f"whisker {each.style}")
             for end in (x1, x2):
-                _add(svg, "path", d=f"M{_n(end)} {y - 4}v8", class_=f"whisker {each.style}")
+                add_node(svg, "path", d=f"M{px(end)} {y - 4}v8", class_=f"whisker {each.style}")
         shape = 3 if each.style == "quiet" else 0
-        _add(svg, "path", d=_shape(shape, x_axis(each.value), y), class_=f"spot {each.style}")
-    return _text(svg)
+        add_node(
+            svg, "path", d=mark_shape(shape, x_axis(each.value), y), class_=f"spot {each.style}"
+        )
+    return svg_text(svg)
 
 
 def cells_svg(cells: Cells) -> str:
@@ -190,22 +201,24 @@ def cells_svg(cells: Cells) -> str:
     total = top + tall + bottom
     counts = [sum(source == i for source in cells.sources) for i in range(len(cells.names))]
     told = ", ".join(f"{n:,} of {name}" for n, name in zip(counts, cells.names, strict=True))
-    svg = _svg(WIDE, total, cells.title, f"{len(cells.sources):,} slots in order: {told}.", "wide")
+    svg = svg_root(
+        WIDE, total, cells.title, f"{len(cells.sources):,} slots in order: {told}.", "wide"
+    )
     gap_x, gap_y = (min(0.22 * width, 1.2), min(0.22 * height, 1.2))
     for index, style in enumerate(cells.styles):
         path = "".join(
-            f"M{_n(left + n // cells.rows * width)} {_n(top + n % cells.rows * height)}"
-            f"h{_n(width - gap_x)}v{_n(height - gap_y)}h-{_n(width - gap_x)}z"
+            f"M{px(left + n // cells.rows * width)} {px(top + n % cells.rows * height)}"
+            f"h{px(width - gap_x)}v{px(height - gap_y)}h-{px(width - gap_x)}z"
             for n, source in enumerate(cells.sources)
             if source == index
         )
         if path:
-            _add(svg, "path", d=path, class_=f"cells {style}")
-    x_axis = _Axis(0, columns * cells.per_column, left, left + columns * width)
+            add_node(svg, "path", d=path, class_=f"cells {style}")
+    x_axis = Axis(0, columns * cells.per_column, left, left + columns * width)
     _x_ticks(svg, x_axis, top + tall, most=11)
     for row in sorted({0, cells.rows - 1}):
         y = top + row * height + height / 2 + 4
-        _add(svg, "text", str(row + 1), x=left - 7, y=_n(y), class_="tick end")
+        add_node(svg, "text", str(row + 1), x=left - 7, y=px(y), class_="tick end")
     _labels(svg, cells.x_label, cells.y_label, (left, WIDE - right), total, (top, bottom))
     _cycles(svg, cells, x_axis, top - 9)
     if cells.done is not None and cells.done < len(cells.sources):
@@ -213,7 +226,7 @@ def cells_svg(cells: Cells) -> str:
         _veil(svg, x, left + columns * width, top, tall)
     if cells.mark:
         _mark(svg, cells.mark, x_axis, top - 12, top + tall)
-    return _text(svg)
+    return svg_text(svg)
 
 
 def bars_svg(bars: Bars) -> str:
@@ -222,15 +235,15 @@ def bars_svg(bars: Bars) -> str:
     total = top + tall + bottom
     heights = [sum(column) for column in bars.shares]
     wanted = max(*heights, bars.level[1] if bars.level else 0.0, 0.01)
-    high = min(1.0, _ticks(0.0, 1.15 * wanted, 4)[-1] or 1.0)
+    high = min(1.0, round_ticks(0.0, 1.15 * wanted, 4)[-1] or 1.0)
     high = high if high >= wanted else min(1.0, 1.15 * wanted)
     mean = [sum(column) / len(column) for column in zip(*bars.shares, strict=True)]
     told = ", ".join(f"{name} {share:.1%}" for name, share in zip(bars.names, mean, strict=True))
     told += f"; all together between {min(heights):.1%} and {max(heights):.1%}"
-    svg = _svg(WIDE, total, bars.title, f"{len(bars.shares)} columns; mean: {told}.", "wide")
-    x_axis = _Axis(0, bars.length, left, WIDE - right)
-    y_axis = _Axis(0, high, top + tall, top)
-    _y_ticks(svg, y_axis, _ticks(0.0, high, 4), left, WIDE - right, percent=True)
+    svg = svg_root(WIDE, total, bars.title, f"{len(bars.shares)} columns; mean: {told}.", "wide")
+    x_axis = Axis(0, bars.length, left, WIDE - right)
+    y_axis = Axis(0, high, top + tall, top)
+    _y_ticks(svg, y_axis, round_ticks(0.0, high, 4), left, WIDE - right, percent=True)
     width = (WIDE - right - left) / len(bars.shares)
     gap = min(0.22 * width, 1.2)
     paths = ["" for _ in bars.names]
@@ -240,11 +253,11 @@ def bars_svg(bars: Bars) -> str:
             if share:
                 y, foot = y_axis(below + share), y_axis(below)
                 x = left + column * width
-                paths[index] += f"M{_n(x)} {_n(y)}h{_n(width - gap)}V{_n(foot)}H{_n(x)}z"
+                paths[index] += f"M{px(x)} {px(y)}h{px(width - gap)}V{px(foot)}H{px(x)}z"
             below += share
     for path, style in zip(paths, bars.styles, strict=True):
         if path:
-            _add(svg, "path", d=path, class_=f"cells {style}")
+            add_node(svg, "path", d=path, class_=f"cells {style}")
     _x_ticks(svg, x_axis, top + tall, most=11)
     _labels(svg, bars.x_label, bars.y_label, (left, WIDE - right), total, (top, bottom))
     if bars.level:
@@ -253,24 +266,7 @@ def bars_svg(bars: Bars) -> str:
         _veil(svg, x_axis(bars.done), WIDE - right, top, tall)
     if bars.mark:
         _mark(svg, bars.mark, x_axis, top, top + tall)
-    return _text(svg)
-
-
-class _Axis:
-    """A value becomes a place."""
-
-    def __init__(
-        self, low: float, high: float, start: float, end: float, *, logarithmic: bool = False
-    ) -> None:
-        """Map low..high to start..end; an empty range is widened."""
-        self.low, self.high = low, high if high > low else low + 1
-        self.start, self.end, self.logarithmic = start, end, logarithmic
-
-    def __call__(self, value: float) -> float:
-        low, high = self.low, self.high
-        if self.logarithmic:
-            low, high, value = math.log10(low), math.log10(high), math.log10(value)
-        return self.start + (value - low) / (high - low) * (self.end - self.start)
+    return svg_text(svg)
 
 
 def _y_range(chart: Chart, ys: Sequence[float]) -> tuple[float, float, list[float]]:
@@ -287,34 +283,12 @@ def _y_range(chart: Chart, ys: Sequence[float]) -> tuple[float, float, list[floa
     room = 0.06 * (high - low or abs(high) or 1)
     high = high if chart.high == high else high + room
     low = low if chart.low == low else low - room
-    return low, high, _ticks(low, high, 5)
-
-
-def _ticks(low: float, high: float, most: int) -> list[float]:
-    """Return round numbers from low to high, about as many as wanted.
-
-    >>> _ticks(0, 47, 5)
-    [0.0, 10.0, 20.0, 30.0, 40.0]
-    """
-    rough = (high - low or 1) / most
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    last = math.floor(high / step + 1e-9)
-    return [round(n * step, 12) + 0.0 for n in range(first, last + 1)]
-
-
-def _svg(width: float, height: float, title: str, description: str, class_: str) -> ET.Element:
-    svg = ET.Element("svg", {"viewBox": f"0 0 {_n(width)} {_n(height)}", "class": class_})
-    svg.set("role", "img")
-    svg.set("aria-label", f"{title}. {description}")
-    _add(svg, "desc", description)
-    return svg
+    return low, high, round_ticks(low, high, 5)
 
 
 def _y_ticks(
     svg: ET.Element,
-    axis: _Axis,
+    axis: Axis,
     ticks: Iterable[float],
     left: float,
     right: float,
@@ -323,19 +297,19 @@ def _y_ticks(
 ) -> None:
     for tick in ticks:
         y = axis(tick)
-        _add(svg, "line", x1=left, x2=right, y1=_n(y), y2=_n(y), class_="grid")
+        add_node(svg, "line", x1=left, x2=right, y1=px(y), y2=px(y), class_="grid")
         text = f"{100 * tick:g}%" if percent else f"{tick:g}"
         text = text.replace("-", "\N{MINUS SIGN}")
-        _add(svg, "text", text, x=left - 7, y=_n(y + 4), class_="tick end")
+        add_node(svg, "text", text, x=left - 7, y=px(y + 4), class_="tick end")
 
 
-def _x_ticks(svg: ET.Element, axis: _Axis, y: float, *, most: int = 6) -> None:
-    _add(svg, "line", x1=_n(axis.start), x2=_n(axis.end), y1=_n(y), y2=_n(y), class_="axis")
-    for tick in _ticks(axis.low, axis.high, most):
+def _x_ticks(svg: ET.Element, axis: Axis, y: float, *, most: int = 6) -> None:
+    add_node(svg, "line", x1=px(axis.start), x2=px(axis.end), y1=px(y), y2=px(y), class_="axis")
+    for tick in round_ticks(axis.low, axis.high, most):
         if tick == int(tick):
             x = axis(tick)
-            _add(svg, "line", x1=_n(x), x2=_n(x), y1=_n(y), y2=_n(y + 4), class_="axis")
-            _add(svg, "text", f"{tick:,.0f}", x=_n(x), y=_n(y + 17), class_="tick middle")
+            add_node(svg, "line", x1=px(x), x2=px(x), y1=px(y), y2=px(y + 4), class_="axis")
+            add_node(svg, "text", f"{tick:,.0f}", x=px(x), y=px(y + 17), class_="tick middle")
 
 
 def _labels(
@@ -347,40 +321,40 @@ def _labels(
     margins: tuple[float, float],
 ) -> None:
     x = sum(across) / 2
-    _add(svg, "text", x_label, x=_n(x), y=_n(height - 5), class_="label middle")
+    add_node(svg, "text", x_label, x=px(x), y=px(height - 5), class_="label middle")
     top, bottom = margins
     y = (top + height - bottom) / 2
-    _add(
-        svg, "text", y_label, transform=f"translate(11 {_n(y)}) rotate(-90)", class_="label middle"
+    add_node(
+        svg, "text", y_label, transform=f"translate(11 {px(y)}) rotate(-90)", class_="label middle"
     )
 
 
-def _mark(svg: ET.Element, mark: tuple[str, float], axis: _Axis, top: float, bottom: float) -> None:
+def _mark(svg: ET.Element, mark: tuple[str, float], axis: Axis, top: float, bottom: float) -> None:
     """Draw a named upright line; the name stands above it, or beside it at the edges."""
     name, value = mark
     x = axis(value)
-    _add(svg, "line", x1=_n(x), x2=_n(x), y1=_n(top), y2=_n(bottom), class_="mark")
+    add_node(svg, "line", x1=px(x), x2=px(x), y1=px(top), y2=px(bottom), class_="mark")
     half = 3.1 * len(name)
     side = "end" if x + half > axis.end + 8 else "start" if x - half < axis.start else "middle"
-    _add(svg, "text", name, x=_n(x), y=_n(top - 7), class_=f"mark-name {side}")
+    add_node(svg, "text", name, x=px(x), y=px(top - 7), class_=f"mark-name {side}")
 
 
 def _levels(
-    svg: ET.Element, levels: Sequence[tuple[str, float]], axis: _Axis, left: float, right: float
+    svg: ET.Element, levels: Sequence[tuple[str, float]], axis: Axis, left: float, right: float
 ) -> None:
     taken: list[float] = []
     for _, value in levels:
         y = axis(value)
-        _add(svg, "line", x1=left, x2=right, y1=_n(y), y2=_n(y), class_="level")
+        add_node(svg, "line", x1=left, x2=right, y1=px(y), y2=px(y), class_="level")
     for name, value in sorted(levels, key=lambda level: level[1]):
         place = axis(value) - 4
         while any(abs(place - other) < 12 for other in taken):
             place -= 12
         taken.append(place)
-        _add(svg, "text", name, x=right - 3, y=_n(place), class_="level-name end")
+        add_node(svg, "text", name, x=right - 3, y=px(place), class_="level-name end")
 
 
-def _line_names(svg: ET.Element, lines: Sequence[Line], axis: _Axis, x: float, top: float) -> None:
+def _line_names(svg: ET.Element, lines: Sequence[Line], axis: Axis, x: float, top: float) -> None:
     """Write each name at the end of its line, moved apart where they would touch."""
     gap = 14.0
     ends = sorted((axis(line.points[-1][1]), index) for index, line in enumerate(lines))
@@ -394,11 +368,11 @@ def _line_names(svg: ET.Element, lines: Sequence[Line], axis: _Axis, x: float, t
             places[earlier] = max(top, min(places[earlier], places[later] - gap))
     for place, (_, index) in zip(places, ends, strict=True):
         line = lines[index]
-        _add(svg, "path", d=_shape(index, x + 3, place), class_=f"spot {line.style}")
-        _add(svg, "text", _cut(line.name), x=x + 11, y=_n(place + 4), class_="name")
+        add_node(svg, "path", d=mark_shape(index, x + 3, place), class_=f"spot {line.style}")
+        add_node(svg, "text", cut(line.name), x=x + 11, y=px(place + 4), class_="name")
 
 
-def _cycles(svg: ET.Element, cells: Cells, axis: _Axis, y: float) -> None:
+def _cycles(svg: ET.Element, cells: Cells, axis: Axis, y: float) -> None:
     """Draw each cycle as a stroke above its cells, with gaps between them."""
     if not cells.cycles:
         return
@@ -408,52 +382,14 @@ def _cycles(svg: ET.Element, cells: Cells, axis: _Axis, y: float) -> None:
     for first, last in zip(cells.cycles, ends, strict=True):
         x1 = axis.start + first / cells.rows * scale
         x2 = axis.start + last / cells.rows * scale
-        path += f"M{_n(x1 + 1)} {_n(y)}H{_n(max(x1 + 1.5, x2 - 1))}"
-    _add(svg, "path", d=path, class_="cycle")
+        path += f"M{px(x1 + 1)} {px(y)}H{px(max(x1 + 1.5, x2 - 1))}"
+    add_node(svg, "path", d=path, class_="cycle")
 
 
 def _veil(svg: ET.Element, start: float, end: float, top: float, tall: float) -> None:
     """Cover what was planned and not trained."""
-    box = {"x": _n(start), "y": _n(top - 1), "width": _n(end - start), "height": _n(tall + 1)}
-    _add(svg, "rect", **box, class_="veil")
+    box = {"x": px(start), "y": px(top - 1), "width": px(end - start), "height": px(tall + 1)}
+    add_node(svg, "rect", **box, class_="veil")
     if end - start > 90:
-        middle = {"x": _n((start + end) / 2), "y": _n(top + tall / 2 + 4)}
-        _add(svg, "text", "not trained", **middle, class_="label middle")
-
-
-_SHAPES = (
-    "M{x} {y}m-3.6 0a3.6 3.6 0 1 0 7.2 0a3.6 3.6 0 1 0 -7.2 0z",
-    "M{x} {y}m-3.3 -3.3h6.6v6.6h-6.6z",
-    "M{x} {y}m0 -4.2l4.2 7.4h-8.4z",
-    "M{x} {y}m0 -4.4l4.4 4.4l-4.4 4.4l-4.4 -4.4z",
-)
-"""Circle, square, triangle, diamond: a series is known without its colour."""
-
-
-def _shape(index: int, x: float, y: float) -> str:
-    return _SHAPES[index % len(_SHAPES)].format(x=_n(x), y=_n(y))
-
-
-def _cut(name: str, letters: int = NAME_LETTERS) -> str:
-    return name if len(name) <= letters else name[: letters - 1] + "…"
-
-
-def _n(value: float) -> str:
-    """Write a place with two decimals at most."""
-    return f"{value:.2f}".rstrip("0").rstrip(".")
-
-
-def _add(
-    parent: ET.Element, tag: str, text: str | None = None, **attributes: str | float
-) -> ET.Element:
-    named: Mapping[str, str] = {
-        name.rstrip("_"): _n(value) if isinstance(value, float) else str(value)
-        for name, value in attributes.items()
-    }
-    node = ET.SubElement(parent, tag, dict(named))
-    node.text = text
-    return node
-
-
-def _text(svg: ET.Element) -> str:
-    return ET.tostring(svg, encoding="unicode")
+        middle = {"x": px((start + end) / 2), "y": px(top + tall / 2 + 4)}
+        add_node(svg, "text", "not trained", **middle, class_="label middle")
