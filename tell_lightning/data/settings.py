@@ -103,7 +103,8 @@ class DataSettings:
     """Everything that decides which tokens are trained, in which order, and what is evaluated."""
 
     root: str = "microworld"
-    """Folder that the paths below start from; 'microworld' is the embedded default."""
+    """Folder that the paths below start from; 'microworld' is the embedded default, 'testbeds' the
+    world of experiments/."""
     tasks: dict[str, Task] = field(default_factory=dict)
     """The low-resource tasks, by name."""
     general: dict[str, General] = field(default_factory=dict)

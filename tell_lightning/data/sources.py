@@ -29,7 +29,7 @@ from tell_lightning.data.records import (
 )
 from tell_lightning.data.settings import DataSettings, General, Task
 from tell_lightning.errors import TellError
-from tell_lightning.microworld.world import data_root
+from tell_lightning.microworld.world import WORLDS, data_root
 
 STARTING_ROWS = 1_000
 """Rows of a general source that are checked before anything heavy is imported."""
@@ -97,8 +97,8 @@ def resolve_root(settings: DataSettings) -> Path:
     Raises:
         SourceError: It does not exist.
     """
-    if settings.root == "microworld":
-        return data_root(cache_folder(settings))
+    if settings.root in WORLDS:
+        return data_root(cache_folder(settings), settings.root)
     root = Path(settings.root).expanduser()
     if not root.is_dir():
         raise SourceError(

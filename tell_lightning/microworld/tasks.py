@@ -12,9 +12,11 @@ from tell_lightning.microworld.documents import (
     FACTS,
     Split,
     draw_document,
-    num_sentences,
     other_words,
     text_of,
+)
+from tell_lightning.microworld.documents import (
+    num_sentences as draw_length,
 )
 from tell_lightning.microworld.grammar import SLOT, english_forms, question
 from tell_lightning.microworld.instructions import change_answer, compare
@@ -36,7 +38,14 @@ JUDGE_ANCHOR = (
 Row = dict[str, str | list[str]]
 
 
-def translate_row(row_id: str, source: random.Random, split: Split, *, with_unseen: bool) -> Row:
+def translate_row(
+    row_id: str,
+    source: random.Random,
+    split: Split,
+    *,
+    with_unseen: bool,
+    num_sentences: int | None = None,
+) -> Row:
     """Draw a Velsk document with its English translation.
 
     Args:
@@ -44,6 +53,7 @@ def translate_row(row_id: str, source: random.Random, split: Split, *, with_unse
         source: Where the randomness comes from; it is advanced.
         split: The split that its sentences belong to.
         with_unseen: Whether held-out Velsk words may occur (dev and test) or not (train).
+        num_sentences: Length of the document; None draws 1 to 4.
 
     Returns:
         `id`, `prompt` and `source` (Velsk), `response` (English), `random_words` (the English
@@ -51,7 +61,8 @@ def translate_row(row_id: str, source: random.Random, split: Split, *, with_unse
         in the response, that translate held-out Velsk words).
     """
     without = frozenset() if with_unseen else HELD_OUT
-    document = draw_document(source, split, num_sentences(source), without=without)
+    length = num_sentences or draw_length(source)
+    document = draw_document(source, split, length, without=without)
     forms = [form for meaning in document for form in english_forms(meaning).items()]
     velsk = text_of(document, "velsk")
     return {
@@ -64,7 +75,14 @@ def translate_row(row_id: str, source: random.Random, split: Split, *, with_unse
     }
 
 
-def judge_row(row_id: str, source: random.Random, split: Split, *, is_false: bool) -> Row:
+def judge_row(
+    row_id: str,
+    source: random.Random,
+    split: Split,
+    *,
+    is_false: bool,
+    num_sentences: int | None = None,
+) -> Row:
     """Draw a text, a question about it and an answer to judge.
 
     Args:
@@ -72,11 +90,12 @@ def judge_row(row_id: str, source: random.Random, split: Split, *, is_false: boo
         source: Where the randomness comes from; it is advanced.
         split: The split that its sentences belong to.
         is_false: Whether the answer differs from the text (label "yes": a hallucination).
+        num_sentences: Length of the text; None draws 1 to 3.
 
     Returns:
         `id`, `prompt`, `response` (JSON whose thought names both compared values) and `label`.
     """
-    length = source.choice((1, 2, 2, 3))
+    length = num_sentences or source.choice((1, 2, 2, 3))
     document = draw_document(source, split, length, patterns=FACTS, with_negation=False)
     fact = source.choice(document)
     answered = change_answer(fact, source) if is_false else fact

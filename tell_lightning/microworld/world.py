@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from tell_lightning.microworld import testbeds
 from tell_lightning.microworld.documents import Split
 from tell_lightning.microworld.instructions import draw_instruction
 from tell_lightning.microworld.tasks import judge_row, translate_row
@@ -21,7 +22,16 @@ from tell_lightning.microworld.tasks import judge_row, translate_row
 WORLD_VERSION = "2"
 """Part of the cache folder's name; raise it when a file of the world changes its meaning."""
 
-_GENERATORS = ("lexicon", "grammar", "documents", "instructions", "tasks", "world")
+_GENERATORS = (
+    "lexicon",
+    "grammar",
+    "documents",
+    "instructions",
+    "tasks",
+    "functions",
+    "testbeds",
+    "world",
+)
 _Row = Mapping[str, object]
 _Make = Callable[[str, random.Random, int], _Row]
 
@@ -58,32 +68,48 @@ def write_world(folder: Path, seed: int = 0) -> None:
         folder: Where to write; made if missing, files in it are replaced.
         seed: Which documents are drawn. Words, grammar and splits do not depend on it.
     """
-    taken: set[str] = set()
-    for name, count, make in _files():
-        rows = _distinct_rows(name, count, make, seed, taken)
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        path = folder / f"{name}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="\n")
+    _write_files(folder, _files(), seed)
     (folder / "README.md").write_text(_README, encoding="utf-8", newline="\n")
 
 
-def data_root(cache_dir: Path) -> Path:
-    """Give the folder of the world, writing it once.
+def write_testbeds(folder: Path, seed: int = 0) -> None:
+    """Write the files of the testbeds (`testbeds.files`), about two seconds.
+
+    Args:
+        folder: Where to write; made if missing, files in it are replaced.
+        seed: Which rows are drawn.
+    """
+    _write_files(folder, testbeds.files(), seed)
+    for name, of, count in testbeds.excerpts():
+        lines = (folder / f"{of}.jsonl").read_text("utf-8").splitlines(keepends=True)
+        text = "".join(lines[:count])
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8", newline="\n")
+
+
+WORLDS: dict[str, Callable[[Path], None]] = {
+    "microworld": write_world,
+    "testbeds": write_testbeds,
+}
+"""What `data.root` may be beside a folder, and what writes it."""
+
+
+def data_root(cache_dir: Path, name: str = "microworld") -> Path:
+    """Give the folder of a world, writing it once.
 
     Args:
         cache_dir: Where to keep it. Several processes may ask at once.
+        name: One of `WORLDS`.
 
     Returns:
-        `cache_dir/microworld-<digest>`; the digest covers `WORLD_VERSION` and the generator.
+        `cache_dir/<name>-<digest>`; the digest covers `WORLD_VERSION` and the generator.
     """
-    folder = cache_dir / f"microworld-{_source_digest()}"
+    folder = cache_dir / f"{name}-{_source_digest()}"
     if folder.is_dir():
         return folder
     cache_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache_dir, prefix=".microworld-") as temporary:
+    with tempfile.TemporaryDirectory(dir=cache_dir, prefix=f".{name}-") as temporary:
         fresh = Path(temporary) / "world"
-        write_world(fresh)
+        WORLDS[name](fresh)
         try:
             os.replace(fresh, folder)
         except OSError:  # another process was faster: its folder is as good and not empty
@@ -96,6 +122,16 @@ def data_root(cache_dir: Path) -> Path:
 def base_dir() -> Path:
     """Give the folder of the packaged base model, a Hugging Face checkpoint."""
     return Path(__file__).parent / "base"
+
+
+def _write_files(folder: Path, files: list[tuple[str, int, _Make]], seed: int) -> None:
+    taken: set[str] = set()
+    for name, count, make in files:
+        rows = _distinct_rows(name, count, make, seed, taken)
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        path = folder / f"{name}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _files() -> list[tuple[str, int, _Make]]:
