@@ -1,0 +1,250 @@
+"""How sure a score is, over seeds and test rows: 95 % intervals, paired differences, p-values.
+
+What each test row of each seed adds to a score enters; an estimate with its interval leaves.
+All arms are tested on the same rows, so rows are crossed with seeds, and a draw resamples both:
+the seeds, and once for all seeds and arms the rows. Seeds are few and a plain percentile interval
+of few is too narrow, so it is expanded as a t interval is. 10,000 draws of 10 seeds and 128 rows
+take 30 ms, always the same ones.
+
+    seeds      0 1 2     draw    0 0 2        rows    a b c     draw    a c c
+    score      mean over the drawn seeds of the score of the summed counts of the drawn rows
+    contrast   the same draw of seeds and rows for every arm: what all arms share cancels
+
+Sources: Owen 2007, doi 10.1214/07-AOAS122 (rows and columns drawn apart; a little too wide);
+Hesterberg 2015, arXiv 1411.5279 (expanded percentiles); arXiv 2511.19794 (an interval and a
+sign-flip test on the deltas of seeds, a claim only if both); Holm 1979, jstor 4615733.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from tell_lightning.errors import TellError
+from tell_lightning.experiment.items import SCORES
+
+DRAWS = 10_000
+LEVEL = 0.95
+EXACT = 2**14
+"""Most sign flips that are tried; up to 14 seeds all are."""
+
+Numbers = NDArray[np.float64]
+
+
+def _single(sums: Numbers) -> Numbers:
+    return sums[..., 0]
+
+
+SCORE_OF: Mapping[str, Callable[[Numbers], Numbers]] = {**SCORES, "loss": _single}
+"""From sums over rows to a value; a loss is one number of one row."""
+
+
+class StatisticsError(TellError):
+    """Samples that cannot be compared."""
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """One arm: what each test row of each seed adds to its score."""
+
+    statistic: str
+    """Name of the score in `SCORE_OF`."""
+    seeds: tuple[int, ...]
+    counts: Numbers
+    """[seeds, rows, numbers]."""
+
+    @classmethod
+    def of_losses(cls, losses: Mapping[int, float]) -> "Samples":
+        """Make samples of one number a seed, of which nothing is known row by row."""
+        values = np.array(list(losses.values()), dtype=np.float64)
+        return cls("loss", tuple(losses), values[:, None, None])
+
+    def scores(self) -> Numbers:
+        """Compute the score of each seed on all rows, [seeds]."""
+        return SCORE_OF[self.statistic](self.counts.sum(axis=1))
+
+    def by_seed(self) -> dict[int, float]:
+        """Compute the score of each seed."""
+        return dict(zip(self.seeds, self.scores().tolist(), strict=True))
+
+    def only(self, seeds: Sequence[int]) -> "Samples":
+        """Keep these seeds, in this order."""
+        places = [self.seeds.index(seed) for seed in seeds]
+        return Samples(self.statistic, tuple(seeds), self.counts[places])
+
+    def spread(self, seeds: Sequence[int]) -> "Samples":
+        """Let its one seed stand for these: an arm that trains nothing is the same at each."""
+        return Samples(self.statistic, tuple(seeds), self.counts[[0] * len(seeds)])
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    seeds: int
+    """How many; of one seed the interval is that of other test rows alone."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A weighted sum of arms, paired on seeds and rows."""
+
+    estimate: Estimate
+    deltas: Mapping[int, float]
+    """By seed, those that all arms have."""
+
+
+def point(samples: Samples) -> float:
+    """Compute the mean over seeds of the score."""
+    return float(samples.scores().mean())
+
+
+def interval(samples: Samples, draws: int = DRAWS, seed: int = 0) -> Estimate:
+    """Estimate the mean over seeds of the score.
+
+    Args:
+        samples: One seed or more.
+        draws: Of seeds and rows.
+        seed: Of the draws.
+    """
+    return combine([(1.0, samples)], draws, seed).estimate
+
+
+def difference(first: Samples, second: Samples, draws: int = DRAWS, seed: int = 0) -> Contrast:
+    """Estimate the first less the second over the seeds that both have.
+
+    Raises:
+        StatisticsError: No common seed, or other rows.
+    """
+    return combine([(1.0, first), (-1.0, second)], draws, seed)
+
+
+def combine(terms: Sequence[tuple[float, Samples]], draws: int = DRAWS, seed: int = 0) -> Contrast:
+    """Estimate a weighted sum of arms over the seeds that all have.
+
+    Args:
+        terms: A weight and an arm each.
+        draws: Of seeds and rows, the same for all arms.
+        seed: Of the draws.
+
+    Raises:
+        StatisticsError: No common seed, or other rows.
+    """
+    arms = paired([samples for _, samples in terms])
+    weights = [weight for weight, _ in terms]
+    deltas = np.tensordot(weights, [arm.scores() for arm in arms], axes=1)
+    drawn = np.tensordot(weights, [drawn_scores(arm, draws, seed) for arm in arms], axes=1)
+    seeds = arms[0].seeds
+    means = (drawn * seed_shares(len(seeds), draws, seed)).sum(axis=1)
+    low, high = np.quantile(means, quantiles(len(seeds)))
+    estimate = Estimate(float(deltas.mean()), float(low), float(high), len(seeds))
+    return Contrast(estimate, dict(zip(seeds, deltas.tolist(), strict=True)))
+
+
+def sign_flip(deltas: Sequence[float]) -> float:
+    """Test whether paired deltas lie around zero: the exact two-sided p-value.
+
+    Were the two arms alike, each seed's delta could as well have had the other sign: in how large
+    a share of all choices of signs is the mean as far from zero? Three seeds cannot go below 0.25.
+
+    >>> sign_flip([1.0, 2.0, 0.5, 1.5, 1.0])
+    0.0625
+    """
+    found = stats.permutation_test(
+        (np.asarray(deltas, dtype=np.float64),),
+        lambda values, axis: values.mean(axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=EXACT,
+        rng=np.random.default_rng(0),
+    )
+    return float(found.pvalue)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Adjust the p-values of one family so that its chance of any false claim stays as stated.
+
+    Args:
+        p_values: The declared family; None is a contrast that was not measured. It counts as one
+            that failed, so that a family cannot shrink to the contrasts that came out well.
+
+    >>> holm([0.01, 0.04, 0.03, None])
+    [0.04, 0.09, 0.09, None]
+    """
+    size = len(p_values)
+    order = sorted(range(size), key=lambda index: _or_one(p_values[index]))
+    adjusted: list[float | None] = [None] * size
+    largest = 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (size - rank) * _or_one(p_values[index])))
+        adjusted[index] = None if p_values[index] is None else largest
+    return adjusted
+
+
+def paired(arms: Sequence[Samples]) -> list[Samples]:
+    """Keep the seeds that all arms have, in the order of the first.
+
+    Raises:
+        StatisticsError: No common seed, or other rows.
+    """
+    common = [seed for seed in arms[0].seeds if all(seed in arm.seeds for arm in arms)]
+    if not common:
+        raise StatisticsError(
+            "statistics: compared arms must have a seed in common, got "
+            f"{' and '.join(str(list(arm.seeds)) for arm in arms)}. Run both with the same seeds."
+        )
+    forms = {(arm.statistic, *arm.counts.shape[1:]) for arm in arms}
+    if len(forms) > 1:
+        found = " and ".join(f"{name} of {rows} rows" for name, rows, _ in sorted(forms))
+        raise StatisticsError(
+            f"statistics: compared arms must have the same score of the same test rows, got "
+            f"{found}. Run both on the same test rows."
+        )
+    return [arm.only(common) for arm in arms]
+
+
+def drawn_scores(samples: Samples, draws: int = DRAWS, seed: int = 0) -> Numbers:
+    """Compute the score of each seed on each draw of the rows, [draws, seeds]."""
+    seeds, rows, numbers = samples.counts.shape
+    flat = samples.counts.transpose(1, 0, 2).reshape(rows, seeds * numbers)
+    sums = _times(rows, draws, (seed, 1)) @ flat
+    return SCORE_OF[samples.statistic](sums.reshape(draws, seeds, numbers))
+
+
+def seed_shares(seeds: int, draws: int = DRAWS, seed: int = 0) -> Numbers:
+    """Draw how much each seed counts in each draw, [draws, seeds]; each draw's add to 1."""
+    return _times(seeds, draws, (seed, 0)) / seeds
+
+
+def quantiles(seeds: int) -> tuple[float, float]:
+    """Choose the quantiles of the draws that bound 95 %.
+
+    With 10 seeds the plain 2.5 % and 97.5 % hold the truth in some 90 of 100 experiments.
+    Expanded: for the normal quantile the t quantile, and for the spread of the draws that of the
+    seeds, which is larger by sqrt(seeds / (seeds - 1)).
+
+    >>> [round(share, 4) for share in quantiles(10)]
+    [0.0086, 0.9914]
+    """
+    tail = (1 - LEVEL) / 2
+    if seeds > 1:
+        reach = np.sqrt(seeds / (seeds - 1)) * stats.t.ppf(1 - tail, seeds - 1)
+        tail = float(stats.norm.sf(reach))
+    return tail, 1 - tail
+
+
+@lru_cache(maxsize=32)
+def _times(size: int, draws: int, stream: tuple[int, int]) -> Numbers:
+    """Draw with replacement: how often each of `size` is in each draw, [draws, size]."""
+    generator = np.random.default_rng([*stream, size])
+    return generator.multinomial(size, np.full(size, 1 / size), size=draws).astype(np.float64)
+
+
+def _or_one(p_value: float | None) -> float:
+    return 1.0 if p_value is None else p_value
