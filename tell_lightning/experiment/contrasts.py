@@ -1,0 +1,120 @@
+"""What TELL is compared with, and how sure each difference is.
+
+Results enter; rows of a table leave. The family of contrasts is declared here once: six, at one
+declared n, and p-values are adjusted within it (Holm), on each testbed by itself. A tenth of a
+second a testbed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tell_lightning.experiment.evidence import Results, samples
+from tell_lightning.experiment.specification import UNTRAINED
+from tell_lightning.experiment.statistics import (
+    Contrast,
+    Estimate,
+    Samples,
+    combine,
+    difference,
+    holm,
+    sign_flip,
+)
+
+FAMILY = (
+    "sft",
+    "sft_equal_steps",
+    "general_only",
+    "mix_without_anchor",
+    "general_then_task",
+    "arbitrary_anchor",
+)
+"""What TELL is compared with, arm for arm."""
+DECLARED_N = 10
+"""Task examples at which the family is compared."""
+
+EFFECTS: Mapping[str, Sequence[float]] = {
+    "mix": (-0.5, -0.5, 0.5, 0.5),
+    "anchor": (-0.5, 0.5, -0.5, 0.5),
+    "interaction": (1.0, -1.0, -1.0, 1.0),
+}
+"""Weights of the arms of the factorial: what mixing adds, what the anchor adds, and by how much
+more the anchor adds where there is a mixture."""
+FACTORIAL = ("sft_without_anchor", "sft", "mix_without_anchor", "tell")
+
+
+@dataclass(frozen=True)
+class ContrastRow:
+    """One difference of two arms, or one effect of the factorial."""
+
+    name: str
+    """first - second, in names of arms; or the effect's."""
+    estimate: Estimate
+    p_value: float
+    """Two-sided, of sign flips."""
+    p_holm: float | None
+    """The same after Holm; None where the contrast stands alone."""
+    deltas: Mapping[int, float]
+    """By seed."""
+
+
+def contrasts(testbed: str, results: Results, n: int = DECLARED_N) -> list[ContrastRow]:
+    """Compare TELL with each arm of the family.
+
+    Returns:
+        Those that have completed cells; the ones that have none count in the adjustment.
+    """
+    tell = samples(results, testbed, "tell", n)
+    if tell is None:
+        return []
+    return adjusted(
+        {f"tell - {arm}": versus(tell, samples(results, testbed, arm, n)) for arm in FAMILY}
+    )
+
+
+def factorial(testbed: str, results: Results, n: int = DECLARED_N) -> list[ContrastRow]:
+    """Split what TELL adds to SFT without an anchor into mixing, the anchor, and both together.
+
+    Returns:
+        One row an effect; none where one of the four arms has no completed cell.
+    """
+    arms = [samples(results, testbed, arm, n) for arm in FACTORIAL]
+    known = [arm for arm in arms if arm is not None]
+    if len(known) < len(arms):
+        return []
+    effects = {
+        name: combine(list(zip(weights, known, strict=True))) for name, weights in EFFECTS.items()
+    }
+    return [row(name, contrast) for name, contrast in effects.items()]
+
+
+def adjusted(family: Mapping[str, Contrast | None]) -> list[ContrastRow]:
+    """Adjust the p-values of a family; None is a member that was not measured."""
+    p_values = [
+        None if each is None else sign_flip([*each.deltas.values()]) for each in family.values()
+    ]
+    return [
+        ContrastRow(name, contrast.estimate, p_value, p_holm, contrast.deltas)
+        for (name, contrast), p_value, p_holm in zip(
+            family.items(), p_values, holm(p_values), strict=True
+        )
+        if contrast is not None and p_value is not None
+    ]
+
+
+def row(name: str, contrast: Contrast) -> ContrastRow:
+    """Make the row of a contrast that stands alone."""
+    p_value = sign_flip([*contrast.deltas.values()])
+    return ContrastRow(name, contrast.estimate, p_value, None, contrast.deltas)
+
+
+def versus(first: Samples, second: Samples | None) -> Contrast | None:
+    """Compare two arms; None where the second is not there or shares no seed."""
+    if second is None or not set(first.seeds) & set(second.seeds):
+        return None
+    return difference(first, second)
+
+
+def above_untrained(results: Results, testbed: str, trained: Samples) -> Contrast | None:
+    """Compare an arm with the base: nothing is trained, so that one seed of it stands for all."""
+    base = samples(results, testbed, UNTRAINED, 0)
+    return None if base is None else difference(trained, base.spread(trained.seeds))

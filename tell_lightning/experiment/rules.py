@@ -1,0 +1,304 @@
+"""Rules and verdicts: what may be said of a claim, testbed by testbed and as a whole.
+
+An experiment and its results enter; reproduced, refuted, undecided or none leaves for each testbed,
+and one for the claim. Every threshold stands in the YAML. There is no verdict where a needed cell
+failed or is missing, and none where the rule was changed after a result was made: who has seen the
+numbers does not choose the rule. Fewer than five seeds explore and decide nothing. A second an
+experiment.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+from tell_lightning.errors import TellError
+from tell_lightning.experiment.cells import TUNING, Cell, expand
+from tell_lightning.experiment.contrasts import DECLARED_N, FAMILY
+from tell_lightning.experiment.evidence import Results, gaps, used_experiments
+from tell_lightning.experiment.findings import (
+    Evidence,
+    Finding,
+    Outcome,
+    Rule,
+    activation,
+    against,
+    amount,
+    same_data,
+    ten_examples,
+    tenfold,
+)
+from tell_lightning.experiment.specification import UNTRAINED, Experiment
+from tell_lightning.experiment.statistics import StatisticsError
+
+LEAST_SEEDS = 5
+"""Below it a verdict is undecided: the sign-flip test of 4 seeds cannot go below 0.125."""
+ENOUGH = 2
+"""Testbeds on which a claim must stand or fall."""
+
+Need = tuple[str, int, str | None]
+"""Arm, n and variant of cells without which there is no verdict."""
+Needs = Callable[[Rule, Sequence[Cell]], list[Need]]
+"""From the rule and the cells of a testbed."""
+
+
+class RuleError(TellError):
+    """A rule that is not written as it must be."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """What a key of a rule may hold."""
+
+    form: str
+    holds: Callable[[Any], bool]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of rule."""
+
+    judge: Callable[[Rule, Evidence], Finding]
+    needs: Needs
+    keys: Mapping[str, Value]
+    """Those that the rule must have."""
+    optional: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What may be said of a claim."""
+
+    testbed: str | None
+    """None: the claim as a whole."""
+    verdict: Outcome
+    reason: str
+    """One sentence, with the numbers."""
+    exploratory: bool = False
+    """It rests on fewer than five seeds."""
+    finding: Finding | None = None
+    """The numbers; None where there is no verdict, and for the whole."""
+
+
+def verdicts(experiment: Experiment, results: Results) -> list[Verdict]:
+    """Judge a claim by its rule.
+
+    Args:
+        experiment: The claim.
+        results: Those of its folder and of the folders that it uses (`evidence.all_results`).
+
+    Returns:
+        One verdict for each testbed that has cells which the rule needs, and the one of the whole
+        at the end; nothing for `tuning`.
+
+    Raises:
+        RuleError: The rule is not written as it must be.
+    """
+    kind = check_rule(experiment)
+    if kind is None:
+        return []
+    folders = used_experiments(experiment)
+    cells = {cell.name: cell for each in reversed(folders) for cell in expand(each)}
+    digests = {each.rule_digest for each in folders}
+    own = {cell.name for cell in expand(experiment)}
+    found = []
+    for name, testbed in experiment.testbeds.items():
+        here = [cell for cell in cells.values() if cell.testbed == name]
+        needed = {need: _cells_of(need, here) for need in kind.needs(experiment.rule, here)}
+        if not any(needed.values()):
+            continue
+        looked_at = [*chain(*needed.values()), *(cell for cell in here if cell.name in own)]
+        lacking = _lacking(needed, results) or _other_rule(looked_at, results, digests)
+        if lacking:
+            found.append(Verdict(name, "none", lacking))
+        else:
+            evidence = Evidence(testbed, experiment.arms, results)
+            found.append(_judged(kind, experiment.rule, evidence))
+    return [*found, overall(found)]
+
+
+def overall(found: Sequence[Verdict]) -> Verdict:
+    """Judge the claim as a whole: it stands or falls on two testbeds, and on none the other way."""
+    if not found:
+        return Verdict(None, "none", "no testbed has cells that the rule needs")
+    by = {
+        outcome: [each.testbed or "" for each in found if each.verdict == outcome]
+        for outcome in ("reproduced", "refuted", "undecided", "none")
+    }
+    parts = [f"{outcome} on {', '.join(names)}" for outcome, names in by.items() if names]
+    verdict: Outcome = "undecided"
+    if by["none"]:
+        verdict = "none"
+    elif len(by["reproduced"]) >= ENOUGH and not by["refuted"]:
+        verdict = "reproduced"
+    elif len(by["refuted"]) >= ENOUGH and not by["reproduced"]:
+        verdict = "refuted"
+    return Verdict(
+        None, verdict, "; ".join(parts), exploratory=any(each.exploratory for each in found)
+    )
+
+
+def check_rule(experiment: Experiment) -> Kind | None:
+    """Check that a rule has the thresholds of its kind.
+
+    Returns:
+        The kind; None for `tuning`, which has no verdict.
+
+    Raises:
+        RuleError: Unknown kind or key, a missing threshold, or one of another type.
+    """
+    where, rule = experiment.folder / "experiment.yaml", experiment.rule
+    if experiment.kind == TUNING:
+        return None
+    if experiment.kind not in RULES:
+        raise RuleError(
+            f"{where}: rule.kind: must be one of {', '.join([*RULES, TUNING])}, got "
+            f"'{experiment.kind}'. Choose one of them."
+        )
+    kind = RULES[experiment.kind]
+    known = {**kind.keys, **kind.optional}
+    for key in kind.keys:
+        if key not in rule:
+            raise RuleError(
+                f"{where}: rule.{key}: a rule of kind {experiment.kind} needs it, got nothing. "
+                f"Give it {known[key].form}."
+            )
+    for key, value in rule.items():
+        if key == "kind":
+            continue
+        if key not in known:
+            raise RuleError(
+                f"{where}: rule.{key}: must be one of {', '.join(known)}, got '{key}'. "
+                "Rename or remove it."
+            )
+        if not known[key].holds(value):
+            raise RuleError(
+                f"{where}: rule.{key}: must be {known[key].form}, got {value!r:.60}. Mend it."
+            )
+    return kind
+
+
+def _judged(kind: Kind, rule: Rule, evidence: Evidence) -> Verdict:
+    try:
+        finding = kind.judge(rule, evidence)
+    except StatisticsError as error:
+        return Verdict(evidence.testbed.name, "none", str(error))
+    few = finding.seeds < LEAST_SEEDS
+    seeds = f"{finding.seeds} seeds" if finding.seeds > 1 else "one seed"
+    return Verdict(
+        evidence.testbed.name,
+        "undecided" if few else finding.outcome,
+        f"exploratory, {seeds}: {finding.reason}" if few else finding.reason,
+        exploratory=few,
+        finding=finding,
+    )
+
+
+def _cells_of(need: Need, cells: Sequence[Cell]) -> list[Cell]:
+    arm, n, variant = need
+    return [
+        cell for cell in cells if cell.arm == arm and cell.n in {n, 0} and cell.variant == variant
+    ]
+
+
+def _lacking(needed: Mapping[Need, Sequence[Cell]], results: Results) -> str:
+    for (arm, n, variant), cells in needed.items():
+        if not cells:
+            return f"no cell of {arm} at n = {n}{f' ({variant})' if variant else ''} is planned"
+    by_name = {cell.name: cell for found in needed.values() for cell in found}
+    return gaps(by_name.values(), results)
+
+
+def _other_rule(cells: Iterable[Cell], results: Results, digests: set[str]) -> str:
+    """Say where a result was made under a rule that its folder does not have any more."""
+    names = sorted({cell.name for cell in cells if cell.name in results})
+    made = {name: results[name].get("rule_digest") for name in names}
+    other = [name for name, digest in made.items() if digest not in digests]
+    if not other:
+        return ""
+    return (
+        f"the rule was changed: {len(other)} of {len(made)} results were made under another one, "
+        f"such as {other[0]} under {made[other[0]]}"
+    )
+
+
+def _at_n(*arms: str) -> Needs:
+    """Need arms at the rule's n, one or several, and the arm that it compares with."""
+
+    def needs(rule: Rule, cells: Sequence[Cell]) -> list[Need]:
+        sizes = rule["n"] if isinstance(rule["n"], list) else [rule["n"]]
+        named = [*arms, *([rule["against"]] if "against" in rule else [])]
+        return [(arm, n, None) for arm in named for n in sizes]
+
+    return needs
+
+
+def _curve(rule: Rule, cells: Sequence[Cell]) -> list[Need]:
+    sizes = {cell.n for cell in cells if cell.arm == "sft" and cell.variant is None}
+    return [("tell", rule["n"], None), *(("sft", n, None) for n in sorted(sizes))]
+
+
+def _variants(rule: Rule, cells: Sequence[Cell]) -> list[Need]:
+    n = rule.get("n", DECLARED_N)
+    return [(rule["arm"], n, variant) for variant in rule["variants"]]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _are_sizes(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_size, value))
+
+
+def _are_variants(value: Any) -> bool:
+    names = isinstance(value, list) and all(name is None or isinstance(name, str) for name in value)
+    return names and len(value) >= 2
+
+
+SIZE = Value("a whole number from 1 on", _is_size)
+SIZES = Value("a list of whole numbers from 1 on", _are_sizes)
+NUMBER = Value("a number", _is_number)
+ARM = Value("the name of an arm", lambda value: isinstance(value, str))
+MEMBER = Value(f"one of {', '.join(FAMILY)}", lambda value: value in FAMILY)
+VARIANTS = Value("a list of two variants or more, the least first", _are_variants)
+
+_AGAINST = Kind(against, _at_n("tell"), {"n": SIZE, "against": MEMBER, "equivalence": NUMBER})
+RULES: Mapping[str, Kind] = {
+    "activation": Kind(
+        activation,
+        _at_n("tell", "sft", "general_only"),
+        {
+            "n": SIZE,
+            "chance_margin": NUMBER,
+            "activation_margin": NUMBER,
+            "equivalence": NUMBER,
+        },
+    ),
+    "same_data": Kind(
+        same_data,
+        _at_n("tell", "sft"),
+        {"n": SIZES, "at_least": SIZE, "equivalence": NUMBER},
+    ),
+    "tenfold": Kind(
+        tenfold, _curve, {"n": SIZE, "reproduced_from": NUMBER, "refuted_below": NUMBER}
+    ),
+    "ten_examples": Kind(
+        ten_examples,
+        _at_n("tell", UNTRAINED, "general_only"),
+        {"n": SIZE, "equivalence": NUMBER},
+    ),
+    "anchor": _AGAINST,
+    "shuffle": _AGAINST,
+    "amount": Kind(
+        amount,
+        _variants,
+        {"arm": ARM, "variants": VARIANTS, "equivalence": NUMBER},
+        optional={"n": SIZE},
+    ),
+}
+"""By kind. `tuning` chooses settings and has no verdict."""
