@@ -22,6 +22,7 @@ VERBS = {
     "compare": "say whether two predictions files differ by more than chance",
     "neural": "score a predictions file by COMET or BLEURT, in an environment of their own",
     "prepare": "tokenise the training rows into the cache, without training",
+    "experiment": "run the cells of an experiment that have no result yet, in parallel",
     "plan": "show the resolved mixture, and rendered examples, without training",
 }
 

@@ -14,6 +14,8 @@ class EvalSettings:
     """Rows of each dev set to generate for, from the first on; null: all."""
     test_rows: int | None = None
     """Rows of each test set to generate for, from the first on; null: all."""
+    before: bool = True
+    """Whether `fit` scores the base before training, with the same prompts."""
     test: bool = True
     """Whether `fit` scores the test sets, with the base before and with the adapter after."""
     anchor_check: bool = True

@@ -208,7 +208,7 @@ def _fit(
     seconds: dict[str, float] = record.facts["seconds"]
     has_test = config.eval.test and bool(datamodule.evaluation["test"])
     has_dev = bool(datamodule.evaluation["dev"])
-    if checkpoint is None:
+    if checkpoint is None and config.eval.before:
         with _timed(seconds, "before"):
             rank_zero_info("Before training, the base with the same prompts:")
             if has_test:

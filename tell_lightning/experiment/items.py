@@ -63,7 +63,8 @@ def balanced_accuracy(sums: Counts) -> NDArray[np.float64]:
     sums = np.asarray(sums, dtype=np.float64)
     right, rows = sums[..., 0::2], sums[..., 1::2]
     recalls = right / np.maximum(rows, 1.0)
-    return 100 * recalls.sum(axis=-1) / np.maximum((rows > 0).sum(axis=-1), 1)
+    points: NDArray[np.float64] = 100 * recalls.sum(-1) / np.maximum((rows > 0).sum(-1), 1)
+    return points
 
 
 def exact_match(sums: Counts) -> NDArray[np.float64]:

@@ -1,0 +1,167 @@
+"""One cell: its configuration through the real `fit`, and the result that is kept of it.
+
+The work of one warm process of `experiment`: torch is imported once, and cell after cell runs in
+it, each in a temporary folder. The raw base is scored without training. What `fit` prints goes to
+the log of the work.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tell_lightning.commands.check import ConfigError, check
+from tell_lightning.errors import TellError
+from tell_lightning.experiment.cells import Cell
+from tell_lightning.experiment.results import FAILED, completed
+from tell_lightning.experiment.specification import Experiment
+
+
+@dataclass(frozen=True)
+class CellWork:
+    """What a process is told of a cell."""
+
+    experiment: Experiment
+    cell: Cell
+    config: Mapping[str, Any]
+    """The file for `fit`."""
+    digest: str
+    """Of the configuration."""
+    folder: Path
+    """A temporary folder of its own."""
+
+    @property
+    def log(self) -> Path:
+        """Where what it prints goes."""
+        return self.folder / "log.txt"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the result says whatever comes of it."""
+        return {
+            "name": self.cell.name,
+            "cell": self.cell.facts,
+            "rule_digest": self.experiment.rule_digest,
+            "config_digest": self.digest,
+        }
+
+
+def run_cell(work: CellWork) -> dict[str, Any]:
+    """Run a cell.
+
+    Returns:
+        Its result; a user's mistake in its configuration is the reason of a failed one.
+    """
+    started = time.perf_counter()
+    path = work.folder / "config.yaml"
+    path.write_text(yaml.safe_dump(dict(work.config), sort_keys=False), encoding="utf-8")
+    runs = work.folder / "runs"
+    options = ["-c", str(path), f"--run.dir={runs}", f"--run.name={work.cell.name}"]
+    git = _git()
+    try:
+        if not work.experiment.arms[work.cell.arm].trains:
+            _score_base(options)
+        elif _devices(work.config) > 1:
+            _in_processes(options)
+        else:
+            _fit(options)
+    except TellError as error:
+        return failed(work, str(error), time.perf_counter() - started)
+    (folder,) = runs.iterdir()
+    seconds = time.perf_counter() - started
+    result = completed(work.experiment, work.cell, folder, seconds) | work.facts | {"git": git}
+    with suppress(OSError):
+        shutil.rmtree(folder)
+    return result
+
+
+def failed(work: CellWork, reason: str, seconds: float) -> dict[str, Any]:
+    """Make the result of a cell that did not end well."""
+    return work.facts | {
+        "status": FAILED,
+        "reason": reason,
+        "seconds": round(seconds, 2),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "git": _git(),
+    }
+
+
+def _fit(options: list[str]) -> None:
+    import torch
+
+    from tell_lightning.commands.fit import fit
+
+    if threads := os.environ.get("OMP_NUM_THREADS"):
+        torch.set_num_threads(int(threads))
+    fit(options)
+
+
+def _score_base(options: list[str]) -> None:
+    """Score the raw base as `fit` scores it before training, and leave the same files."""
+    from tell_lightning.callbacks.folder import new_folder
+    from tell_lightning.callbacks.run_record import RunRecord, file_digest, scores_json
+    from tell_lightning.commands.lightning_cli import open_session
+    from tell_lightning.commands.startup import quieten
+    from tell_lightning.data.sources import read_sources
+    from tell_lightning.model.base import base_path
+
+    quieten()
+    config = check(options)
+    text = read_sources(config.data)
+    folder = new_folder(config.run.dir, config.run.name)
+    folder.path.mkdir(parents=True)
+    folder.config.write_text(config.to_yaml(), encoding="utf-8")
+    (folder.path / "plan.json").write_text("{}", encoding="utf-8")
+    record = RunRecord(folder)
+    session = open_session(options, config, folder, text, training=False)
+    trainer, module, datamodule = session.trainer, session.module, session.datamodule
+    trainer.validate(module, datamodule=datamodule, verbose=False)
+    if config.eval.test:
+        trainer.test(module, datamodule=datamodule, verbose=False)
+        if config.eval.anchor_check and datamodule.swap_anchor():
+            trainer.test(module, datamodule=datamodule, verbose=False)
+    record.write(
+        status="completed",
+        metrics=scores_json(session.evaluation),
+        base={"name": config.model.base, "sha256": file_digest(base_path(config.model))},
+    )
+
+
+def _in_processes(options: list[str]) -> None:
+    """Run `fit` on several devices, in processes of their own."""
+    command = [sys.executable, "-m", "tell_lightning", "fit", *options]
+    done = subprocess.run(command, check=False)
+    if done.returncode:
+        raise ConfigError(f"fit: must end well, got exit code {done.returncode}. See the log.")
+
+
+def _devices(config: Mapping[str, Any]) -> int:
+    devices = config.get("trainer", {}).get("devices", 1)
+    return devices if isinstance(devices, int) else 1
+
+
+@cache
+def _git() -> dict[str, Any] | None:
+    """Return the commit that this process runs, and whether more than results has changed."""
+    here = Path(__file__).resolve().parent.parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    apart = ":(top,exclude,glob)experiments/**/results/**"
+    try:
+        git("ls-files", "--error-unmatch", "cli.py")
+        changed = git("status", "--porcelain", "--", ":(top)", apart)
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed)}
+    except (OSError, subprocess.CalledProcessError):
+        return None
