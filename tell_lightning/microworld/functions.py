@@ -1,44 +1,39 @@
-"""Named functions on short lists of words, for the testbed whose task is composed of parts.
+"""Named functions of short lists of words, for the testbed whose task is made of parts.
 
-A random source enters, one row leaves, some ten microseconds each. Four functions replace every
-word by another one (a fixed bijection of the pool, which can only be learned word by word), two
-change the order. The task applies two of the replacing ones in turn and writes both lists; general
-rows apply one function, or two others in the form of the task. How many of the task's parts the
-general rows hold is the dial of the testbed. No function stands in the pre-training text.
+A random source enters, one row leaves, some ten microseconds each. The task asks for two functions
+of one list at once; general rows ask for one function, or for two others in the form of the task.
+How many of the task's parts the general rows hold is the dial of the testbed. The base knows from
+its pre-training what the functions need (words, their classes, their Norn forms), not the functions.
 """
 
 import random
 from collections.abc import Callable
 
-from tell_lightning.microworld.lexicon import CLASSES
+from tell_lightning.microworld.lexicon import CLASS_OF, CLASSES, NORN
 
-WORDS = 32
-"""Size of the pool that lists are drawn from."""
-
-Function = Callable[[list[str]], list[str]]
-_POOL = tuple(random.Random("functions/pool").sample(CLASSES["thing"] + CLASSES["animal"], WORDS))
-
-
-def _replacing(name: str) -> Function:
-    images = random.Random(f"functions/{name}").sample(_POOL, WORDS)
-    table = dict(zip(_POOL, images, strict=True))
-    return lambda words: [table[word] for word in words]
-
-
-FUNCTIONS: dict[str, Function] = {
-    **{name: _replacing(name) for name in ("kel", "mip", "tor", "vas")},
-    "lim": lambda words: words[::-1],
-    "dun": lambda words: words[1:] + words[:1],
+FUNCTIONS: dict[str, Callable[[list[str]], list[str]]] = {
+    "kel": lambda words: [NORN[word] for word in words],
+    "mip": lambda words: [CLASS_OF[word] for word in words],
+    "tor": lambda words: words,
+    "vas": lambda words: words[:1],
+    "lim": lambda words: words[-1:],
+    "dun": lambda words: [words[0], *words],
 }
-"""Function by name."""
+"""What each name does to a list: Norn form, class, the list, first word, last word, first twice."""
 PARTS = ("kel", "mip")
-"""What the task is composed of, in order."""
+"""What the task is made of."""
+_WEIGHTS = {"kel": 4, "mip": 4}
+_POOL = tuple(
+    word
+    for name in ("person", "animal", "thing", "place")
+    for word in random.Random(f"functions/{name}").sample(CLASSES[name], 6)
+)
 
 
 def compose_row(row_id: str, source: random.Random) -> dict[str, str]:
-    """Draw a row of the task: `prompt`, a list; `response`, it after one part and after both."""
+    """Draw a row of the task: `prompt`, a list of words; `response`, both functions of it."""
     words = _draw(source)
-    return {"id": row_id, "prompt": " ".join(words), "response": _chain(words, PARTS)}
+    return {"id": row_id, "prompt": " ".join(words), "response": _both(words, PARTS)}
 
 
 def general_row(
@@ -49,7 +44,7 @@ def general_row(
     Args:
         source: Where the randomness comes from; it is advanced.
         without: Functions that it does not apply.
-        pair_share: Share of rows that apply two functions, never those of the task in its order.
+        pair_share: Share of rows that ask for two functions, never for the two of the task.
 
     Returns:
         `kind`, `instruction`, `input` and `output`.
@@ -57,42 +52,24 @@ def general_row(
     names = [name for name in FUNCTIONS if name not in without]
     words = _draw(source)
     if source.random() < pair_share:
-        chosen = _pair(source, names)
-        return {
-            "kind": "pair",
-            "instruction": instruction(chosen),
-            "input": " ".join(words),
-            "output": _chain(words, chosen),
-        }
-    name = source.choice(names)
-    output = " ".join(FUNCTIONS[name](words))
+        pair = _pair(source, names)
+        row = {"kind": "pair", "instruction": f"Apply {pair[0]} and {pair[1]}. Write both lists."}
+        return {**row, "input": " ".join(words), "output": _both(words, pair)}
+    name = source.choices(names, [_WEIGHTS.get(name, 1) for name in names])[0]
     row = {"kind": name, "instruction": f"Apply {name}.", "input": " ".join(words)}
-    return {**row, "output": output}
+    return {**row, "output": " ".join(FUNCTIONS[name](words))}
 
 
-def instruction(names: tuple[str, ...]) -> str:
-    """Ask for functions in turn.
-
-    >>> instruction(("kel", "mip"))
-    'Apply kel, then mip. Write both lists.'
-    """
-    return f"Apply {', then '.join(names)}. Write both lists."
-
-
-def _pair(source: random.Random, names: list[str]) -> tuple[str, ...]:
-    chosen = tuple(source.sample(names, 2))
-    while chosen == PARTS:
-        chosen = tuple(source.sample(names, 2))
-    return chosen
+def _pair(source: random.Random, names: list[str]) -> tuple[str, str]:
+    while True:
+        first, second = source.sample(names, 2)
+        if {first, second} != set(PARTS):
+            return first, second
 
 
 def _draw(source: random.Random) -> list[str]:
     return source.sample(_POOL, source.choice((2, 3)))
 
 
-def _chain(words: list[str], names: tuple[str, ...]) -> str:
-    lists = []
-    for name in names:
-        words = FUNCTIONS[name](words)
-        lists.append(" ".join(words))
-    return "; ".join(lists)
+def _both(words: list[str], names: tuple[str, str]) -> str:
+    return "; ".join(" ".join(FUNCTIONS[name](words)) for name in names)
