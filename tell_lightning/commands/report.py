@@ -1,11 +1,16 @@
-"""`report`: one run as one HTML page that needs nothing else.
+"""`report`: one run, or all experiments, as one HTML page that needs nothing else.
 
     report RUN [--output FILE]
+    report experiments/ [--output FILE] [--readme README.md]
 
 The page holds the plan as a picture, the curves, every score of run.json with intervals, answers
 side by side, and the configuration. It goes to RUN/report.html or to --output, opens without a
 network, light or dark as the reader's system is, and is made of the run's folder alone: of a run
 that failed or still runs, too. About a second; no torch.
+
+Of a folder of experiments, or of one experiment: verdicts, curves, contrasts and cost, in its
+report.html and, with the tables alone, its report.md. --readme puts the headline table between the
+marks <!-- headline --> and <!-- /headline --> of a file. Cells that are missing or failed are told.
 """
 
 from pathlib import Path
@@ -15,6 +20,9 @@ from tell_lightning.commands.check import ConfigError, check
 from tell_lightning.commands.startup import take_option, wants_usage
 from tell_lightning.files import write_whole
 from tell_lightning.report.contents import ReportError, read_run
+from tell_lightning.report.experiments.contents import holds_experiments, read_experiments
+from tell_lightning.report.experiments.headline import headline, write_headline
+from tell_lightning.report.experiments.page import written
 from tell_lightning.report.page import page
 
 
@@ -27,6 +35,15 @@ def report(arguments: list[str]) -> None:
     if wants_usage(arguments, __doc__):
         return
     output, rest = take_option(arguments, "--output")
+    readme, rest = take_option(rest, "--readme")
+    if len(rest) == 1 and holds_experiments(Path(rest[0])):
+        _report_experiments(Path(rest[0]), output, readme)
+        return
+    if readme:
+        raise ConfigError(
+            f"--readme: needs a folder of experiments, got '{' '.join(rest)}'. Write `report "
+            "experiments/ --readme README.md`, or leave --readme out."
+        )
     if len(rest) != 1 or rest[0].startswith("-"):
         raise ConfigError(
             f"report: needs the folder of one run, got '{' '.join(rest)}'. Write `report "
@@ -39,6 +56,20 @@ def report(arguments: list[str]) -> None:
     content = text.encode("utf-8", "replace")
     _write(path, content)
     print(f"Report: {path}, {len(content) / 1024:,.0f} KiB. Open it in a browser.")
+
+
+def _report_experiments(folder: Path, output: str | None, readme: str | None) -> None:
+    """Write the report of experiments: page, Markdown and, where asked for, the headline."""
+    contents = read_experiments(folder)
+    path = Path(output) if output else folder / "report.html"
+    text = written(contents)
+    _write(path, text.html.encode("utf-8", "replace"))
+    beside = path.with_suffix(".md")
+    _write(beside, text.markdown.encode("utf-8", "replace"))
+    print(f"Report: {path}, {len(text.html) / 1024:,.0f} KiB, and {beside}.")
+    if readme:
+        write_headline(Path(readme), headline(contents))
+        print(f"Headline: {readme}")
 
 
 def _write(path: Path, content: bytes) -> None:

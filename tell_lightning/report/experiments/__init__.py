@@ -1,0 +1,1 @@
+"""The report of experiments: verdicts, curves, contrasts and cost of many cells in one page."""

@@ -1,0 +1,190 @@
+"""What the folders of experiments hold, read once: the first stage of their report.
+
+Enters: a folder of experiments, or one of them. Leaves: each experiment with its cells and its
+results, and the results of all pooled by what was trained, so that a claim may draw on the cells
+of another. What is missing or failed stays countable. A second for 1,000 results; no torch.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tell_lightning.experiment.cells import TUNING, Cell, Chosen, expand, read_chosen
+from tell_lightning.experiment.results import COMPLETED, Result, read_results
+from tell_lightning.experiment.rules import LEAST_SEEDS, Verdict, verdicts
+from tell_lightning.experiment.specification import Arm, Experiment, Testbed, read_experiment
+from tell_lightning.report.contents import ReportError
+
+SPECIFICATION = "experiment.yaml"
+KINDS = ("activation", "same_data", "tenfold", "ten_examples", "anchor", "shuffle", "amount")
+"""Kinds of rules in the order of the page; other kinds follow, tuning is last."""
+
+
+class Key(NamedTuple):
+    """What the seeds of one estimate have in common."""
+
+    testbed: str
+    arm: str
+    n: int
+    variant: str | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """One experiment and what has been run of it."""
+
+    experiment: Experiment
+    cells: Sequence[Cell]
+    results: Mapping[str, Result]
+    """By the cell's name; those of cells that the experiment has."""
+    strangers: int
+    """Results of cells that it does not have."""
+    verdicts: Sequence[Verdict]
+    """One a testbed, and that of the whole at the end; none of tuning."""
+
+    @property
+    def tuning(self) -> bool:
+        """Whether it chooses settings and claims nothing."""
+        return self.experiment.kind == TUNING
+
+    def with_status(self, status: str) -> list[Result]:
+        """Return the results with a status, in the order of the cells."""
+        found = [self.results[cell.name] for cell in self.cells if cell.name in self.results]
+        return [result for result in found if result["status"] == status]
+
+    @property
+    def missing(self) -> list[Cell]:
+        """The cells without a result."""
+        return [cell for cell in self.cells if cell.name not in self.results]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All experiments of one report."""
+
+    folder: Path
+    studies: Sequence[Study]
+    """In the order of the page."""
+    results: Mapping[str, Result]
+    """Of all of them but tuning, by the cell's name."""
+    groups: Mapping[Key, Mapping[int, Result]]
+    """The completed ones by what was trained and by seed."""
+    settings: Mapping[str, Mapping[str, Any]]
+    """What a variant sets, by its name."""
+    chosen: Chosen
+    conflicts: Sequence[str]
+    """Cells of one name that two folders have run with other configurations."""
+    least_seeds: int = LEAST_SEEDS
+    """Fewer are called exploratory."""
+
+    @property
+    def testbeds(self) -> Mapping[str, Testbed]:
+        """The testbeds that occur, in the order of their file."""
+        used = {cell.testbed for study in self.studies for cell in study.cells}
+        used |= {key.testbed for key in self.groups}
+        known = self.studies[0].experiment.testbeds
+        return {name: testbed for name, testbed in known.items() if name in used}
+
+    @property
+    def arms(self) -> Mapping[str, Arm]:
+        """All arms, in the order of their file."""
+        return self.studies[0].experiment.arms
+
+    def keys(
+        self, testbed: str, arms: Iterable[str] | None = None, variant: str | None = None
+    ) -> list[Key]:
+        """Return what was run of a testbed without a variant or with one, by arm and n."""
+        order = {name: index for index, name in enumerate(self.arms)}
+        wanted = set(self.arms if arms is None else arms)
+        found = [
+            key
+            for key in self.groups
+            if key.testbed == testbed and key.variant == variant and key.arm in wanted
+        ]
+        return sorted(found, key=lambda key: (order[key.arm], key.n))
+
+
+def holds_experiments(folder: Path) -> bool:
+    """Say whether a folder is an experiment, or has some in it."""
+    return (folder / SPECIFICATION).is_file() or any(folder.glob(f"*/{SPECIFICATION}"))
+
+
+def read_experiments(folder: Path) -> Contents:
+    """Read a folder of experiments, or one experiment with those that it uses.
+
+    Raises:
+        ReportError: There is no experiment.
+        TellError: One is not written as it must be.
+    """
+    own = [folder] if (folder / SPECIFICATION).is_file() else _children(folder)
+    if not own:
+        raise ReportError(
+            f"report: needs a folder with experiments, got '{folder}' with no {SPECIFICATION} in "
+            "it or below it. Name experiments/, or one of its folders."
+        )
+    found = {each.resolve(): _read(each) for each in own}
+    used = [path for experiment, _ in found.values() for path in experiment.uses]
+    others = {path.resolve(): _read(path) for path in used if path.resolve() not in found}
+    known = {**found, **others}
+    studies = [_study(*each, known) for each in found.values()]
+    order = {kind: index for index, kind in enumerate(KINDS)}
+    studies.sort(
+        key=lambda study: (
+            study.tuning,
+            order.get(study.experiment.kind, len(order)),
+            study.experiment.name,
+        )
+    )
+    pool = [each for each in known.values() if each[0].kind != TUNING]
+    results, groups, settings, conflicts = _pooled(pool)
+    chosen = read_chosen(next((s for s in studies if not s.tuning), studies[0]).experiment)
+    return Contents(folder, studies, results, groups, settings, chosen or {}, conflicts)
+
+
+def _children(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.glob(f"*/{SPECIFICATION}"))
+
+
+def _read(folder: Path) -> tuple[Experiment, dict[str, Result]]:
+    experiment = read_experiment(folder)
+    return experiment, read_results(experiment.results)
+
+
+def _study(
+    experiment: Experiment,
+    results: Mapping[str, Result],
+    known: Mapping[Path, tuple[Experiment, Mapping[str, Result]]],
+) -> Study:
+    cells = expand(experiment)
+    names = {cell.name for cell in cells}
+    own = {name: result for name, result in results.items() if name in names}
+    borrowed: dict[str, Result] = {}
+    for path in reversed(experiment.uses):
+        borrowed |= known[path.resolve()][1]
+    found = verdicts(experiment, {**borrowed, **results})
+    return Study(experiment, cells, own, len(results) - len(own), found)
+
+
+def _pooled(
+    known: Sequence[tuple[Experiment, Mapping[str, Result]]],
+) -> tuple[
+    dict[str, Result], dict[Key, dict[int, Result]], dict[str, Mapping[str, Any]], list[str]
+]:
+    pool: dict[str, Result] = {}
+    groups: dict[Key, dict[int, Result]] = {}
+    settings: dict[str, Mapping[str, Any]] = {}
+    conflicts = []
+    for experiment, results in known:
+        for cell in expand(experiment):
+            result = results.get(cell.name)
+            if result is None or result["status"] != COMPLETED:
+                continue
+            if cell.variant:
+                settings.setdefault(cell.variant, cell.settings)
+            first = pool.setdefault(cell.name, result)
+            key = Key(cell.testbed, cell.arm, cell.n, cell.variant)
+            groups.setdefault(key, {}).setdefault(cell.seed, first)
+            if first["config_digest"] != result["config_digest"]:
+                conflicts.append(cell.name)
+    return pool, groups, settings, conflicts
