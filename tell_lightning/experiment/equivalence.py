@@ -29,10 +29,9 @@ from tell_lightning.experiment.statistics import (
     Numbers,
     Samples,
     StatisticsError,
-    drawn_scores,
+    drawn_means,
     paired,
     quantiles,
-    seed_shares,
 )
 
 HALVINGS = 40
@@ -113,7 +112,6 @@ def equivalence(
             f"equivalence: the baseline must have two sizes or more, got {sizes}. Run more."
         )
     target, *curve = paired([tell, *(baseline[size] for size in sizes)])
-    shares = seed_shares(len(target.seeds), draws, seed)
     logs = np.log(np.array(sizes, dtype=np.float64))
     own = reach(logs, np.stack([arm.scores() for arm in curve]), target.scores())
     mean = reach(
@@ -121,8 +119,8 @@ def equivalence(
     )
     many = reach(
         logs,
-        np.stack([(drawn_scores(arm, draws, seed) * shares).sum(axis=1) for arm in curve]),
-        (drawn_scores(target, draws, seed) * shares).sum(axis=1),
+        np.stack([drawn_means(arm, draws, seed) for arm in curve]),
+        drawn_means(target, draws, seed),
     )
     count = len(target.seeds)
     priced = None

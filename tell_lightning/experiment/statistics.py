@@ -2,18 +2,21 @@
 
 What each test row of each seed adds to a score enters; an estimate with its interval leaves.
 All arms are tested on the same rows, so rows are crossed with seeds, and a draw resamples both:
-the seeds, and once for all seeds and arms the rows. Seeds are few and a plain percentile interval
-of few is too narrow, so it is expanded as a t interval is. 2,000 draws of 10 seeds and 128 rows
-take 10 ms, always the same ones.
+the seeds, and once for all seeds and arms the rows. 2,000 draws of 10 seeds and 128 rows take
+10 ms, always the same ones.
 
     seeds      0 1 2     draw    0 0 2        rows    a b c     draw    a c c
     score      mean over the drawn seeds of the score of the summed counts of the drawn rows
     contrast   the same draw of seeds and rows for every arm: what all arms share cancels
 
-Sources: Owen 2007, doi 10.1214/07-AOAS122 (rows and columns drawn apart; too wide, never
-too narrow, where rows are noisier than seeds differ);
-Hesterberg 2015, arXiv 1411.5279 (expanded percentiles); arXiv 2511.19794 (an interval and a
-sign-flip test on the deltas of seeds, a claim only if both); Holm 1979, jstor 4615733.
+Two corrections make 95 % of it. What is neither a seed's nor a row's own is drawn three times over
+(with the seeds, with the rows, and with both), which the draws of seeds alone and of rows alone
+give away: their spread is brought back. And seeds are few: the quantiles are expanded as those of
+a t interval are.
+
+Sources: Owen 2007, doi 10.1214/07-AOAS122 (seeds and rows drawn apart, and what is counted three
+times); Hesterberg 2015, arXiv 1411.5279 (expanded percentiles); arXiv 2511.19794 (an interval and
+a sign-flip test on the deltas of seeds, a claim only if both); Holm 1979, jstor 4615733.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -139,11 +142,10 @@ def combine(terms: Sequence[tuple[float, Samples]], draws: int = DRAWS, seed: in
     """
     arms = paired([samples for _, samples in terms])
     weights = [weight for weight, _ in terms]
-    deltas = np.tensordot(weights, [arm.scores() for arm in arms], axes=1)
-    drawn = np.tensordot(weights, [drawn_scores(arm, draws, seed) for arm in arms], axes=1)
     seeds = arms[0].seeds
-    means = (drawn * seed_shares(len(seeds), draws, seed)).sum(axis=1)
-    low, high = np.quantile(means, quantiles(len(seeds)))
+    deltas = np.tensordot(weights, [arm.scores() for arm in arms], axes=1)
+    drawn = np.tensordot(weights, [_on_drawn_rows(arm, draws, seed) for arm in arms], axes=1)
+    low, high = np.quantile(_means(deltas, drawn, seed), quantiles(len(seeds)))
     estimate = Estimate(float(deltas.mean()), float(low), float(high), len(seeds))
     return Contrast(estimate, dict(zip(seeds, deltas.tolist(), strict=True)))
 
@@ -210,17 +212,9 @@ def paired(arms: Sequence[Samples]) -> list[Samples]:
     return [arm.only(common) for arm in arms]
 
 
-def drawn_scores(samples: Samples, draws: int = DRAWS, seed: int = 0) -> Numbers:
-    """Compute the score of each seed on each draw of the rows, [draws, seeds]."""
-    seeds, rows, numbers = samples.counts.shape
-    flat = samples.counts.transpose(1, 0, 2).reshape(rows, seeds * numbers)
-    sums = _times(rows, draws, (seed, 1)) @ flat
-    return SCORE_OF[samples.statistic](sums.reshape(draws, seeds, numbers))
-
-
-def seed_shares(seeds: int, draws: int = DRAWS, seed: int = 0) -> Numbers:
-    """Draw how much each seed counts in each draw, [draws, seeds]; each draw's add to 1."""
-    return _times(seeds, draws, (seed, 0)) / seeds
+def drawn_means(samples: Samples, draws: int = DRAWS, seed: int = 0) -> Numbers:
+    """Compute the mean over drawn seeds of the score on drawn rows, [draws]."""
+    return _means(samples.scores(), _on_drawn_rows(samples, draws, seed), seed)
 
 
 def quantiles(seeds: int) -> tuple[float, float]:
@@ -238,6 +232,36 @@ def quantiles(seeds: int) -> tuple[float, float]:
         reach = np.sqrt(seeds / (seeds - 1)) * stats.t.ppf(1 - tail, seeds - 1)
         tail = float(stats.norm.sf(reach))
     return tail, 1 - tail
+
+
+def _on_drawn_rows(samples: Samples, draws: int, seed: int) -> Numbers:
+    """Compute the score of each seed on each draw of the rows, [draws, seeds]."""
+    seeds, rows, numbers = samples.counts.shape
+    flat = samples.counts.transpose(1, 0, 2).reshape(rows, seeds * numbers)
+    sums = _times(rows, draws, (seed, 1)) @ flat
+    return SCORE_OF[samples.statistic](sums.reshape(draws, seeds, numbers))
+
+
+def _means(whole: Numbers, drawn: Numbers, seed: int) -> Numbers:
+    """Average over drawn seeds, and take out of the spread what is drawn three times over.
+
+    With A, B and E what seeds, rows and neither of both add to the variance of the mean, that of
+    the draws of seeds is A + E, of rows B + E, of both A + B + 3 E; it should be A + B + E.
+
+    Args:
+        whole: By seed, on all rows, [seeds].
+        drawn: By seed, on drawn rows, [draws, seeds].
+        seed: Of the draws.
+    """
+    draws, seeds = drawn.shape
+    shares = _times(seeds, draws, (seed, 0)) / seeds
+    means: Numbers = (drawn * shares).sum(axis=1)
+    both, of_seeds, of_rows = means.var(), (shares @ whole).var(), drawn.mean(axis=1).var()
+    if both == 0:
+        return means
+    right = max(of_seeds, of_rows, 2 * (of_seeds + of_rows) - both)
+    narrowed: Numbers = means.mean() + (means - means.mean()) * np.sqrt(min(1.0, right / both))
+    return narrowed
 
 
 @lru_cache(maxsize=32)
