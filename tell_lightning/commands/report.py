@@ -65,6 +65,11 @@ def _report_experiments(folder: Path, output: str | None, readme: str | None) ->
     text = written(contents)
     _write(path, text.html.encode("utf-8", "replace"))
     beside = path.with_suffix(".md")
+    if beside == path:
+        raise ConfigError(
+            f"--output: must name the page, got '{path}', which is where its Markdown goes. Write "
+            "--output FILE.html; the Markdown lies beside it."
+        )
     _write(beside, text.markdown.encode("utf-8", "replace"))
     print(f"Report: {path}, {len(text.html) / 1024:,.0f} KiB, and {beside}.")
     if readme:

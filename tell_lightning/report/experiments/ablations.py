@@ -28,12 +28,10 @@ from tell_lightning.report.experiments.sections import (
     contrast_cell,
     p_value,
     score_label,
-    signed,
     style_of,
     with_interval,
 )
 
-SWAPPED = "swapped"
 EFFECTS: Mapping[str, str] = {
     "mix": "mixing in general data",
     "anchor": "the anchor",
@@ -52,7 +50,7 @@ def ablations(contents: Contents, estimates: Estimates) -> Section:
         headings = {}
         if 0 < declared < len(rows):
             headings = {declared: f"Exploratory: fewer than {contents.least_seeds} seeds"}
-        axis = f"TELL less the arm, {_unit(facts.score)}"
+        axis = f"TELL less the arm, {score_label(facts.score)}"
         figure = Intervals(f"{facts.label}: {axis}", axis, rows, [0.0], headings=headings)
         figures.append([Figure(facts.label, "", intervals_svg(figure))])
         columns = [
@@ -71,7 +69,8 @@ def ablations(contents: Contents, estimates: Estimates) -> Section:
             f"TELL less each arm at {DECLARED_N} task examples, paired on seeds and rows: to the "
             "right of the line TELL is better. Each faint dot is one seed. p is the exact "
             "two-sided sign-flip test over seeds; Holm adjusts it within the declared family of "
-            f"{len(FAMILY)}.",
+            f"{len(FAMILY)}. Tested without it, or with it: the same adapter on prompts without "
+            "the anchor, or with one that it never saw.",
         ],
         figures,
         tables,
@@ -102,7 +101,14 @@ def factors(contents: Contents, estimates: Estimates) -> Section:
         label = score_label(facts.score)
         ticks = {0.0: "no anchor", 1.0: "anchor"}
         panel = Panel(
-            f"{facts.label}: {label}", "", label, series, ticks, logarithmic_x=False, low=0.0
+            f"{facts.label}: {label}",
+            "",
+            label,
+            series,
+            ticks,
+            logarithmic_x=False,
+            low=0.0,
+            bars=True,
         )
         figures.append([Figure(facts.label, "", panel_svg(panel))])
         tables.append(
@@ -149,18 +155,20 @@ def _differences(estimates: Estimates, testbed: str) -> tuple[list[Row], list[li
     order = {arm: index for index, arm in enumerate(FAMILY)}
     keys.sort(key=lambda key: (estimates.few(key), order.get(key.arm, len(order))))
     rows, lines = [], []
-    for key in [*keys, None]:
-        if key is None:
-            label, arm = "TELL, anchor off at test", SWAPPED
-            score = estimates.contrast(tell, tell, "score", "swapped")
-            loss, few = None, estimates.few(tell)
-        else:
-            label, arm = contents.arms[key.arm].label, key.arm
-            score, loss = estimates.contrast(tell, key), estimates.contrast(tell, key, "loss")
-            few = estimates.few(key) or estimates.few(tell)
+    tested = [(key, False) for key in keys] + [(key, True) for key in (tell, *keys)]
+    tested.sort(key=lambda each: estimates.few(each[0]))
+    for key, swapped in tested:
+        label, arm = contents.label(key.arm), key.arm
+        score = estimates.contrast(tell, key, "score", "swapped" if swapped else None)
+        loss = None if swapped else estimates.contrast(tell, key, "loss")
+        few = estimates.few(key) or estimates.few(tell)
+        if swapped:
+            given = contents.arms[arm].set.get("data.mixture.anchor") == "none"
+            label += ", tested with it" if given else ", tested without it"
+            arm += "-swapped"
         if score is None:
             continue
-        style, mark = style_of(arm)
+        style, mark = style_of(key.arm)
         at = score.estimate
         text = with_interval(at, change=True)
         rows.append(
@@ -190,11 +198,3 @@ def _differences(estimates: Estimates, testbed: str) -> tuple[list[Row], list[li
             ]
         )
     return rows, lines
-
-
-def _unit(score: str) -> str:
-    label = score_label(score)
-    return label if label.isupper() else f"{label[:2]}{label[2:]}"
-
-
-__all__ = ["ablations", "factors", "signed"]

@@ -5,10 +5,12 @@ The results enter; sections of tables leave.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from statistics import fmean
 from typing import Any
 
 from tell_lightning.experiment.contrasts import DECLARED_N
 from tell_lightning.experiment.results import COMPLETED, FAILED, Result
+from tell_lightning.experiment.results import points as score_points
 from tell_lightning.report.experiments.contents import Contents, Key, Study
 from tell_lightning.report.experiments.estimates import Estimates
 from tell_lightning.report.experiments.figures import Intervals, Row, intervals_svg, number
@@ -41,7 +43,7 @@ def forgetting(contents: Contents, estimates: Estimates) -> Section:
             if found is None:
                 continue
             few = estimates.few(key)
-            label = contents.arms[key.arm].label
+            label = contents.label(key.arm)
             style, mark = style_of(key.arm)
             at = found.estimate
             text = with_interval(at, "general") + (f" {FEW_SIGN}" if few else "")
@@ -110,7 +112,7 @@ def settings(contents: Contents) -> Section:
                 rows.append(
                     [
                         Cell(_label(contents, testbed)),
-                        Cell(contents.arms[arm].label if arm in contents.arms else arm),
+                        Cell(contents.label(arm)),
                         Cell(number(int(n))),
                         Cell(str(best.get("variant") or "")),
                         Cell(values),
@@ -122,13 +124,14 @@ def settings(contents: Contents) -> Section:
         "The settings with the best mean dev score, chosen on seeds that are not used elsewhere, "
         "with the same budget for SFT and TELL. An arm takes those of the nearest tuned size."
     )
-    used = Table("Used by the cells", *_used(contents))
+    tried = Table("Every setting that was tried", *_tried(contents))
+    used = Table("Used by the cells, means over seeds", *_used(contents))
     return Section(
         "settings",
         "Settings",
         [text] if rows else ["Nothing is tuned yet."],
         tables=[Table("Chosen", columns, rows)] if rows else [],
-        folded=[used] if used.rows else [],
+        folded=[table for table in (tried, used) if table.rows],
     )
 
 
@@ -221,6 +224,31 @@ def _label(contents: Contents, testbed: str) -> str:
     return found.label if found else testbed
 
 
+def _tried(contents: Contents) -> tuple[list[str], list[list[Cell]]]:
+    """List the dev score of each setting of the tuning, the mean over seeds."""
+    found: dict[Key, list[float]] = {}
+    for study in contents.studies:
+        for cell in study.cells if study.tuning else ():
+            result = study.results.get(cell.name)
+            if result and result["status"] == COMPLETED and result.get("dev"):
+                score = study.experiment.testbeds[cell.testbed].score
+                value = score_points(result["dev"]["values"][score], score)
+                key = Key(cell.testbed, cell.arm, cell.n, cell.variant)
+                found.setdefault(key, []).append(value)
+    rows = [
+        [
+            Cell(_label(contents, key.testbed)),
+            Cell(contents.label(key.arm)),
+            Cell(number(key.n)),
+            Cell(str(key.variant or "").replace("_", " ")),
+            Cell(points(fmean(values))),
+            Cell(str(len(values))),
+        ]
+        for key, values in found.items()
+    ]
+    return ["Testbed", "Arm", "Task examples", "Setting", "Dev, points", "Seeds"], rows
+
+
 def _used(contents: Contents) -> tuple[list[str], list[list[Cell]]]:
     """List what each arm was trained with: settings, steps, passes, tokens."""
     rows = []
@@ -228,8 +256,11 @@ def _used(contents: Contents) -> tuple[list[str], list[list[Cell]]]:
         for key in contents.keys(testbed):
             found = list(contents.groups[key].values())
             chosen = Counter(
-                tuple((r.get("settings") or {}).get(name) for name in ("lr", "task_share"))
-                + (r.get("steps"),)
+                (
+                    (r.get("settings") or {}).get("lr"),
+                    (r.get("settings") or {}).get("task_share"),
+                    r.get("steps"),
+                )
                 for r in found
             ).most_common()
             (rate, share, steps), _ = chosen[0]
@@ -239,7 +270,7 @@ def _used(contents: Contents) -> tuple[list[str], list[list[Cell]]]:
                     plain(
                         [
                             _label(contents, testbed),
-                            contents.arms[key.arm].label,
+                            contents.label(key.arm),
                             number(key.n) if key.n else "none",
                             str(len(found)),
                             _plain_number(rate),

@@ -3,6 +3,7 @@
 Studies enter; cards with what the rule says, testbed by testbed, leave.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +13,11 @@ from tell_lightning.experiment.findings import Finding
 from tell_lightning.experiment.results import COMPLETED, FAILED
 from tell_lightning.experiment.rules import Verdict
 from tell_lightning.report.experiments.contents import Contents, Study
-from tell_lightning.report.experiments.figures import number
-from tell_lightning.report.experiments.ratios import written
+from tell_lightning.report.experiments.figures import MINUS, number
+from tell_lightning.report.experiments.ratios import times
 from tell_lightning.report.experiments.sections import FEW_SIGN, with_interval
 
-SIGNS = {"reproduced": "✓", "refuted": "✗", "undecided": "?", "none": "–"}
+SIGNS = {"reproduced": "✓", "refuted": "✗", "undecided": "?", "none": "\N{EN DASH}"}
 WORDS = {"none": "no verdict"}
 TOGETHER = "all testbeds"
 
@@ -116,7 +117,7 @@ def main_row(finding: Finding) -> ContrastRow | None:
 
 def _number(finding: Finding) -> str:
     if finding.equivalence:
-        return f"{written(finding.equivalence.examples)} ×"
+        return times(finding.equivalence.examples)
     row = main_row(finding)
     return with_interval(row.estimate, change=True) if row else ""
 
@@ -138,7 +139,11 @@ def _measure(study: Study, findings: Sequence[Finding]) -> str:
     if others:
         n = study.experiment.rule.get("n", DECLARED_N)
         return f"TELL less {' or '.join(others).lower()} at n = {n}, points"
-    return "most less least, points" if rows else ""
+    steps = study.experiment.rule.get("variants") or []
+    if rows and steps:
+        first, last = (str(steps[place]).replace("_", " ") for place in (0, -1))
+        return f"TELL, {last} less {first}, points"
+    return ""
 
 
 def _value(value: Any) -> str:
@@ -150,4 +155,5 @@ def _value(value: Any) -> str:
 
 
 def _typographic(reason: str) -> str:
-    return reason.replace(">= ", "≥ ").replace("<= ", "≤ ")
+    text = reason.replace(">= ", "≥ ").replace("<= ", "≤ ").replace(" - ", f" {MINUS} ")
+    return re.sub(r"(?<=[\[, ])-(?=\d)", MINUS, text)

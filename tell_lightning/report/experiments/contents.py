@@ -91,6 +91,11 @@ class Contents:
         """All arms, in the order of their file."""
         return self.studies[0].experiment.arms
 
+    def label(self, arm: str) -> str:
+        """Return what an arm is called, as it begins a line."""
+        found = self.arms[arm].label if arm in self.arms else arm
+        return found[:1].upper() + found[1:]
+
     def keys(
         self, testbed: str, arms: Iterable[str] | None = None, variant: str | None = None
     ) -> list[Key]:

@@ -76,7 +76,12 @@ def _pair(
     if not ticks:
         return []
     figures = []
-    for what, y_label in (("score", score_label(facts.score)), ("loss", LOSS_LABEL)):
+    kind = "" if flat or len(lines) == len(sizes) else ", few sizes"
+    both: tuple[tuple[What, str], ...] = (
+        ("score", score_label(facts.score)),
+        ("loss", LOSS_LABEL),
+    )
+    for what, y_label in both:
         series = [
             _series(estimates, [Key(testbed, arm, n) for n in sizes[arm]], what, flat=level)
             for arms, level in ((lines, False), (flat, True))
@@ -90,11 +95,11 @@ def _pair(
             ticks,
             logarithmic_y=what == "loss",
             low=0.0 if what == "score" else None,
+            bars=len(ticks) <= CURVE and len(lines) > 2,
             levels=[("no skill", facts.chance)] if what == "score" and facts.chance else [],
         )
         if panel.series:
-            caption = facts.label if flat or what == "score" else facts.label
-            figures.append(Figure(f"{caption}: {what}", "", panel_svg(panel)))
+            figures.append(Figure(f"{facts.label}{kind}: {what}", "", panel_svg(panel)))
     return figures
 
 
@@ -113,7 +118,7 @@ def _series(estimates: Estimates, keys: Sequence[Key], what: What, *, flat: bool
     arm = keys[0].arm
     style, mark = style_of(arm)
     few = any(estimates.few(key) for key in keys)
-    label = estimates.contents.arms[arm].label
+    label = estimates.contents.label(arm)
     return Series(label, style, mark, spots, flat=flat, exploratory=few)
 
 
@@ -158,7 +163,7 @@ def _table(estimates: Estimates, testbed: str, what: What) -> Table | None:
     sizes = sorted({key.n for key in keys})
     rows = []
     for arm in dict.fromkeys(key.arm for key in keys):
-        cells = [Cell(contents.arms[arm].label)]
+        cells = [Cell(contents.label(arm))]
         for n in sizes:
             key = Key(testbed, arm, n)
             found = estimates.of(key, what)

@@ -5,6 +5,7 @@ The variants of the pooled results enter, grouped by the beginning of their name
 it is a name, each setting has its interval.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,16 +36,19 @@ from tell_lightning.report.experiments.sections import (
 )
 
 LABELS = {
+    "first": "general rows",
     "general": "general rows",
+    "kind": "kind of general data",
     "share": "task share",
     "parts": "parts of the composition in the general data",
     "base": "base",
-    "bases": "base",
-    "lexicon": "lexicon",
+    "prior": "prior of the test rows",
     "steps": "optimizer steps",
     "lr": "learning rate",
 }
 """What a dial is called, by the beginning of its variants' names."""
+CENTRE = "centre"
+"""What is run without a variant."""
 MIXTURE = ("data.general.", "data.mixture.")
 """Keys that change nothing for an arm that trains on the task alone."""
 LOSS = "Loss of the test rows, nats per token"
@@ -53,9 +57,15 @@ LOSS = "Loss of the test rows, nats per token"
 def dials(contents: Contents, estimates: Estimates) -> list[Section]:
     """Return one section a dial."""
     found: dict[str, dict[str, list[Key]]] = {}
+    names = sorted({key.variant for key in contents.groups if key.variant})
+    starts = Counter(name.rpartition("_")[0] for name in names)
     for key in contents.groups:
         if key.variant:
-            dial = key.variant.rpartition("_")[0] or key.variant
+            start = key.variant.rpartition("_")[0]
+            alone = not start or (starts[start] < 2 and start not in LABELS) or start == "without"
+            settings = contents.settings.get(key.variant, {})
+            general = all(name.startswith("data.general.") for name in settings)
+            dial = ("kind" if general else key.variant) if alone else start
             found.setdefault(dial, {}).setdefault(key.testbed, []).append(key)
     order = {name: index for index, name in enumerate(LABELS)}
     names = sorted(found, key=lambda name: (order.get(name, len(order)), name))
@@ -100,18 +110,19 @@ def _section(
             variants.sort(key=lambda name: places[name])
             numeric = True
         arms = [arm for arm in contents.arms if any(key.arm == arm for key in keys)]
-        keys.sort(key=lambda key: (key.n, arms.index(key.arm), variants.index(str(key.variant))))
+        keys.sort(key=lambda key: (arms.index(key.arm), key.n, variants.index(str(key.variant))))
         for n in dict.fromkeys(key.n for key in keys if key.n or len({k.n for k in keys}) == 1):
             shown = [key for key in keys if key.n in {0, n}]
             if places is not None and len(places) > 1:
-                figures.append(_lines(estimates, testbed, n, label, places, shown))
+                lines = _lines(estimates, testbed, n, label, places, shown)
+                figures += [[figure] for figure in lines]
             else:
                 figures.append(_names(estimates, testbed, n, variants, shown))
-        tables.append(_table(estimates, testbed, dial, keys))
+        tables.append(_table(estimates, testbed, keys))
     text = (
         "Leverage is the arm less SFT of the same task examples: the line at 0 is SFT."
         if numeric
-        else "Each setting with its arms."
+        else "Each setting with its arms; the centre is what is run everywhere else."
     )
     return Section(
         f"dial-{dial}",
@@ -153,7 +164,7 @@ def _lines(
         own = [key for key in keys if key.arm == arm]
         few = any(estimates.few(key) for key in own)
         style, mark = style_of(arm)
-        name = contents.arms[arm].label
+        name = contents.label(arm)
         spots, falls = [], []
         for key in own:
             x = places[str(key.variant)]
@@ -171,10 +182,10 @@ def _lines(
     flat = estimates.of(Key(testbed, "sft", n), "loss")
     if flat is not None and not any(key.arm == "sft" for key in keys):
         style, mark = style_of("sft")
-        sft = contents.arms["sft"].label
+        sft = contents.label("sft")
         losses.append(Series(sft, style, mark, [_spot(0, flat.estimate, flat.seeds)], flat=True))
     title = f"{facts.label}, {number(n)} task examples"
-    y_label = f"Leverage, {facts_unit(facts.score)}"
+    y_label = f"Leverage, {_unit(facts.score)}"
     panels = [
         Panel(
             f"{title}: {y_label}",
@@ -203,7 +214,7 @@ def _lines(
     ]
 
 
-def facts_unit(score: str) -> str:
+def _unit(score: str) -> str:
     """Name a score's points."""
     return score_label(score).replace(", points", " points")
 
@@ -220,37 +231,35 @@ def _names(
     facts = contents.testbeds[testbed]
     rows: list[Row] = []
     headings: dict[int, str] = {}
-    for variant in variants:
-        for key in keys:
-            found = estimates.of(key)
-            if key.variant != variant or found is None:
-                continue
-            headings.setdefault(len(rows), variant.replace("_", " ")) if not any(
-                text == variant.replace("_", " ") for text in headings.values()
-            ) else None
-            style, mark = style_of(key.arm)
-            few = estimates.few(key)
-            at = found.estimate
-            rows.append(
-                Row(
-                    contents.arms[key.arm].label,
-                    with_interval(at) + (f" {FEW_SIGN}" if few else ""),
-                    style,
-                    at.value,
-                    at.low,
-                    at.high,
-                    found.seeds,
-                    mark,
-                    exploratory=few,
-                )
-            )
+    for variant in (None, *variants):
+        own = [key for key in keys if key.variant == variant]
+        if variant is None:
+            arms = dict.fromkeys((key.arm, key.n) for key in keys)
+            own = [Key(testbed, arm, size) for arm, size in arms]
+        drawn = [row for key in own if (row := _row(estimates, key)) is not None]
+        if drawn:
+            headings[len(rows)] = variant.replace("_", " ") if variant else CENTRE
+            rows += drawn
     title = f"{facts.label}, {number(n)} task examples" if n else facts.label
     axis = score_label(facts.score)
     figure = Intervals(f"{title}: {axis}", axis, rows, span=(0.0, 100.0), headings=headings)
     return [Figure(title, "", intervals_svg(figure))] if rows else []
 
 
-def _table(estimates: Estimates, testbed: str, dial: str, keys: Sequence[Key]) -> Table:
+def _row(estimates: Estimates, key: Key) -> Row | None:
+    found = estimates.of(key)
+    if found is None:
+        return None
+    style, mark = style_of(key.arm)
+    few = estimates.few(key)
+    at = found.estimate
+    text = with_interval(at) + (f" {FEW_SIGN}" if few else "")
+    label = estimates.contents.label(key.arm)
+    bounds = (at.value, at.low, at.high)
+    return Row(label, text, style, *bounds, found.seeds, mark, exploratory=few)
+
+
+def _table(estimates: Estimates, testbed: str, keys: Sequence[Key]) -> Table:
     contents = estimates.contents
     facts = contents.testbeds[testbed]
     rows = []
@@ -263,7 +272,7 @@ def _table(estimates: Estimates, testbed: str, dial: str, keys: Sequence[Key]) -
         rows.append(
             [
                 Cell(str(key.variant).replace("_", " ")),
-                Cell(contents.arms[key.arm].label),
+                Cell(contents.label(key.arm)),
                 Cell(number(key.n) if key.n else "none"),
                 estimate_cell(score.estimate if score else None, f"score/{place}", few=few),
                 contrast_cell(leverage, f"leverage/{place}", few=few),

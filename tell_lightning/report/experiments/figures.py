@@ -70,6 +70,8 @@ class Panel:
     high: float | None = None
     levels: Sequence[tuple[str, float]] = ()
     """Named heights that need no model."""
+    bars: bool = False
+    """Intervals as bars beside each other instead of bands: for few places and many lines."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Intervals:
 
 def panel_svg(panel: Panel) -> str:
     """Draw lines with bands, each named at its end."""
-    left, right, top, bottom = 40, 92, 26, 40
+    left, right, top, bottom = 40, 102, 26, 40
     if not panel.series:
         return ""
     y_axis, y_ticks = _heights(panel, HEIGHT - bottom, top)
@@ -126,18 +128,19 @@ def panel_svg(panel: Panel) -> str:
     for tick, name in panel.ticks.items():
         x = px(x_axis(tick))
         add_node(svg, "line", x1=x, x2=x, y1=base, y2=base + 4, class_="axis")
-        add_node(svg, "text", name, x=x, y=base + 17, class_="tick middle")
+        short = name.replace(",000", "k") if len(places) > 4 else name
+        add_node(svg, "text", short, x=x, y=base + 17, class_="tick middle")
     add_node(svg, "text", panel.y_label, x=0, y=12, class_="label")
     middle = (left + edge) / 2
     add_node(svg, "text", panel.x_label, x=middle, y=HEIGHT - 4, class_="label middle")
     for name, value in panel.levels:
         y = px(y_axis(value))
         add_node(svg, "line", x1=left, x2=edge, y1=y, y2=y, class_="level")
-        add_node(svg, "text", name, x=left + 3, y=px(y_axis(value) - 4), class_="level-name")
-    spread = 2.2
+        add_node(svg, "text", name, x=edge - 3, y=px(y_axis(value) - 4), class_="level-name end")
     for index, series in enumerate(panel.series):
-        shift = spread * (index - (len(panel.series) - 1) / 2) if not series.flat else 0.0
-        _series(svg, series, x_axis, y_axis, shift, (left, edge))
+        apart = 5.0 if panel.bars else 2.2
+        shift = apart * (index - (len(panel.series) - 1) / 2) if not series.flat else 0.0
+        _series(svg, series, x_axis, y_axis, shift, (left, edge), bars=panel.bars)
     _names(svg, panel.series, y_axis, edge + 6, (top, base))
     return svg_text(svg)
 
@@ -146,7 +149,7 @@ def intervals_svg(figure: Intervals) -> str:
     """Draw estimates below each other: name and number, and the interval under them."""
     if not figure.rows:
         return ""
-    left, right, top, step, bottom = 8, 8, 2, 38, 40
+    left, right, top, step, bottom = 8, 8, 2, 40, 40
     heads = 22
     height = top + step * len(figure.rows) + heads * len(figure.headings) + bottom
     finite = [v for row in figure.rows for v in (row.value, row.low, row.high, *row.seeds)]
@@ -184,8 +187,8 @@ def intervals_svg(figure: Intervals) -> str:
 def number(value: float) -> str:
     """Write a number of an axis.
 
-    >>> number(-2.5), number(3000)
-    ('−2.5', '3,000')
+    >>> number(2.5), number(3000)
+    ('2.5', '3,000')
     """
     text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return text.replace("-", MINUS)
@@ -221,6 +224,8 @@ def _series(
     y_axis: Axis,
     shift: float,
     edges: tuple[float, float],
+    *,
+    bars: bool,
 ) -> None:
     style = series.style
     if series.flat:
@@ -231,21 +236,26 @@ def _series(
         add_node(svg, "path", d=f"M{px(edges[0])} {px(y)}H{px(edges[1])}", class_=f"line {style}")
         return
     spots = sorted(series.spots, key=lambda spot: spot.x)
-    xs = [x_axis(spot.x) for spot in spots]
-    if len(spots) > 1:
+    xs = [x_axis(spot.x) + (shift if bars else 0.0) for spot in spots]
+    if len(spots) > 1 and not bars:
         upper = [f"{px(x)} {px(y_axis(s.high))}" for x, s in zip(xs, spots, strict=True)]
         lower = [f"{px(x)} {px(y_axis(s.low))}" for x, s in zip(xs, spots, strict=True)]
         band = "M" + "L".join(upper + lower[::-1]) + "z"
         add_node(svg, "path", d=band, class_=f"band {style}")
-        line = "M" + "L".join(f"{px(x)} {px(y_axis(s.value))}" for x, s in zip(xs, spots))  # noqa: B905
+    if len(spots) > 1:
+        line = "M" + "L".join(
+            f"{px(x)} {px(y_axis(s.value))}" for x, s in zip(xs, spots, strict=True)
+        )
         add_node(svg, "path", d=line, class_=f"line {style}")
-    else:
-        x = px(xs[0])
-        path = f"M{x} {px(y_axis(spots[0].low))}V{px(y_axis(spots[0].high))}"
-        add_node(svg, "path", d=path, class_=f"whisker {style}")
+    if len(spots) == 1 or bars:
+        path = "".join(
+            f"M{px(x)} {px(y_axis(spot.low))}V{px(y_axis(spot.high))}"
+            for x, spot in zip(xs, spots, strict=True)
+        )
+        add_node(svg, "path", d=path, class_=f"bar {style}")
     for x, spot in zip(xs, spots, strict=True):
         for value in spot.seeds:
-            place = {"cx": px(x + shift), "cy": px(y_axis(value))}
+            place = {"cx": px(x if bars else x + shift), "cy": px(y_axis(value))}
             add_node(svg, "circle", **place, r="1.7", class_=f"seed {style}")
     hollow = " hollow" if series.exploratory else ""
     for x, spot in zip(xs, spots, strict=True):
@@ -258,7 +268,7 @@ def _names(
 ) -> None:
     """Write each name at its line's end, moved apart where they would touch."""
     named = [
-        (axis(max(line.spots, key=lambda spot: spot.x).value), index, textwrap.wrap(line.name, 13))
+        (axis(max(line.spots, key=lambda spot: spot.x).value), index, textwrap.wrap(line.name, 14))
         for index, line in enumerate(lines)
     ]
     named.sort(key=lambda each: (each[0], each[1]))
@@ -289,10 +299,10 @@ def _row(svg: ET.Element, row: Row, axis: Axis, y: float, edges: tuple[float, fl
     quiet = " soft" if row.exploratory else ""
     add_node(svg, "text", row.label, x=edges[0], y=px(y + 14), class_=f"name{quiet}")
     add_node(svg, "text", row.text, x=edges[1], y=px(y + 14), class_=f"value end{quiet}")
-    middle = y + 26
+    middle = y + 24
     for value in row.seeds:
-        place = {"cx": px(axis(value)), "cy": px(middle)}
-        add_node(svg, "circle", **place, r="2", class_=f"seed {row.style}")
+        place = {"cx": px(axis(value)), "cy": px(middle + 9)}
+        add_node(svg, "circle", **place, r="1.9", class_=f"seed {row.style}")
     low = axis(row.low) if math.isfinite(row.low) else edges[0]
     high = axis(row.high) if math.isfinite(row.high) else edges[1]
     add_node(svg, "path", d=f"M{px(low)} {px(middle)}H{px(high)}", class_=f"whisker {row.style}")

@@ -88,7 +88,7 @@ def write_headline(path: Path, text: str) -> None:
 def _cell(found: Judgement | None) -> str:
     if found is None:
         return ""
-    return f"{found.number} {found.sign}".strip() + f" {found.word}"
+    return ", ".join(part for part in (found.number, found.word) if part)
 
 
 __all__ = ["Claim", "headline", "provenance", "write_headline"]

@@ -11,7 +11,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from tell_lightning import __version__
 from tell_lightning.experiment.results import COMPLETED, FAILED
 from tell_lightning.report.experiments.ablations import ablations, factors
-from tell_lightning.report.experiments.accounts import cost, failures, forgetting, hours, settings
+from tell_lightning.report.experiments.accounts import (
+    commit,
+    cost,
+    failures,
+    forgetting,
+    hours,
+    settings,
+)
 from tell_lightning.report.experiments.claims import Claim, claims
 from tell_lightning.report.experiments.contents import Contents
 from tell_lightning.report.experiments.curves import curves
@@ -49,8 +56,7 @@ def written(contents: Contents) -> Written:
     html = environment.get_template("experiments.html").render(
         title=title,
         facts=facts,
-        few=FEW_SIGN,
-        least=contents.least_seeds,
+        lacks=_lacks(contents),
         claims=found,
         testbeds=contents.testbeds,
         by_testbed={claim.name: {each.testbed: each for each in claim.testbeds} for claim in found},
@@ -58,6 +64,7 @@ def written(contents: Contents) -> Written:
         version=__version__,
     )
     lines = [f"{name}: {text}" for name, text in facts]
+    lines += [f"Lacking: {line}" for line in _lacks(contents)]
     lines.append("The figures of these tables are in report.html beside this file.")
     return Written(html, markdown(title, lines, found, sections))
 
@@ -76,6 +83,22 @@ def _sections(contents: Contents) -> list[Section]:
     return [*shown, settings(contents), cost(contents), failures(contents)]
 
 
+def _lacks(contents: Contents) -> list[str]:
+    """Say what the report does not rest on, where cells are missing or failed."""
+    lines = []
+    for study in contents.studies:
+        lost = len(study.with_status(FAILED))
+        left = len(study.missing)
+        parts = [
+            f"{number(left)} not run yet" if left else "",
+            f"{number(lost)} failed" if lost else "",
+        ]
+        told = ", ".join(part for part in parts if part)
+        if told:
+            lines.append(f"{study.experiment.title}: of {number(len(study.cells))} cells {told}")
+    return lines
+
+
 def _facts(contents: Contents) -> list[tuple[str, str]]:
     results = [result for study in contents.studies for result in study.results.values()]
     cells = sum(len(study.cells) for study in contents.studies)
@@ -83,15 +106,17 @@ def _facts(contents: Contents) -> list[tuple[str, str]]:
     lost = sum(result["status"] == FAILED for result in results)
     progress = f"{number(done)} of {number(cells)} completed"
     progress += f", {number(lost)} failed" if lost else ""
-    return [
+    facts = [
         ("Cells", progress),
         ("Machine time", f"{hours(results):.2f} hours"),
+        ("Commits", ", ".join(sorted({name for each in results if (name := commit(each))}))),
         ("Intervals", "95%, over seeds and test rows, in brackets and as bands and bars"),
         (
             FEW_SIGN,
             f"exploratory, fewer than {contents.least_seeds} seeds; hollow marks in the figures",
         ),
     ]
+    return [(name, text) for name, text in facts if text]
 
 
 __all__ = ["Claim", "Written", "written"]

@@ -21,13 +21,15 @@ from tell_lightning.report.experiments.sections import (
     style_of,
 )
 
+DRAWN = ("sft", "sft_equal_steps", "general_only", "general_then_task")
+"""Arms whose ratio is drawn; the tables have all."""
 AXIS = "times as much for the same score, log scale"
 
 
 def ratios(contents: Contents, estimates: Estimates) -> Section:
     """Return the section of the ratios."""
     rule = _thresholds(contents)
-    figures, tables = [], []
+    figures, tables, folded = [], [], []
     for testbed, facts in contents.testbeds.items():
         sizes = [key.n for key in contents.keys(testbed, ["tell"])]
         arms = [arm for arm in _curved(contents, testbed) if arm != "tell"]
@@ -42,14 +44,16 @@ def ratios(contents: Contents, estimates: Estimates) -> Section:
         rows = [
             row
             for (arm, n), ratio in found.items()
-            if n == DECLARED_N
+            if n == DECLARED_N and arm in DRAWN
             for row in _rows(contents, arm, ratio)
         ]
         title = f"{facts.label}, for {DECLARED_N} examples of TELL"
         figure = Intervals(title, AXIS, rows, [1.0, *rule], logarithmic=True, span=(0.5, 12.0))
         if rows:
             figures.append([Figure(title, "", intervals_svg(figure))])
-        tables.append(_table(contents, testbed, found))
+        declared = {each: ratio for each, ratio in found.items() if each[1] == DECLARED_N}
+        tables.append(_table(contents, testbed, declared))
+        folded.append(_table(contents, testbed, found))
     lines = " and ".join(number(each) for each in rule)
     return Section(
         "der",
@@ -62,7 +66,8 @@ def ratios(contents: Contents, estimates: Estimates) -> Section:
             + (f" Upright lines: 1, and the rule's {lines}." if rule else ""),
         ],
         figures,
-        tables,
+        [table for table in tables if table.rows],
+        [table for table in folded if table.rows],
     )
 
 
@@ -84,13 +89,11 @@ def _curved(contents: Contents, testbed: str) -> list[str]:
 
 def _rows(contents: Contents, arm: str, found: Equivalence) -> list[Row]:
     style, mark = style_of(arm)
-    label = contents.arms[arm].label
+    label = contents.label(arm)
     few = found.seeds < contents.least_seeds
     rows = [_row(f"{label}, examples", found.examples, style, mark, few=few)]
     if found.tokens:
         rows.append(_row(f"{label}, tokens", found.tokens, style, mark, few=few))
-    if not few:
-        return [rows[0], *rows[1:]]
     return rows
 
 
@@ -105,6 +108,12 @@ def _row(label: str, ratio: Ratio, style: str, mark: int, *, few: bool) -> Row:
 def written(ratio: Ratio) -> str:
     """Write a ratio with its interval."""
     return f"{bound(ratio.value)} [{bound(ratio.low)}, {bound(ratio.high)}]"
+
+
+def times(ratio: Ratio) -> str:
+    """Write a ratio as a multiple: 5.2x [3.9, 7.5], with the sign of multiplication."""
+    first, rest = written(ratio).split(" [")
+    return f"{first}\N{MULTIPLICATION SIGN} [{rest}"
 
 
 def bound(found: Bound) -> str:
@@ -123,7 +132,7 @@ def _table(contents: Contents, testbed: str, found: Mapping[tuple[str, int], Equ
         place = f"{testbed}/{arm}/{n}"
         rows.append(
             [
-                Cell(contents.arms[arm].label),
+                Cell(contents.label(arm)),
                 Cell(number(n)),
                 Cell(written(ratio.examples) + few, f"der/{place}"),
                 Cell(written(ratio.tokens) + few if ratio.tokens else "", f"der-tokens/{place}"),

@@ -4,7 +4,7 @@ Estimates enter, cells of tables with their text leave. Free.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tell_lightning.experiment.statistics import Contrast, Estimate
 from tell_lightning.metrics.score_facts import facts_of
@@ -68,7 +68,6 @@ class Section:
     tables: Sequence[Table] = ()
     folded: Sequence[Table] = ()
     """Behind a click on the page."""
-    lists: Sequence[str] = field(default=())
 
 
 def style_of(arm: str) -> tuple[str, int]:
@@ -79,8 +78,8 @@ def style_of(arm: str) -> tuple[str, int]:
 def points(value: float) -> str:
     """Write points from 0 to 100.
 
-    >>> points(-3.14159)
-    '−3.1'
+    >>> points(3.14159)
+    '3.1'
     """
     text = f"{value:.1f}"
     return ("0.0" if text == "-0.0" else text).replace("-", MINUS)
