@@ -159,6 +159,8 @@ def sign_flip(deltas: Sequence[float]) -> float:
     >>> sign_flip([1.0, 2.0, 0.5, 1.5, 1.0])
     0.0625
     """
+    if len(deltas) < 2:
+        return 1.0  # with either sign as far from zero
     found = stats.permutation_test(
         (np.asarray(deltas, dtype=np.float64),),
         lambda values, axis: values.mean(axis=axis),
