@@ -33,6 +33,11 @@ MADE = "made:"
 APART = {"run": None, "data.cache_dir": None, "eval.samples": None, "eval.table_rows": None}
 """Keys that change nothing in a result, so they are no part of the digest."""
 
+PHASED = ("general_then_task", "task_then_general", "late_mix")
+"""Orders that are not the same throughout a cycle."""
+WHOLE = 1e-6
+"""How near to a whole number the passes of a run must be."""
+
 Chosen = Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]
 """`chosen.json`: by testbed, tuned arm and number of examples the variant with its `set`."""
 
@@ -121,7 +126,7 @@ def configuration(
     own: dict[str, Any] = {"seed_everything": cell.seed}
     if cell.n:
         own["data"] = {"mixture": {"task_examples": cell.n}}
-    return merged(
+    config = merged(
         experiment.base,
         experiment.testbeds[cell.testbed].config,
         own,
@@ -131,6 +136,7 @@ def configuration(
         nested(cell.settings),
         *overlays,
     )
+    return merged(config, _in_one_cycle(config))
 
 
 def config_digest(config: Mapping[str, Any], bases: Mapping[str, Any]) -> str:
@@ -191,6 +197,25 @@ def _tuned(
     best = by_n[str(nearest(cell.n, [int(n) for n in by_n]))]
     settings: Mapping[str, Any] = best["set"]
     return settings
+
+
+def _in_one_cycle(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the whole run one cycle where the order is not mixed: what comes first comes once."""
+    wanted = (value_of(config, f"data.mixture.{key}") for key in ("order", "task_passes"))
+    order, passes = wanted
+    if order not in PHASED or passes is not None:
+        return {}
+    keys = ("trainer.max_steps", "data.optimizer_batch", "data.mixture.task_share")
+    steps, batch, share = (float(value_of(config, key)) for key in keys)
+    examples = int(value_of(config, "data.mixture.task_examples"))
+    passes = steps * batch * share / examples
+    if passes < 1 or abs(passes - round(passes)) > WHOLE:
+        raise SpecificationError(
+            f"data.mixture.order: {order} needs whole passes over the task examples in a run, got "
+            f"{passes:g} ({steps:g} steps of {batch:g}, task share {share:g}, {examples} "
+            "examples). Choose another number of steps, share or examples."
+        )
+    return nested({"data.mixture.task_passes": round(passes)})
 
 
 @cache
