@@ -2,8 +2,8 @@
 
 A random source enters, one row leaves, some ten microseconds each. The task asks for two functions
 of one list at once; general rows ask for one function, or for two others in the form of the task.
-How many of the task's parts the general rows hold is the dial of the testbed. The base knows from
-its pre-training what the functions need (words, their classes, their Norn forms), not the functions.
+How many of the task's parts the general rows hold is the dial of the testbed. The base knows what
+the functions need (words, their classes, their Norn forms), not the functions.
 """
 
 import random
@@ -44,7 +44,7 @@ def general_row(
     Args:
         source: Where the randomness comes from; it is advanced.
         without: Functions that it does not apply.
-        pair_share: Share of rows that ask for two functions, never for the two of the task.
+        pair_share: Chance that it asks for two functions, never for the two of the task.
 
     Returns:
         `kind`, `instruction`, `input` and `output`.
