@@ -153,15 +153,13 @@ def _differences(estimates: Estimates, testbed: str) -> tuple[list[Row], list[li
     family = estimates.family(testbed, DECLARED_N)
     keys = [key for key in contents.keys(testbed) if key.arm != "tell" and key.n in {0, DECLARED_N}]
     order = {arm: index for index, arm in enumerate(FAMILY)}
-    keys.sort(key=lambda key: (estimates.few(key), order.get(key.arm, len(order))))
+    keys.sort(key=lambda key: order.get(key.arm, len(order)))
     rows, lines = [], []
-    tested = [(key, False) for key in keys] + [(key, True) for key in (tell, *keys)]
-    tested.sort(key=lambda each: estimates.few(each[0]))
-    for key, swapped in tested:
+    trained = [key for key in (tell, *keys) if contents.arms[key.arm].trains]
+    for key, swapped in [*((key, False) for key in keys), *((key, True) for key in trained)]:
         label, arm = contents.label(key.arm), key.arm
         score = estimates.contrast(tell, key, "score", "swapped" if swapped else None)
         loss = None if swapped else estimates.contrast(tell, key, "loss")
-        few = estimates.few(key) or estimates.few(tell)
         if swapped:
             given = contents.arms[arm].set.get("data.mixture.anchor") == "none"
             label += ", tested with it" if given else ", tested without it"
@@ -170,6 +168,7 @@ def _differences(estimates: Estimates, testbed: str) -> tuple[list[Row], list[li
             continue
         style, mark = style_of(key.arm)
         at = score.estimate
+        few = at.seeds < contents.least_seeds
         text = with_interval(at, change=True)
         rows.append(
             Row(
@@ -197,4 +196,6 @@ def _differences(estimates: Estimates, testbed: str) -> tuple[list[Row], list[li
                 Cell(str(at.seeds)),
             ]
         )
-    return rows, lines
+    # Those of few seeds go last, the order kept.
+    places = sorted(range(len(rows)), key=lambda place: rows[place].exploratory)
+    return [rows[place] for place in places], [lines[place] for place in places]

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tell_lightning.experiment.contrasts import DECLARED_N
 from tell_lightning.experiment.statistics import Estimate
 from tell_lightning.report.experiments.contents import Contents, Key
 from tell_lightning.report.experiments.estimates import Estimates
@@ -49,7 +50,8 @@ LABELS = {
 """What a dial is called, by the beginning of its variants' names."""
 CENTRE = "centre"
 """What is run without a variant."""
-MIXTURE = ("data.general.", "data.mixture.")
+GENERAL = "data.general."
+MIXTURE = (GENERAL, "data.mixture.")
 """Keys that change nothing for an arm that trains on the task alone."""
 LOSS = "Loss of the test rows, nats per token"
 
@@ -58,14 +60,14 @@ def dials(contents: Contents, estimates: Estimates) -> list[Section]:
     """Return one section a dial."""
     found: dict[str, dict[str, list[Key]]] = {}
     names = sorted({key.variant for key in contents.groups if key.variant})
-    starts = Counter(name.rpartition("_")[0] for name in names)
+    starts = Counter(name.partition("_")[0] for name in names)
     for key in contents.groups:
         if key.variant:
-            start = key.variant.rpartition("_")[0]
-            alone = not start or (starts[start] < 2 and start not in LABELS) or start == "without"
+            start = key.variant.partition("_")[0]
+            dial = start if starts[start] > 1 or start in LABELS else key.variant
             settings = contents.settings.get(key.variant, {})
-            general = all(name.startswith("data.general.") for name in settings)
-            dial = ("kind" if general else key.variant) if alone else start
+            if start not in LABELS and all(name.startswith(GENERAL) for name in settings):
+                dial = "kind"
             found.setdefault(dial, {}).setdefault(key.testbed, []).append(key)
     order = {name: index for index, name in enumerate(LABELS)}
     names = sorted(found, key=lambda name: (order.get(name, len(order)), name))
@@ -266,7 +268,8 @@ def _table(estimates: Estimates, testbed: str, keys: Sequence[Key]) -> Table:
     for key in keys:
         few = estimates.few(key)
         score, loss = estimates.of(key), estimates.of(key, "loss")
-        other = _reference(contents, key) if key.arm != "sft" else None
+        other = _reference(contents, key._replace(n=key.n or DECLARED_N))
+        other = other if key.arm != "sft" else None
         leverage = estimates.contrast(key, other) if other else None
         place = f"{testbed}/{key.arm}/{key.n}/{key.variant}"
         rows.append(

@@ -157,7 +157,7 @@ def intervals_svg(figure: Intervals) -> str:
     low, high = min(finite), max(finite)
     if figure.logarithmic:
         low, high = low / 1.3, high * 1.3
-        ticks = [t for t in _decades(low, high) if low <= t <= high]
+        ticks = _decades(low, high)
     else:
         room = 0.03 * (high - low or 1)
         low, high = low - room, high + room
@@ -169,9 +169,6 @@ def intervals_svg(figure: Intervals) -> str:
         x = px(axis(tick))
         add_node(svg, "line", x1=x, x2=x, y1=top, y2=base, class_="grid")
         add_node(svg, "text", number(tick), x=x, y=base + 15, class_="tick middle")
-    for value in figure.references:
-        x = px(axis(value))
-        add_node(svg, "line", x1=x, x2=x, y1=top, y2=base, class_="reference")
     add_node(svg, "line", x1=left, x2=WIDTH - right, y1=base, y2=base, class_="axis")
     add_node(svg, "text", figure.axis, x=WIDTH / 2, y=height - 5, class_="label middle")
     y = float(top)
@@ -179,6 +176,9 @@ def intervals_svg(figure: Intervals) -> str:
         if index in figure.headings:
             add_node(svg, "text", figure.headings[index], x=left, y=y + 16, class_="heading")
             y += heads
+        for value in figure.references:  # beside the interval, not through its name
+            place = {"x1": px(axis(value)), "x2": px(axis(value))}
+            add_node(svg, "line", **place, y1=y + 18, y2=y + step - 2, class_="reference")
         _row(svg, row, axis, y, (left, WIDTH - right))
         y += step
     return svg_text(svg)
@@ -201,8 +201,7 @@ def _heights(panel: Panel, base: float, top: float) -> tuple[Axis, list[float]]:
     low, high = min(ys), max(ys)
     if panel.logarithmic_y and low > 0 and high > 4 * low:
         low, high = low / 1.12, high * 1.12
-        ticks = [tick for tick in _decades(low, high) if low <= tick <= high]
-        return Axis(low, high, base, top, logarithmic=True), ticks
+        return Axis(low, high, base, top, logarithmic=True), _decades(low, high)
     room = 0.06 * (high - low or abs(high) or 1)
     wanted = (
         low - room if panel.low is None or low < panel.low else panel.low,
@@ -212,9 +211,14 @@ def _heights(panel: Panel, base: float, top: float) -> tuple[Axis, list[float]]:
 
 
 def _decades(low: float, high: float) -> list[float]:
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    factors = (1,) if last - first > 4 else (1, 3) if last - first > 1 else (1, 2, 5)
-    return [f * 10.0**e for e in range(first, last + 1) for f in factors]
+    """Return round numbers of a logarithmic axis, at most seven if they are not decades."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for factors in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [f * 10.0**power for power in powers for f in factors]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) <= 7:
+            break
+    return ticks
 
 
 def _series(
