@@ -15,7 +15,7 @@ The curve is that of the mean over seeds, and so is each draw's: a ratio of mean
 single seeds are censored. Those are given too, each with its own curve.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,8 +29,9 @@ from tell_lightning.experiment.statistics import (
     Numbers,
     Samples,
     StatisticsError,
+    check_rows,
     drawn_means,
-    paired,
+    point,
     quantiles,
 )
 
@@ -78,8 +79,9 @@ class Equivalence:
     """Tokens that the baseline trains on, task and general, for one of TELL: below 1 where the
     general data cost more than they save. None where tokens are not known."""
     seeds: int
+    """The fewest that TELL or a size of the baseline has."""
     by_seed: Mapping[int, Bound]
-    """Ratio in task examples of single seeds."""
+    """Ratio in task examples of single seeds, those that TELL and all sizes have."""
 
 
 def equivalence(
@@ -101,57 +103,52 @@ def equivalence(
         seed: Of the draws.
 
     Returns:
-        The ratio over the seeds that TELL and all sizes of the baseline have.
+        The ratio. TELL and each size are averaged over the seeds that they have; the fewest of
+        them decide how wide the interval is.
 
     Raises:
-        StatisticsError: Fewer than two sizes, no common seed, or other rows.
+        StatisticsError: Fewer than two sizes, or other rows.
     """
     sizes = sorted(baseline)
     if len(sizes) < 2:
         raise StatisticsError(
             f"equivalence: the baseline must have two sizes or more, got {sizes}. Run more."
         )
-    target, *curve = paired([tell, *(baseline[size] for size in sizes)])
+    arms = [tell, *(baseline[size] for size in sizes)]
+    check_rows(arms)
     logs = np.log(np.array(sizes, dtype=np.float64))
-    own = reach(logs, np.stack([arm.scores() for arm in curve]), target.scores())
-    mean = reach(
-        logs, np.array([[arm.scores().mean()] for arm in curve]), np.array([target.scores().mean()])
-    )
-    many = reach(
-        logs,
-        np.stack([drawn_means(arm, draws, seed) for arm in curve]),
-        drawn_means(target, draws, seed),
-    )
-    count = len(target.seeds)
+    counts = [len(arm.seeds) for arm in arms]
+    pool = sorted({each for arm in arms for each in arm.seeds})
+    means = np.array([[point(arm)] for arm in arms])
+    drawn = np.stack([drawn_means(arm, pool, draws, seed) for arm in arms])
+    mean = reach(logs, means[1:], means[0], counts[1:])
+    many = reach(logs, drawn[1:], drawn[0], counts[1:])
+    count = min(counts)
     priced = None
     if tokens is not None:
         prices = np.log([tokens[1][size] for size in sizes])
         worth = [np.interp(found[0], logs, prices) - np.log(tokens[0]) for found in (mean, many)]
         priced = _ratio((worth[0], mean[1]), (worth[1], many[1]), count)
     ratio = _ratio((mean[0] - np.log(n), mean[1]), (many[0] - np.log(n), many[1]), count)
-    single = zip(target.seeds, own[0] - np.log(n), own[1], strict=True)
-    return Equivalence(
-        n=n,
-        examples=ratio,
-        tokens=priced,
-        seeds=count,
-        by_seed={seed: _bound(value, side) for seed, value, side in single},
-    )
+    return Equivalence(n, ratio, priced, count, _by_seed(arms, logs, n))
 
 
-def reach(logs: Numbers, curves: Numbers, targets: Numbers) -> tuple[Numbers, NDArray[np.int64]]:
+def reach(
+    logs: Numbers, curves: Numbers, targets: Numbers, weights: Sequence[float] | None = None
+) -> tuple[Numbers, NDArray[np.int64]]:
     """Find where curves first reach their targets.
 
     Args:
         logs: Rising log n of the knots, [knots].
         curves: Scores at the knots, [knots, curves].
         targets: A score for each curve, [curves].
+        weights: Of the knots where a curve that falls is mended; None: all alike.
 
     Returns:
         log n of each curve, and its side: 0 where the first knot is at the target already, 2 where
         the last one is below it, else 1; there log n is that of this knot.
     """
-    rising = np.stack([isotonic_regression(curve).x for curve in curves.T], axis=1)
+    rising = np.stack([isotonic_regression(curve, weights=weights).x for curve in curves.T], axis=1)
     smooth = PchipInterpolator(logs, rising, axis=0)
     reached = rising >= targets
     sides = np.where(reached[0], 0, np.where(reached[-1], 1, 2))
@@ -168,6 +165,17 @@ def reach(logs: Numbers, curves: Numbers, targets: Numbers) -> tuple[Numbers, ND
         low, high = np.where(there, low, middle), np.where(there, middle, high)
     found = np.where(sides == 0, logs[0], np.where(sides == 2, logs[-1], high))
     return found, sides
+
+
+def _by_seed(arms: Sequence[Samples], logs: Numbers, n: int) -> dict[int, Bound]:
+    """Compute the ratio of each seed that TELL and all sizes have."""
+    common = [each for each in arms[0].seeds if all(each in arm.seeds for arm in arms)]
+    if not common:
+        return {}
+    target, *curve = (arm.only(common).scores() for arm in arms)
+    found, sides = reach(logs, np.stack(curve), target)
+    bounds = map(_bound, found - np.log(n), sides)
+    return dict(zip(common, bounds, strict=True))
 
 
 def _ratio(

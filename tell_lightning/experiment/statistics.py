@@ -145,7 +145,8 @@ def combine(terms: Sequence[tuple[float, Samples]], draws: int = DRAWS, seed: in
     seeds = arms[0].seeds
     deltas = np.tensordot(weights, [arm.scores() for arm in arms], axes=1)
     drawn = np.tensordot(weights, [_on_drawn_rows(arm, draws, seed) for arm in arms], axes=1)
-    low, high = np.quantile(_means(deltas, drawn, seed), quantiles(len(seeds)))
+    shares = _times(len(seeds), draws, (seed, 0)) / len(seeds)
+    low, high = np.quantile(_means(deltas, drawn, shares), quantiles(len(seeds)))
     estimate = Estimate(float(deltas.mean()), float(low), float(high), len(seeds))
     return Contrast(estimate, dict(zip(seeds, deltas.tolist(), strict=True)))
 
@@ -204,6 +205,16 @@ def paired(arms: Sequence[Samples]) -> list[Samples]:
             "statistics: compared arms must have a seed in common, got "
             f"{' and '.join(str(list(arm.seeds)) for arm in arms)}. Run both with the same seeds."
         )
+    check_rows(arms)
+    return [arm.only(common) for arm in arms]
+
+
+def check_rows(arms: Sequence[Samples]) -> None:
+    """Check that arms were tested alike.
+
+    Raises:
+        StatisticsError: Another score, or another number of rows.
+    """
     forms = {(arm.statistic, *arm.counts.shape[1:]) for arm in arms}
     if len(forms) > 1:
         found = " and ".join(f"{name} of {rows} rows" for name, rows, _ in sorted(forms))
@@ -211,12 +222,24 @@ def paired(arms: Sequence[Samples]) -> list[Samples]:
             f"statistics: compared arms must have the same score of the same test rows, got "
             f"{found}. Run both on the same test rows."
         )
-    return [arm.only(common) for arm in arms]
 
 
-def drawn_means(samples: Samples, draws: int = DRAWS, seed: int = 0) -> Numbers:
-    """Compute the mean over drawn seeds of the score on drawn rows, [draws]."""
-    return _means(samples.scores(), _on_drawn_rows(samples, draws, seed), seed)
+def drawn_means(
+    samples: Samples, pool: Sequence[int], draws: int = DRAWS, seed: int = 0
+) -> Numbers:
+    """Compute the mean over drawn seeds of the score on drawn rows, [draws].
+
+    Args:
+        samples: An arm with some seeds of the pool.
+        pool: The seeds that are drawn from; those that the arm lacks do not count for it.
+        draws: Of seeds and rows.
+        seed: Of the draws.
+    """
+    places = [pool.index(each) for each in samples.seeds]
+    times = _times(len(pool), draws, (seed, 0))[:, places]
+    times = np.where(times.any(axis=1, keepdims=True), times, 1.0)  # none of its seeds: all
+    shares = times / times.sum(axis=1, keepdims=True)
+    return _means(samples.scores(), _on_drawn_rows(samples, draws, seed), shares)
 
 
 def quantiles(seeds: int) -> tuple[float, float]:
@@ -244,7 +267,7 @@ def _on_drawn_rows(samples: Samples, draws: int, seed: int) -> Numbers:
     return SCORE_OF[samples.statistic](sums.reshape(draws, seeds, numbers))
 
 
-def _means(whole: Numbers, drawn: Numbers, seed: int) -> Numbers:
+def _means(whole: Numbers, drawn: Numbers, shares: Numbers) -> Numbers:
     """Average over drawn seeds, and take out of the spread what is drawn three times over.
 
     With A, B and E what seeds, rows and neither of both add to the variance of the mean, that of
@@ -253,10 +276,8 @@ def _means(whole: Numbers, drawn: Numbers, seed: int) -> Numbers:
     Args:
         whole: By seed, on all rows, [seeds].
         drawn: By seed, on drawn rows, [draws, seeds].
-        seed: Of the draws.
+        shares: How much each seed counts in each draw, [draws, seeds].
     """
-    draws, seeds = drawn.shape
-    shares = _times(seeds, draws, (seed, 0)) / seeds
     means: Numbers = (drawn * shares).sum(axis=1)
     both, of_seeds, of_rows = means.var(), (shares @ whole).var(), drawn.mean(axis=1).var()
     if both == 0:

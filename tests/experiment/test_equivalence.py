@@ -74,7 +74,7 @@ def test_where_tell_needs_a_tenth_the_ratio_is_about_ten():
 
 def test_the_interval_holds_the_true_ratio_about_19_times_of_20():
     random = np.random.default_rng(3)
-    times, inside = 150, 0
+    times, inside = 100, 0
     for _ in range(times):
         curve = {n: learned(n, random) for n in (30, 100, 300)}
         ratio = equivalence(learned(100, random), 10, curve, draws=400).examples
@@ -101,10 +101,39 @@ def test_an_end_of_the_interval_may_be_a_bound_where_the_ratio_is_none():
     assert found.by_seed[0].side == "exact"
 
 
-def test_only_seeds_that_all_sizes_have_count():
-    curve = {10: exactly(0, 0, 0, 0), 1000: exactly(100, 100)}
-    found = equivalence(exactly(50, 50, 0), 10, curve)
+def test_a_size_with_fewer_seeds_is_averaged_over_those_that_it_has():
+    curve = {10: exactly(0, 0, 0, 0), 1000: exactly(90, 110)}
+    found = equivalence(exactly(40, 50, 60), 10, curve)
     assert (found.seeds, found.examples.value) == (2, Bound(10))
+    assert sorted(found.by_seed) == [0, 1]
+    other = {10: exactly(0, 0), 1000: Samples("loss", (7, 8), exactly(100, 100).counts)}
+    assert equivalence(exactly(50, 50), 10, other).by_seed == {}
+    assert equivalence(exactly(50, 50), 10, other).examples.value == Bound(10)
+
+
+def test_a_size_of_more_seeds_has_more_weight_where_the_curve_falls():
+    logs = np.log([10.0, 100])
+    falling = np.array([[30.0], [0]])
+    (found, sides), (_, alike) = (
+        reach(logs, falling, np.array([19.0]), weights) for weights in ([2, 1], None)
+    )
+    assert (np.exp(found), sides.tolist()) == (pytest.approx([10]), [0])  # pooled at 20
+    assert alike.tolist() == [2]  # pooled at 15
+
+
+def test_fewer_seeds_at_some_sizes_leave_the_interval_honest():
+    random = np.random.default_rng(4)
+    times, inside, width = 60, 0, {5: 0.0, 10: 0.0}
+    for _ in range(times):
+        curve = {n: learned(n, random, 10 if n == 100 else 5) for n in (30, 100, 300)}
+        tell = learned(100, random)
+        for seeds in width:
+            few = tell.only(range(seeds))
+            ratio = equivalence(few, 10, curve, draws=300).examples
+            width[seeds] += np.log(ratio.high.value / ratio.low.value)
+        inside += ratio.low.value <= 10 <= ratio.high.value
+    assert inside / times >= 0.88
+    assert width[10] < 0.95 * width[5]  # TELL's other seeds count
 
 
 def test_a_baseline_of_one_size_has_no_curve():

@@ -213,6 +213,19 @@ def test_each_kind_names_its_thresholds_and_numbers(kind, parts):
         assert part in reason, reason
 
 
+def test_five_seeds_are_enough_at_the_sizes_beside_the_declared_one():
+    claim = experiment("same_data", testbeds=("compose",))
+    groups = (
+        Group(("compose",), ("tell", "sft"), (10,), tuple(range(10))),
+        Group(("compose",), ("tell", "sft"), SIZES, tuple(range(5))),
+    )
+    claim = dataclasses.replace(claim, groups=groups)
+    found = verdicts(claim, results(claim, effect))[0]
+    assert (found.verdict, found.exploratory) == ("reproduced", False)
+    assert found.reason.count("p 0.062;") == 4  # cannot be less
+    assert found.reason.count("after Holm") == 1
+
+
 def test_where_sft_learns_the_task_there_is_nothing_to_activate():
     claim = experiment("activation", testbeds=("compose",))
     learned = results(claim, lambda cell: 30.0 if cell.arm == "sft" else effect(cell))
