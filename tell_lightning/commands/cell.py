@@ -23,7 +23,7 @@ from tell_lightning.commands.check import ConfigError, check
 from tell_lightning.errors import TellError
 from tell_lightning.experiment.cells import Cell
 from tell_lightning.experiment.results import FAILED, completed
-from tell_lightning.experiment.specification import Experiment
+from tell_lightning.experiment.specification import Experiment, rule_digests
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class CellWork:
             "name": self.cell.name,
             "cell": self.cell.facts,
             "rule_digest": self.experiment.rule_digest,
+            "rules": rule_digests(self.experiment.folder),
             "config_digest": self.digest,
         }
 

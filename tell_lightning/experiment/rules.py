@@ -99,7 +99,6 @@ def verdicts(experiment: Experiment, results: Results) -> list[Verdict]:
         return []
     folders = used_experiments(experiment)
     cells = {cell.name: cell for each in reversed(folders) for cell in expand(each)}
-    digests = {each.rule_digest for each in folders}
     own = {cell.name for cell in expand(experiment)}
     found = []
     for name, testbed in experiment.testbeds.items():
@@ -108,7 +107,7 @@ def verdicts(experiment: Experiment, results: Results) -> list[Verdict]:
         if not any(needed.values()):
             continue
         looked_at = [*chain(*needed.values()), *(cell for cell in here if cell.name in own)]
-        lacking = _lacking(needed, results) or _other_rule(looked_at, results, digests)
+        lacking = _lacking(needed, results) or _other_rule(experiment, looked_at, results)
         if lacking:
             found.append(Verdict(name, "none", lacking))
         else:
@@ -209,11 +208,11 @@ def _lacking(needed: Mapping[Need, Sequence[Cell]], results: Results) -> str:
     return gaps(by_name.values(), results)
 
 
-def _other_rule(cells: Iterable[Cell], results: Results, digests: set[str]) -> str:
-    """Say where a result was made under a rule that its folder does not have any more."""
+def _other_rule(experiment: Experiment, cells: Iterable[Cell], results: Results) -> str:
+    """Say where a result was made while the claim had another rule."""
     names = sorted({cell.name for cell in cells if cell.name in results})
-    made = {name: results[name].get("rule_digest") for name in names}
-    other = [name for name, digest in made.items() if digest not in digests]
+    made = {name: results[name].get("rules", {}).get(experiment.name) for name in names}
+    other = [name for name, digest in made.items() if digest != experiment.rule_digest]
     if not other:
         return ""
     return (

@@ -98,6 +98,7 @@ def result(claim: Experiment, cell: Cell, score: float, loss: float, luck: int =
         "status": "completed",
         "reason": None,
         "rule_digest": claim.rule_digest,
+        "rules": {claim.name: claim.rule_digest},
         "config_digest": "0" * 12,
         "test": {"values": {}, "loss": loss + random.normal(scale=0.02), "items": items},
         "test_anchor_off": {"values": {}, "loss": 2.0, "items": off},

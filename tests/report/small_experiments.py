@@ -231,6 +231,7 @@ def _facts(experiment: Experiment, cell: Cell) -> dict[str, Any]:
         "name": cell.name,
         "cell": cell.facts,
         "rule_digest": experiment.rule_digest,
+        "rules": {experiment.name: experiment.rule_digest},
         "config_digest": f"{zlib.crc32(cell.name.encode()):012x}",
         "machine": {"platform": "Linux-6.1-x86_64", "processor": "x86_64, 2 cores", "gpus": []},
         "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
