@@ -6,12 +6,10 @@ the log of the work.
 """
 
 import os
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -38,6 +36,8 @@ class CellWork:
     """Of the configuration."""
     folder: Path
     """A temporary folder of its own."""
+    runs: Path | None = None
+    """Where the run's folder stays; None: it goes."""
 
     @property
     def log(self) -> Path:
@@ -62,10 +62,13 @@ def run_cell(work: CellWork) -> dict[str, Any]:
     Returns:
         Its result; a user's mistake in its configuration is the reason of a failed one.
     """
+    import tell_lightning.commands.lightning_cli  # noqa: F401 (once, before the clock starts)
+
     started = time.perf_counter()
     path = work.folder / "config.yaml"
     path.write_text(yaml.safe_dump(dict(work.config), sort_keys=False), encoding="utf-8")
-    runs = work.folder / "runs"
+    runs = work.runs or work.folder / "runs"
+    before = set(runs.glob("*"))
     options = ["-c", str(path), f"--run.dir={runs}", f"--run.name={work.cell.name}"]
     git = _git()
     try:
@@ -77,12 +80,9 @@ def run_cell(work: CellWork) -> dict[str, Any]:
             _fit(options)
     except TellError as error:
         return failed(work, str(error), time.perf_counter() - started)
-    (folder,) = runs.iterdir()
+    (folder,) = set(runs.glob("*")) - before
     seconds = time.perf_counter() - started
-    result = completed(work.experiment, work.cell, folder, seconds) | work.facts | {"git": git}
-    with suppress(OSError):
-        shutil.rmtree(folder)
-    return result
+    return completed(work.experiment, work.cell, folder, seconds) | work.facts | {"git": git}
 
 
 def failed(work: CellWork, reason: str, seconds: float) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from tell_lightning.experiment.bases import MADE, recipe
 from tell_lightning.experiment.overlays import merged, nested, value_of
 from tell_lightning.experiment.specification import (
     Arm,
@@ -28,8 +29,6 @@ from tell_lightning.experiment.specification import (
 
 TUNING = "tuning"
 """Kind of the rule, and name of the folder, that choose each arm's settings."""
-MADE = "made:"
-"""How the name of a base begins that the runner makes (`bases.yaml`)."""
 APART = {"run": None, "data.cache_dir": None, "eval.samples": None, "eval.table_rows": None}
 """Keys that change nothing in a result, so they are no part of the digest."""
 
@@ -139,25 +138,30 @@ def configuration(
     return merged(config, _in_one_cycle(config))
 
 
-def config_digest(config: Mapping[str, Any], bases: Mapping[str, Any]) -> str:
+def config_digest(experiment: Experiment, config: Mapping[str, Any]) -> str:
     """Digest a cell's configuration, on top of the package's default one.
 
     Where a run and its cache lie is left out; of a base that the runner makes, its recipe counts.
 
     Args:
+        experiment: Knows the recipes.
         config: What `configuration` gave.
-        bases: The recipes.
     """
     whole = merged(_default(), config, nested(APART))
     base = str(value_of(config, "model.base") or "")
     if base.startswith(MADE):
-        whole["recipe"] = bases.get(base.removeprefix(MADE))
+        whole["recipe"] = recipe(experiment, base.removeprefix(MADE)).facts
     return digest(whole)
 
 
-def read_chosen(experiment: Experiment) -> Chosen | None:
-    """Read what tuning has chosen for the folders beside it; None where it has not."""
-    path = tuning_folder(experiment) / "chosen.json"
+def read_chosen(experiment: Experiment, path: Path | None = None) -> Chosen | None:
+    """Read what tuning has chosen; None where it has not, or where this is tuning itself.
+
+    Args:
+        experiment: The experiment.
+        path: The file; None: that of the folder beside the experiment's.
+    """
+    path = path or tuning_folder(experiment) / "chosen.json"
     if experiment.kind == TUNING or not path.is_file():
         return None
     chosen: Chosen = json.loads(path.read_text(encoding="utf-8"))
@@ -192,7 +196,8 @@ def _tuned(
         folder = tuning_folder(experiment)
         raise SpecificationError(
             f"{folder / 'chosen.json'}: must say which settings were chosen for {arm.tuned} on "
-            f"{cell.testbed}, got nothing. Run first: python -m tell_lightning experiment {folder}"
+            f"{cell.testbed}, got nothing. Run first, with the same -c and --results if you give "
+            f"any: python -m tell_lightning experiment {folder}"
         )
     best = by_n[str(nearest(cell.n, [int(n) for n in by_n]))]
     settings: Mapping[str, Any] = best["set"]

@@ -116,7 +116,8 @@ def _start(function: Callable[[Any], Any], environment: Mapping[str, str]) -> _W
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(function, theirs), daemon=False)
-    with _environment(environment):
+    # What a process has printed before it dies must be in its log.
+    with _environment({**environment, "PYTHONUNBUFFERED": "1"}):
         process.start()
     theirs.close()
     return _Worker(process, ours, environment)

@@ -105,7 +105,7 @@ class Experiment:
     @property
     def name(self) -> str:
         """The folder's name."""
-        return self.folder.name
+        return self.folder.resolve().name
 
     @property
     def kind(self) -> str:

@@ -12,11 +12,13 @@ from statistics import mean
 from typing import Any, Literal
 
 from tell_lightning.experiment.cells import (
+    TUNING,
     Cell,
     config_digest,
     configuration,
     expand,
     read_chosen,
+    tuning_folder,
 )
 from tell_lightning.experiment.overlays import value_of
 from tell_lightning.experiment.results import FAILED, Result, ResultError, read_results
@@ -42,20 +44,51 @@ class Planned:
     """Folder of the results that it was found in."""
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where results and choices are."""
+
+    results: Path
+    """Of the experiment."""
+    used: tuple[Path, ...]
+    """Of the experiments that it uses."""
+    chosen: Path
+
+
+def places(experiment: Experiment, root: Path | None = None, *, own_config: bool = False) -> Places:
+    """Say where results are: in the experiment's folder, or below a root in `NAME/results`.
+
+    Args:
+        experiment: The experiment.
+        root: In place of the folder that the experiments lie in.
+        own_config: Whether the user changes the configuration, so that what is chosen for the
+            experiments as they are is not chosen for these.
+    """
+    chosen = tuning_folder(experiment) / "chosen.json"
+    if root is None:
+        used = tuple(folder / "results" for folder in experiment.uses)
+        return Places(experiment.results, used, chosen)
+    own_choice = root / TUNING / "chosen.json"
+    return Places(
+        root / experiment.name / "results",
+        tuple(root / folder.name / "results" for folder in experiment.uses),
+        own_choice if own_config or own_choice.is_file() else chosen,
+    )
+
+
 def survey(
-    experiment: Experiment, results: Path, overlays: Sequence[Mapping[str, Any]] = ()
+    experiment: Experiment, places: Places, overlays: Sequence[Mapping[str, Any]] = ()
 ) -> list[Planned]:
-    """Look for the result of every cell, in `results` first, then in the folders that are used.
+    """Look for the result of every cell, in its own folder first, then in those that are used.
 
     A result of a used folder counts where it was made with the same configuration.
     """
-    chosen = read_chosen(experiment)
-    places = [results, *(folder / "results" for folder in experiment.uses)]
-    found = [(place, read_results(place)) for place in places]
+    chosen = read_chosen(experiment, places.chosen)
+    found = [(place, read_results(place)) for place in (places.results, *places.used)]
     planned = []
     for cell in expand(experiment):
         config = configuration(experiment, cell, chosen, overlays)
-        digest = config_digest(config, experiment.bases)
+        digest = config_digest(experiment, config)
         planned.append(_planned(cell, config, digest, found))
     return planned
 

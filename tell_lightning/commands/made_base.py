@@ -1,0 +1,83 @@
+"""One base: pre-trained from nothing, or tuned on general rows and its adapters merged.
+
+The work of one process of `experiment`, before the cells. An ordinary Hugging Face folder with a
+tokenizer leaves, whole or not at all.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tell_lightning.experiment.bases import Recipe
+
+
+@dataclass(frozen=True)
+class BaseWork:
+    """What a process is told of a base."""
+
+    recipe: Recipe
+    out: Path
+    """Where the base will lie."""
+    folder: Path
+    """A temporary folder of its own."""
+
+    @property
+    def log(self) -> Path:
+        """Where what it prints goes."""
+        return self.folder / "log.txt"
+
+
+def make_base(work: BaseWork) -> None:
+    """Make a base and put it where it belongs.
+
+    Raises:
+        TellError: Its recipe is not as it must be.
+    """
+    draft = work.out.with_name(f".{work.out.name}.{os.getpid()}")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        if work.recipe.kind == "pretrain":
+            _pretrain(work.recipe.settings, draft)
+        else:
+            _tune(work.recipe.settings, work.folder, draft)
+        os.replace(draft, work.out)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _pretrain(values: Mapping[str, Any], out: Path) -> None:
+    from tell_lightning.commands.check import ConfigError
+    from tell_lightning.microworld.pretrain import PretrainSettings, pretrain
+
+    try:
+        settings = PretrainSettings(**values)
+    except TypeError as error:
+        raise ConfigError(
+            f"bases.yaml: pretrain: must hold settings of the pre-training, got {error}. See "
+            "`python -m tell_lightning.microworld.pretrain --help`."
+        ) from error
+    pretrain(out, settings)
+
+
+def _tune(config: Mapping[str, Any], folder: Path, out: Path) -> None:
+    """Train on the general rows alone, and add the adapters to the weights."""
+    from peft import PeftModel
+
+    from tell_lightning.commands.check import check
+    from tell_lightning.commands.fit import fit
+    from tell_lightning.model.base import load_base, load_tokenizer
+
+    path, runs = folder / "config.yaml", folder / "runs"
+    path.write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
+    options = ["-c", str(path), f"--run.dir={runs}", "--run.name=base"]
+    fit(options)
+    (run,) = runs.iterdir()
+    settings = check(options).model
+    model: Any = PeftModel.from_pretrained(load_base(settings), str(run / "adapter"))
+    model.merge_and_unload().save_pretrained(out)
+    load_tokenizer(settings).save_pretrained(out)
