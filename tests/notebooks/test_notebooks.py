@@ -11,9 +11,6 @@ from pathlib import Path
 import matplotlib as mpl
 import nbformat
 import pytest
-from jupyter_client.kernelspec import KernelSpecManager
-from jupyter_client.manager import AsyncKernelManager
-from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +28,7 @@ def read(name: str) -> NotebookNode:
 
 
 def test_there_are_notebooks():
-    assert NAMES == ["01_quickstart.ipynb"]
+    assert NAMES == ["01_quickstart.ipynb", "02_does_tell_help.ipynb"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -74,6 +71,10 @@ def sockets() -> Iterator[Path]:
 
 def run(name: str, cwd: Path, home: Path, sockets: Path, **variables: str) -> str:
     """Run a notebook with this Python, sockets in place of a network; return what it printed."""
+    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
+    from nbclient import NotebookClient
+
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("JUPYTER", "PYTEST", "WANDB"))}
     if kept.pop("PYTHONDONTWRITEBYTECODE", None):  # each command would compile all it imports
         kept["PYTHONPYCACHEPREFIX"] = str(home / "bytecode")
@@ -96,16 +97,17 @@ def run(name: str, cwd: Path, home: Path, sockets: Path, **variables: str) -> st
     notebook = read(name)
     place = {"metadata": {"path": str(cwd)}}
     client = NotebookClient(
-        notebook, km=manager, timeout=240, resources=place, coalesce_streams=True
+        notebook, km=manager, startup_timeout=300, resources=place, coalesce_streams=True
     )
     client.execute(env=environment)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     printed = "".join(each.text for each in outputs if each.output_type == "stream")
-    assert not re.search(r"^(error:|Traceback)|Warning", printed, re.MULTILINE), printed
+    assert not re.search(r"^(error:|Traceback)|Warning", printed, re.M), printed
     return printed
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_the_quickstart_ends_with_a_scored_adapter_and_its_answers(tmp_path, sockets):
     printed = run("01_quickstart.ipynb", tmp_path, tmp_path / "home", sockets)
     (folder,) = (tmp_path / "quickstart" / "runs").iterdir()
@@ -115,3 +117,33 @@ def test_the_quickstart_ends_with_a_scored_adapter_and_its_answers(tmp_path, soc
     assert f"{bleu[1]:5.1f}" in printed
     assert (folder / "report.html").is_file()
     assert len((tmp_path / "quickstart" / "answers.jsonl").read_text("utf-8").splitlines()) == 3
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_results_that_are_there_are_read_and_the_others_are_named(tmp_path, sockets, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tests" / "report")  # importlib mode leaves it out
+    from small_experiments import write_experiments
+
+    def is_missing(cell):
+        return cell.testbed == "compose" or (cell.testbed == "judge" and cell.arm == "sft")
+
+    write_experiments(tmp_path / "experiments", leave_out=is_missing)
+    (tmp_path / "notebooks").mkdir()
+    printed = run("02_does_tell_help.ipynb", tmp_path / "notebooks", tmp_path / "home", sockets)
+    assert re.search(r"^same_data +\d+ of +\d+ cells +lacking: .* is missing", printed, re.M)
+    assert re.search(r"^Translate: SFT reaches .* at n \d+; DER .*10 seeds$", printed, re.M)
+    assert "Judge: TELL and SFT at n = 10 have no seed in common yet." in printed
+    assert "Compose: nothing yet of tell" in printed
+    assert "  - translate: reproduced; TELL is better than SFT at 6 of 6 sizes" in printed
+    assert "compare: 32 runs" in printed
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_the_committed_results_are_read(tmp_path, sockets):
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    (tmp_path / "notebooks").mkdir()
+    printed = run("02_does_tell_help.ipynb", tmp_path / "notebooks", tmp_path / "home", sockets)
+    assert re.search(r"^same_data +\d+ of +\d+ cells", printed, re.M)
+    assert "compare: 32 runs" in printed
