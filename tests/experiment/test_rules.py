@@ -27,6 +27,7 @@ from tell_lightning.experiment.specification import (
     Group,
     Testbed,
     read_experiment,
+    rule_digests,
 )
 from tell_lightning.experiment.statistics import Samples, StatisticsError
 
@@ -530,9 +531,11 @@ def test_results_of_used_folders_count_and_own_ones_win(tmp_path):
         (tmp_path / name / "experiment.yaml").write_text(text, "utf-8")
     used, claim = (read_experiment(tmp_path / name) for name in rules)
     for made in results(used, effect).values():
-        write_result(used.results, made)
+        write_result(used.results, {**made, "rules": rule_digests(used.folder)})
     found = all_results(claim)
     assert by_testbed(verdicts(claim, found)) == {"compose": "reproduced", None: "undecided"}
+    easier = dataclasses.replace(claim, rule={**claim.rule, "equivalence": 2})
+    assert by_testbed(verdicts(easier, found)) == {"compose": "none", None: "none"}
     own = {**found["compose-tell-n10-s0"], "status": "failed", "reason": "mine"}
     write_result(claim.results, own)
     assert all_results(claim)["compose-tell-n10-s0"]["reason"] == "mine"
