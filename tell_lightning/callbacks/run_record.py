@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
@@ -134,12 +135,21 @@ def machine() -> dict[str, Any]:
     cuda = torch.cuda.is_available()
     return {
         "platform": platform.platform(),
-        "processor": platform.processor() or platform.machine(),
+        "processor": _processor(),
         "torch_threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         if cuda
         else [],
     }
+
+
+def _processor() -> str:
+    """Name the processor and the instructions that PyTorch uses on it: they decide rounding."""
+    name = platform.processor() or platform.machine()
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next((line.partition(": ")[2] for line in lines if "model name" in line), name)
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def file_digest(folder: str) -> dict[str, str] | None:
