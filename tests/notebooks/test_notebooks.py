@@ -99,7 +99,7 @@ def run(name: str, cwd: Path, home: Path, sockets: Path, **variables: str) -> st
     client = NotebookClient(
         notebook, km=manager, startup_timeout=300, resources=place, coalesce_streams=True
     )
-    client.execute(env=environment)
+    client.execute(cleanup_kc=True, env=environment)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     printed = "".join(each.text for each in outputs if each.output_type == "stream")
     assert not re.search(r"^(error:|Traceback)|Warning", printed, re.M), printed
@@ -132,10 +132,10 @@ def test_results_that_are_there_are_read_and_the_others_are_named(tmp_path, sock
     (tmp_path / "notebooks").mkdir()
     printed = run("02_does_tell_help.ipynb", tmp_path / "notebooks", tmp_path / "home", sockets)
     assert re.search(r"^same_data +\d+ of +\d+ cells +lacking: .* is missing", printed, re.M)
-    assert re.search(r"^Translate: SFT reaches .* at n \d+; DER .*10 seeds$", printed, re.M)
+    assert re.search(r"^Translate: SFT reaches .* at n \d+; DER .*, \d+ seeds$", printed, re.M)
     assert "Judge: TELL and SFT at n = 10 have no seed in common yet." in printed
     assert "Compose: nothing yet of tell" in printed
-    assert "  - translate: reproduced; TELL is better than SFT at 6 of 6 sizes" in printed
+    assert "  - translate: reproduced; TELL is better than SFT at" in printed
     assert "compare: 32 runs" in printed
 
 
