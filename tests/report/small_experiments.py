@@ -4,6 +4,7 @@ import json
 import math
 import zlib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ import yaml
 from tell_lightning.experiment.cells import Cell, expand
 from tell_lightning.experiment.items import SCORES
 from tell_lightning.experiment.results import write_result
-from tell_lightning.experiment.specification import Experiment, read_experiment
+from tell_lightning.experiment.specification import Experiment, read_experiment, rule_digests
 
-ROWS = 40
+ROWS = 24
 TESTBEDS = {
     "translate": {"label": "Translate", "task": "translate", "score": "bleu", "chance": 3},
     "judge": {"label": "Judge", "task": "judge", "score": "balanced_accuracy", "chance": 50},
@@ -35,7 +36,8 @@ ARMS = {
     "base": "Base",
 }
 ALL = [*TESTBEDS]
-SIZES = [3, 10, 30, 100, 300, 1000]
+SIZES = [10, 30, 100, 300]
+SEEDS = 8
 HEADLINE = [
     "general_only",
     "mix_without_anchor",
@@ -61,7 +63,7 @@ FOLDERS: dict[str, dict[str, Any]] = {
         "claim": "On the same task examples TELL scores higher than tuned SFT.",
         "refuted_by": "No interval of TELL less SFT above zero.",
         "rule": {"kind": "same_data", "n": SIZES, "at_least": 3, "equivalence": 1.0},
-        "cells": [cells(["tell", "sft"], SIZES, 10), cells(["sft"], [3000], 10)],
+        "cells": [cells(["tell", "sft"], SIZES, SEEDS), cells(["sft"], [1000], SEEDS)],
     },
     "anchor": {
         "title": "The anchor matters",
@@ -75,7 +77,8 @@ FOLDERS: dict[str, dict[str, Any]] = {
         },
         "uses": ["../same_data"],
         "cells": [
-            cells([*HEADLINE, "base"], [10, 100], 10),
+            cells(HEADLINE, [10, 100], SEEDS),
+            cells(["base"], [10], 1),
             cells(["random_anchor", "sft_without_anchor", "late_mix"], [10], 3),
         ],
     },
@@ -100,7 +103,7 @@ FOLDERS: dict[str, dict[str, Any]] = {
         },
         "uses": ["../same_data", "../anchor"],
         "cells": [
-            {**cells(["tell"], [10], 10, variants=AMOUNT), "testbeds": ["translate"]},
+            {**cells(["tell"], [10], SEEDS, variants=AMOUNT), "testbeds": ["translate"]},
             {**cells(["tell"], [10], 3, variants=SHARES), "testbeds": ["translate"]},
             {**cells(["tell", "general_only"], [10], 3, variants=DIAL), "testbeds": ["compose"]},
         ],
@@ -231,7 +234,7 @@ def _facts(experiment: Experiment, cell: Cell) -> dict[str, Any]:
         "name": cell.name,
         "cell": cell.facts,
         "rule_digest": experiment.rule_digest,
-        "rules": {experiment.name: experiment.rule_digest},
+        "rules": _digests(experiment.folder),
         "config_digest": f"{zlib.crc32(cell.name.encode()):012x}",
         "machine": {"platform": "Linux-6.1-x86_64", "processor": "x86_64, 2 cores", "gpus": []},
         "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
@@ -239,6 +242,9 @@ def _facts(experiment: Experiment, cell: Cell) -> dict[str, Any]:
         "base_sha256": "ab" * 32,
         "started": "2026-11-25T01:00:00+00:00",
     }
+
+
+_digests = cache(rule_digests)
 
 
 def _luck(cell: Cell, what: str) -> np.random.Generator:

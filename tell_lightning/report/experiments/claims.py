@@ -13,6 +13,7 @@ from tell_lightning.experiment.findings import Finding
 from tell_lightning.experiment.results import COMPLETED, FAILED
 from tell_lightning.experiment.rules import Verdict
 from tell_lightning.report.experiments.contents import Contents, Study
+from tell_lightning.report.experiments.dials import CENTRE
 from tell_lightning.report.experiments.figures import MINUS, number
 from tell_lightning.report.experiments.ratios import times
 from tell_lightning.report.experiments.sections import FEW_SIGN, with_interval
@@ -141,7 +142,7 @@ def _measure(study: Study, findings: Sequence[Finding]) -> str:
         return f"TELL less {' or '.join(others).lower()} at n = {n}, points"
     steps = study.experiment.rule.get("variants") or []
     if rows and steps:
-        first, last = (str(steps[place]).replace("_", " ") for place in (0, -1))
+        first, last = (str(steps[place] or CENTRE).replace("_", " ") for place in (0, -1))
         return f"TELL, {last} less {first}, points"
     return ""
 

@@ -5,6 +5,7 @@ results, and the results of all pooled by what was trained, so that a claim may 
 of another. What is missing or failed stays countable. A second for 1,000 results; no torch.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,8 +144,17 @@ def read_experiments(folder: Path) -> Contents:
     )
     pool = [each for each in known.values() if each[0].kind != TUNING]
     results, groups, settings, conflicts = _pooled(pool)
-    chosen = read_chosen(next((s for s in studies if not s.tuning), studies[0]).experiment)
-    return Contents(folder, studies, results, groups, settings, chosen or {}, conflicts)
+    return Contents(folder, studies, results, groups, settings, _chosen(studies), conflicts)
+
+
+def _chosen(studies: Sequence[Study]) -> Chosen:
+    """Read what tuning has chosen; nothing where it has not, yet."""
+    for study in studies:
+        if not study.tuning:
+            return read_chosen(study.experiment) or {}
+    path = studies[0].experiment.folder / "chosen.json"
+    found: Chosen = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found
 
 
 def _children(folder: Path) -> list[Path]:

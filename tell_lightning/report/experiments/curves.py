@@ -136,11 +136,13 @@ def _leverage(estimates: Estimates, testbed: str) -> Table | None:
         few = estimates.few(key) or estimates.few(other)
         place = f"{testbed}/tell/{key.n}"
         each = [
-            estimate_cell(found.estimate if found else None, f"{what}/{testbed}/{arm}/{key.n}")
-            for what, arm, found in (
-                ("score", "tell", estimates.of(key)),
-                ("score", "sft", estimates.of(other)),
+            estimate_cell(
+                found.estimate if found else None,
+                f"score/{testbed}/{one.arm}/{key.n}",
+                few=estimates.few(one),
             )
+            for one in (key, other)
+            for found in (estimates.of(one),)
         ]
         rows.append(
             [

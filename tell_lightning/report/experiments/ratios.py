@@ -37,7 +37,8 @@ def ratios(contents: Contents, estimates: Estimates) -> Section:
             (arm, n): ratio
             for arm in arms
             for n in sizes
-            if (ratio := estimates.ratio(testbed, arm, n)) is not None
+            if (n == DECLARED_N or arm == "sft")
+            and (ratio := estimates.ratio(testbed, arm, n)) is not None
         }
         if not found:
             continue
