@@ -9,7 +9,7 @@ from tell_lightning.experiment.results import COMPLETED, FAILED
 from tell_lightning.files import write_whole
 from tell_lightning.report.contents import ReportError
 from tell_lightning.report.experiments.accounts import commit, hours
-from tell_lightning.report.experiments.claims import Claim, Judgement, claims
+from tell_lightning.report.experiments.claims import Judgement, claims
 from tell_lightning.report.experiments.contents import Contents
 from tell_lightning.report.experiments.figures import number
 from tell_lightning.report.experiments.markdown import escaped, row
@@ -42,11 +42,10 @@ def provenance(contents: Contents) -> str:
     seeds = {len(found) for key, found in contents.groups.items() if key.arm == "tell"}
     commits = sorted({name for result in results if (name := commit(result))})
     shown = ", ".join(commits[:3]) + (f" and {len(commits) - 3} more" if len(commits) > 3 else "")
-    span = number(max(seeds)) if seeds else "no"
     parts = [
         f"`python -m tell_lightning report {contents.folder}`",
         f"{number(done)} of {number(cells)} cells" + (f", {number(lost)} failed" if lost else ""),
-        f"up to {span} seeds",
+        f"up to {number(max(seeds))} seeds" if seeds else "",
         f"{hours(results):.1f} machine-hours",
         f"commits {shown}" if commits else "",
         "[low, high]: 95% interval over seeds and test rows",
@@ -89,6 +88,3 @@ def _cell(found: Judgement | None) -> str:
     if found is None:
         return ""
     return ", ".join(part for part in (found.number, found.word) if part)
-
-
-__all__ = ["Claim", "headline", "provenance", "write_headline"]

@@ -19,7 +19,7 @@ from tell_lightning.report.experiments.accounts import (
     hours,
     settings,
 )
-from tell_lightning.report.experiments.claims import Claim, claims
+from tell_lightning.report.experiments.claims import claims
 from tell_lightning.report.experiments.contents import Contents
 from tell_lightning.report.experiments.curves import curves
 from tell_lightning.report.experiments.dials import dials
@@ -117,6 +117,3 @@ def _facts(contents: Contents) -> list[tuple[str, str]]:
         ),
     ]
     return [(name, text) for name, text in facts if text]
-
-
-__all__ = ["Claim", "Written", "written"]
