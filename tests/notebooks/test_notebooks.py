@@ -126,7 +126,8 @@ def test_results_that_are_there_are_read_and_the_others_are_named(tmp_path, sock
     from small_experiments import write_experiments
 
     def is_missing(cell):
-        return cell.testbed == "compose" or (cell.testbed == "judge" and cell.arm == "sft")
+        few = cell.testbed == "translate" and cell.n > 100 and cell.seed > 4
+        return few or cell.testbed == "compose" or (cell.testbed == "judge" and cell.arm == "sft")
 
     write_experiments(tmp_path / "experiments", leave_out=is_missing)
     (tmp_path / "notebooks").mkdir()
@@ -135,7 +136,8 @@ def test_results_that_are_there_are_read_and_the_others_are_named(tmp_path, sock
     assert re.search(r"^Translate: SFT reaches .* at n \d+; DER .*, \d+ seeds$", printed, re.M)
     assert "Judge: TELL and SFT at n = 10 have no seed in common yet." in printed
     assert "Compose: nothing yet of tell" in printed
-    assert "  - translate: reproduced; TELL is better than SFT at" in printed
+    assert re.search(r"^  - translate: none; translate-\S+ is missing", printed, re.M)
+    assert re.search(r"^  - translate: [a-z]+; TELL - Mix without anchor \+", printed, re.M)
     assert "compare: 32 runs" in printed
 
 
