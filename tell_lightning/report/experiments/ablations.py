@@ -69,7 +69,7 @@ def ablations(contents: Contents, estimates: Estimates) -> Section:
             f"TELL less each arm at {DECLARED_N} task examples, paired on seeds and rows: to the "
             "right of the line TELL is better. Each faint dot is one seed. p is the exact "
             "two-sided sign-flip test over seeds; Holm adjusts it within the declared family of "
-            f"{len(FAMILY)}. Tested without it, or with it: the same adapter on prompts without "
+            f"{len(FAMILY)}. Anchor off, or on: the same adapter tested on prompts without "
             "the anchor, or with one that it never saw.",
         ],
         figures,
@@ -162,7 +162,7 @@ def _differences(estimates: Estimates, testbed: str) -> tuple[list[Row], list[li
         loss = None if swapped else estimates.contrast(tell, key, "loss")
         if swapped:
             given = contents.arms[arm].set.get("data.mixture.anchor") == "none"
-            label += ", tested with it" if given else ", tested without it"
+            label += ", anchor on" if given else ", anchor off"
             arm += "-swapped"
         if score is None:
             continue
