@@ -177,7 +177,7 @@ def read_experiment(folder: Path) -> Experiment:
 
 
 def rule_digests(folder: Path) -> dict[str, str]:
-    """Digest the rule of a folder and of those beside it, by name: other claims read a result too."""
+    """Digest the rule of a folder and of those beside it, by name: other claims may read it."""
     paths = sorted(folder.resolve().parent.glob("*/experiment.yaml"))
     return {path.parent.name: digest(read_mapping(path).get("rule")) for path in paths}
 

@@ -1,0 +1,25 @@
+"""A small folder of experiments, whose cells nothing trains."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode leaves it out
+
+import pytest
+from small_experiment import write_experiment, write_shared
+
+from tell_lightning.experiment.specification import Experiment, read_experiment
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """What all experiments share, and one of them, `first`."""
+    write_shared(tmp_path)
+    write_experiment(tmp_path / "first")
+    return tmp_path
+
+
+@pytest.fixture
+def first(root: Path) -> Experiment:
+    """The experiment, read."""
+    return read_experiment(root / "first")
