@@ -18,7 +18,7 @@ VERBS = {
     "validate": "score a run's adapter on the dev sets",
     "test": "score a run's adapter on the test sets",
     "predict": "answer rows of a file or of standard input",
-    "report": "write one run as an HTML page that opens without a network",
+    "report": "write one run, or all experiments, as an HTML page that opens without a network",
     "compare": "say whether two predictions files differ by more than chance",
     "neural": "score a predictions file by COMET or BLEURT, in an environment of their own",
     "prepare": "tokenise the training rows into the cache, without training",
