@@ -100,6 +100,8 @@ def verdicts(experiment: Experiment, results: Results) -> list[Verdict]:
     folders = used_experiments(experiment)
     cells = {cell.name: cell for each in reversed(folders) for cell in expand(each)}
     own = {cell.name for cell in expand(experiment)}
+    # Seeds that are planned no more do not count: who has seen the numbers does not choose them.
+    results = {name: results[name] for name in cells if name in results}
     found = []
     for name, testbed in experiment.testbeds.items():
         here = [cell for cell in cells.values() if cell.testbed == name]

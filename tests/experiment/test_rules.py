@@ -299,6 +299,14 @@ def test_a_cell_that_the_rule_does_not_need_may_fail():
     assert verdicts(claim, whole)[0].verdict == "reproduced"
 
 
+def test_seeds_that_are_not_planned_do_not_count():
+    claim = experiment("anchor", testbeds=("compose",))
+    made = results(claim, effect)
+    more = experiment("anchor", seeds=12, testbeds=("compose",))
+    lucky = {name: each for name, each in results(more, harm).items() if name not in made}
+    assert verdicts(claim, {**made, **lucky}) == verdicts(claim, made)
+
+
 def test_an_arm_that_no_cell_is_planned_for_gives_no_verdict():
     claim = experiment("anchor", testbeds=("compose",))
     claim = dataclasses.replace(claim, groups=claim.groups[1:])
