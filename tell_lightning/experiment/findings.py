@@ -95,8 +95,8 @@ def better(contrast: ContrastRow, margin: float, tested: bool = True) -> Outcome
 def activation(rule: Rule, evidence: Evidence) -> Finding:
     """SFT stays at chance, TELL leaves it, and general data alone do not do it.
 
-    Refuted where TELL does not leave chance, or adds nothing to general data alone. Where SFT
-    itself learns the task there is nothing to activate, and nothing is decided.
+    Refuted where TELL does not leave chance, or adds nothing to general data alone. Else, where SFT
+    itself learns the task, there is nothing to activate, and nothing is decided.
     """
     n, chance = rule["n"], evidence.testbed.chance
     sft, tell = (interval(evidence.samples(arm, n)) for arm in ("sft", "tell"))
