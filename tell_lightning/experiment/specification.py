@@ -227,13 +227,23 @@ def _read_testbeds(path: Path) -> dict[str, Testbed]:
                 f"{path}: {name}.score: must be one of {', '.join(SCORES)}, got "
                 f"'{values['score']}'. Choose one of them."
             )
+        chance, config = values["chance"], values["config"]
+        if not isinstance(chance, int | float) or isinstance(chance, bool):
+            raise SpecificationError(
+                f"{path}: {name}.chance: must be a number of points, got {chance!r:.60}. Mend it."
+            )
+        if not isinstance(config, Mapping):
+            raise SpecificationError(
+                f"{path}: {name}.config: must be a mapping, got {config!r:.60}. Write {{}} for "
+                "none."
+            )
         testbeds[name] = Testbed(
             name,
             str(values.get("label", name)),
             str(values["task"]),
             str(values["score"]),
-            float(values["chance"]),
-            values["config"],
+            float(chance),
+            config,
         )
     return testbeds
 

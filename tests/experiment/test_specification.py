@@ -102,6 +102,16 @@ def test_a_mistake_in_an_experiment_is_named(
         ("arms", {"a": {}}, "a.label: is needed, got nothing. Add it."),
         (
             "testbeds",
+            {"t": {**TESTBEDS["compose"], "chance": "low"}},
+            "t.chance: must be a number of points, got 'low'. Mend it.",
+        ),
+        (
+            "testbeds",
+            {"t": {**TESTBEDS["compose"], "config": None}},
+            "t.config: must be a mapping, got None. Write {} for none.",
+        ),
+        (
+            "testbeds",
             {"t": {**TESTBEDS["compose"], "score": "f1"}},
             "t.score: must be one of bleu, balanced_accuracy, exact_match, got 'f1'.",
         ),
