@@ -152,17 +152,18 @@ def _devices(config: Mapping[str, Any]) -> int:
 
 @cache
 def _git() -> dict[str, Any] | None:
-    """Return the commit that this process runs, and whether more than results has changed."""
+    """Return the commit that this process runs, and whether more than what runs write changed."""
     here = Path(__file__).resolve().parent.parent
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(here), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
-    apart = ":(top,exclude,glob)experiments/**/results/**"
+    written = ("results/**", "chosen.json")
+    apart = [f":(top,exclude,glob)experiments/**/{name}" for name in written]
     try:
         git("ls-files", "--error-unmatch", "cli.py")
-        changed = git("status", "--porcelain", "--", ":(top)", apart)
+        changed = git("status", "--porcelain", "--", ":(top)", *apart)
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(changed)}
     except (OSError, subprocess.CalledProcessError):
         return None
