@@ -13,11 +13,15 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import tell_lightning
 from tell_lightning.commands.check import check
+from tell_lightning.experiment.cells import configuration, expand, read_chosen
+from tell_lightning.experiment.overlays import merged, nested
+from tell_lightning.experiment.specification import read_experiment
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "tell_lightning"
@@ -29,8 +33,9 @@ MODULES = sorted(
 CONFIGS = [
     PACKAGE / "default.yaml",
     *sorted((ROOT / "configs").rglob("*.yaml")),
-    *sorted((ROOT / "experiments").rglob("*.yaml")),
+    ROOT / "experiments" / "base.yaml",
 ]
+EXPERIMENTS = sorted((ROOT / "experiments").glob("*/experiment.yaml"))
 MAY_PRINT = ("cli.py", "commands/", "microworld/pretrain.py")
 MAX_FILE_BYTES = 8 * 1024 * 1024
 
@@ -83,6 +88,20 @@ def test_there_are_configurations():
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_configuration_is_accepted(path):
     check(["-c", str(path)])
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.parent.name)
+def test_the_settings_of_every_experiment_are_accepted(path, tmp_path):
+    experiment = read_experiment(path.parent)
+    if not experiment.groups:  # it reads the results of others
+        return
+    cells = expand(experiment)
+    chosen = read_chosen(experiment)
+    settings = [nested(values) for cell in cells for values in (cell.group, cell.settings)]
+    arms = [nested(experiment.arms[cell.arm].set) for cell in cells]
+    config = merged(configuration(experiment, cells[0], chosen), *arms, *settings)
+    (tmp_path / "cell.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    check(["-c", str(tmp_path / "cell.yaml")])
 
 
 def test_no_tracked_file_is_large():
