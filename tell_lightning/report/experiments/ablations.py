@@ -70,9 +70,9 @@ def ablations(contents: Contents, estimates: Estimates) -> Section:
             "right of the line TELL is better. Each faint dot is one seed. p is the exact "
             "two-sided sign-flip test over seeds; Holm adjusts it within the declared family of "
             f"{len(FAMILY)}. Anchor off, or on: the same adapter tested on prompts without "
-            "the anchor, or with one that it never saw. A response prefix goes with the anchor: its "
-            "easy tokens are in the loss of arms that have one, so that the losses of arms with and "
-            "without an anchor cannot be compared where the task has a response prefix.",
+            "the anchor, or with one that it never saw. A response prefix goes with the anchor, "
+            "and its easy tokens count in the loss: where a task has one, losses with and "
+            "without an anchor cannot be compared.",
         ],
         figures,
         tables,
