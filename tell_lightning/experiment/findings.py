@@ -3,7 +3,7 @@
 A rule's thresholds and the results of one testbed enter; reproduced, refuted or undecided leaves,
 with the reason in one sentence of numbers. "Better" means the same everywhere: the whole 95 %
 interval of the difference is above 0 and p after Holm is below 0.05. Its opposite: the whole
-interval is below `equivalence`, a margin in points too small to matter. A tenth of a second each.
+interval is below `equivalence`, a margin in points too small to matter. Half a second each.
 """
 
 from collections.abc import Mapping, Sequence
@@ -225,7 +225,7 @@ def _weakest(outcomes: Sequence[Outcome]) -> Outcome:
 
 def _in_family(evidence: Evidence, n: int, arm: str) -> ContrastRow:
     """Compare TELL with an arm of the family, its p-value adjusted within that."""
-    for each in contrasts(evidence.testbed.name, evidence.results, n):
+    for each in contrasts(evidence.testbed.name, evidence.results, n, [arm]):
         if each.name == f"tell - {arm}":
             return each
     raise StatisticsError(

@@ -2,13 +2,14 @@
 
 import dataclasses
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tell_lightning.experiment import statistics
 from tell_lightning.experiment.cells import Cell, expand
 from tell_lightning.experiment.contrasts import DECLARED_N, FAMILY, contrasts, factorial
 from tell_lightning.experiment.evidence import (
@@ -59,6 +60,14 @@ RULES: dict[str, dict[str, Any]] = {
     "amount": {"arm": "tell", "variants": list(AMOUNTS), "equivalence": 1.0},
 }
 Score = Callable[[Cell], float]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_draws() -> Iterator[None]:
+    """Draw a tenth of what a report draws: known effects are large, and minutes are saved."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statistics, "DRAWS", 2000)
+        yield
 
 
 def experiment(kind: str, seeds: int = 10, testbeds=TESTBEDS, **changes: Any) -> Experiment:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import yaml
 from small_experiments import FOLDERS, SEEDS, SIZES, write_experiments
 
 from tell_lightning.cli import main
+from tell_lightning.experiment import statistics
 from tell_lightning.experiment.contrasts import contrasts, factorial
 from tell_lightning.experiment.evidence import all_results, curve, data_equivalence, loss_curve
 from tell_lightning.experiment.rules import verdicts
@@ -60,6 +62,14 @@ class Page(HTMLParser):
             self._path = None
         if self._tag != "style":
             self._text.append(data)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_draws() -> Iterator[None]:
+    """Draw a tenth of what a report draws: known effects are large, and minutes are saved."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statistics, "DRAWS", 2000)
+        yield
 
 
 @pytest.fixture(scope="module")

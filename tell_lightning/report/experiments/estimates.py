@@ -2,7 +2,7 @@
 
 The pooled results enter; estimates with intervals, paired contrasts, effects of the factorial and
 data-equivalence ratios leave, or None where cells are missing. All of them have the draws of the
-verdicts, so that a number is the same wherever it stands. 10 ms for each new one.
+verdicts, so that a number is the same wherever it stands. 10 to 50 ms for each new one.
 """
 
 from functools import cache
