@@ -5,7 +5,7 @@ them. An arm without task examples has one point, n = 0, which stands for every 
 sample.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -163,12 +163,20 @@ def data_equivalence(
     return equivalence(tell, n, by_size, (own, prices) if known else None)
 
 
-def gaps(cells: Iterable[Cell], results: Results) -> str:
-    """Name the cells that failed or have no result; nothing where there are none."""
+def gaps(cells: Iterable[Cell], results: Results, otherwise: Collection[str] = ()) -> str:
+    """Name the cells that failed or have no result; nothing where there are none.
+
+    Args:
+        cells: Those that are needed.
+        results: By the cell's name.
+        otherwise: Names of those whose result was left out: it is of another configuration.
+    """
     found = []
     for cell in cells:
         result = results.get(cell.name)
-        if result is None:
+        if result is None and cell.name in otherwise:
+            found.append(f"{cell.name} was made with another configuration")
+        elif result is None:
             found.append(f"{cell.name} is missing")
         elif result["status"] != COMPLETED:
             why = str(result.get("reason") or "no reason").splitlines()[0]

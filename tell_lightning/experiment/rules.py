@@ -7,7 +7,7 @@ numbers does not choose the rule. Fewer than five seeds explore and decide nothi
 experiment.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -80,12 +80,15 @@ class Verdict:
     """The numbers; None where there is no verdict, and for the whole."""
 
 
-def verdicts(experiment: Experiment, results: Results) -> list[Verdict]:
+def verdicts(
+    experiment: Experiment, results: Results, otherwise: Collection[str] = ()
+) -> list[Verdict]:
     """Judge a claim by its rule.
 
     Args:
         experiment: The claim.
         results: Those of its folder and of the folders that it uses (`evidence.all_results`).
+        otherwise: Names of cells whose result was left out: it is of another configuration.
 
     Returns:
         One verdict for each testbed that has cells which the rule needs, and the one of the whole
@@ -109,7 +112,9 @@ def verdicts(experiment: Experiment, results: Results) -> list[Verdict]:
         if not any(needed.values()):
             continue
         looked_at = [*chain(*needed.values()), *(cell for cell in here if cell.name in own)]
-        lacking = _lacking(needed, results) or _other_rule(experiment, looked_at, results)
+        lacking = _lacking(needed, results, otherwise) or _other_rule(
+            experiment, looked_at, results
+        )
         if lacking:
             found.append(Verdict(name, "none", lacking))
         else:
@@ -202,12 +207,14 @@ def _cells_of(need: Need, cells: Sequence[Cell]) -> list[Cell]:
     ]
 
 
-def _lacking(needed: Mapping[Need, Sequence[Cell]], results: Results) -> str:
+def _lacking(
+    needed: Mapping[Need, Sequence[Cell]], results: Results, otherwise: Collection[str]
+) -> str:
     for (arm, n, variant), cells in needed.items():
         if not cells:
             return f"no cell of {arm} at n = {n}{f' ({variant})' if variant else ''} is planned"
     by_name = {cell.name: cell for found in needed.values() for cell in found}
-    return gaps(by_name.values(), results)
+    return gaps(by_name.values(), results, otherwise)
 
 
 def _other_rule(experiment: Experiment, cells: Iterable[Cell], results: Results) -> str:

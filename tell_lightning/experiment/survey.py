@@ -14,6 +14,7 @@ from typing import Any, Literal
 from tell_lightning.experiment.cells import (
     TUNING,
     Cell,
+    Chosen,
     config_digest,
     configuration,
     expand,
@@ -22,7 +23,7 @@ from tell_lightning.experiment.cells import (
 )
 from tell_lightning.experiment.overlays import value_of
 from tell_lightning.experiment.results import FAILED, Result, ResultError, read_results
-from tell_lightning.experiment.specification import Experiment
+from tell_lightning.experiment.specification import Experiment, SpecificationError
 
 SECONDS_PER_CELL, SECONDS_PER_STEP = 4.0, 0.08
 """Of a run on one core, where nothing is known yet."""
@@ -91,6 +92,30 @@ def survey(
         digest = config_digest(experiment, config)
         planned.append(_planned(cell, config, digest, found))
     return planned
+
+
+def made_otherwise(
+    experiment: Experiment, chosen: Chosen | None, results: Mapping[str, Result]
+) -> list[str]:
+    """Name the cells whose result was made with another configuration than the cell has now.
+
+    Args:
+        experiment: The experiment.
+        chosen: What tuning has chosen; where an arm's settings are not chosen, no result is of it.
+        results: By the cell's name; those of no cell are not looked at.
+    """
+    names = []
+    for cell in expand(experiment):
+        result = results.get(cell.name)
+        if result is None:
+            continue
+        try:
+            config = configuration(experiment, cell, chosen)
+        except SpecificationError:
+            config = None
+        if config is None or config_digest(experiment, config) != result["config_digest"]:
+            names.append(cell.name)
+    return names
 
 
 def _planned(

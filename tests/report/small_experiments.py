@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from tell_lightning.experiment.cells import Cell, expand
+from tell_lightning.experiment.cells import Cell, config_digest, configuration, expand
 from tell_lightning.experiment.items import SCORES
 from tell_lightning.experiment.results import write_result
 from tell_lightning.experiment.specification import Experiment, read_experiment, rule_digests
@@ -235,7 +235,7 @@ def _facts(experiment: Experiment, cell: Cell) -> dict[str, Any]:
         "cell": cell.facts,
         "rule_digest": experiment.rule_digest,
         "rules": _digests(experiment.folder),
-        "config_digest": f"{zlib.crc32(cell.name.encode()):012x}",
+        "config_digest": config_digest(experiment, configuration(experiment, cell)),
         "machine": {"platform": "Linux-6.1-x86_64", "processor": "x86_64, 2 cores", "gpus": []},
         "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
         "versions": {"tell_lightning": "0.5.0", "torch": "2.13.0"},

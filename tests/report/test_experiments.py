@@ -185,6 +185,23 @@ def test_the_report_says_what_failed_and_what_is_missing(tmp_path):
     assert "146 of 154 completed, 1 failed" in told
 
 
+def test_a_result_of_another_configuration_is_left_out_and_named(tmp_path):
+    root = write_experiments(tmp_path / "experiments", folders=CORE)
+    arms = yaml.safe_load((root / "arms.yaml").read_text())
+    arms["mix_without_anchor"]["set"]["model.optimizer.lr"] = 0.5
+    (root / "arms.yaml").write_text(yaml.safe_dump(arms, sort_keys=False))
+    text = written(read_experiments(root))
+    told = Page(text.html).text
+    assert "The anchor matters: of 82 cells 16 made with another configuration: left out" in told
+    assert "anchor | 16 | translate-mix_without_anchor-n10-s0, " in text.markdown
+    assert "138 of 154 completed" in told
+    assert "contrast/translate/mix_without_anchor/10" not in Page(text.html).numbers
+    assert "translate-mix_without_anchor-n10-s0 was made with another configuration, " in told
+    by_name = {study.experiment.name: study for study in read_experiments(root).studies}
+    assert [each.verdict for each in by_name["anchor"].verdicts] == ["none", "none"]
+    assert by_name["same_data"].otherwise == []  # other results stay
+
+
 def test_a_claim_whose_cells_failed_has_no_verdict(tmp_path):
     root = write_experiments(
         tmp_path / "experiments",

@@ -165,14 +165,16 @@ def failures(contents: Contents) -> Section:
                 str(result["name"])
             )
         for reason, names in by_reason.items():
-            more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-            rows.append(
-                plain([study.experiment.name, reason.strip(), ", ".join(names[:SHOWN]) + more])
-            )
+            rows.append(plain([study.experiment.name, reason.strip(), _some(names)]))
     missing = [
         plain([study.experiment.name, number(len(study.missing)), _by_arm(study)])
         for study in contents.studies
         if study.missing
+    ]
+    otherwise = [
+        plain([study.experiment.name, number(len(study.otherwise)), _some(study.otherwise)])
+        for study in contents.studies
+        if study.otherwise
     ]
     tables = []
     if rows:
@@ -180,6 +182,9 @@ def failures(contents: Contents) -> Section:
     if missing:
         columns = ["Experiment", "Cells", "Of"]
         tables.append(Table("Not run yet", columns, missing, words=True))
+    if otherwise:
+        title = "Made with another configuration: left out"
+        tables.append(Table(title, ["Experiment", "Cells", "Such as"], otherwise, words=True))
     texts = [] if tables else ["Every cell is there, and none failed."]
     texts += [
         f"Two folders hold {name}, made with different configurations; the first counts."
@@ -192,6 +197,11 @@ def failures(contents: Contents) -> Section:
                 "its experiment.yaml does not have; they are left out."
             )
     return Section("failed", "Failed and missing cells", texts, tables=tables)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def hours(results: Iterable[Result]) -> float:

@@ -89,9 +89,11 @@ def _lacks(contents: Contents) -> list[str]:
     for study in contents.studies:
         lost = len(study.with_status(FAILED))
         left = len(study.missing)
+        other = len(study.otherwise)
         parts = [
             f"{number(left)} not run yet" if left else "",
             f"{number(lost)} failed" if lost else "",
+            f"{number(other)} made with another configuration: left out" if other else "",
         ]
         told = ", ".join(part for part in parts if part)
         if told:
