@@ -1,7 +1,7 @@
 """`report`: one run, or all experiments, as one HTML page that needs nothing else.
 
     report RUN [--output FILE]
-    report experiments/ [--output FILE] [--readme README.md]
+    report experiments/ [--results DIR] [--output FILE] [--readme README.md]
 
 The page holds the plan as a picture, the curves, every score of run.json with intervals, answers
 side by side, and the configuration. It goes to RUN/report.html or to --output, opens without a
@@ -9,8 +9,10 @@ network, light or dark as the reader's system is, and is made of the run's folde
 that failed or still runs, too. About a second; no torch.
 
 Of a folder of experiments, or of one experiment: verdicts, curves, contrasts and cost, in its
-report.html and, with the tables alone, its report.md. --readme puts the headline table between the
-marks <!-- headline --> and <!-- /headline --> of a file. Cells that are missing or failed are told.
+report.html and, with the tables alone, its report.md. Cells that are missing or failed are told;
+results of another configuration than that of their cell are left out, and told. --results reads
+what `experiment --results DIR` wrote, and writes there; a -c of it is not known, so none is left
+out. --readme puts the headline table between <!-- headline --> and <!-- /headline --> of a file.
 """
 
 from pathlib import Path
@@ -36,14 +38,17 @@ def report(arguments: list[str]) -> None:
         return
     output, rest = take_option(arguments, "--output")
     readme, rest = take_option(rest, "--readme")
+    results, rest = take_option(rest, "--results")
     if len(rest) == 1 and holds_experiments(Path(rest[0])):
-        _report_experiments(Path(rest[0]), output, readme)
+        _report_experiments(Path(rest[0]), Path(results) if results else None, output, readme)
         return
-    if readme:
-        raise ConfigError(
-            f"--readme: needs a folder of experiments, got '{' '.join(rest)}'. Write `report "
-            "experiments/ --readme README.md`, or leave --readme out."
-        )
+    for option, value in (("--readme README.md", readme), ("--results DIR", results)):
+        flag = option.split()[0]
+        if value:
+            raise ConfigError(
+                f"{flag}: needs a folder of experiments, got '{' '.join(rest)}'. Write `report "
+                f"experiments/ {option}`, or leave {flag} out."
+            )
     if len(rest) != 1 or rest[0].startswith("-"):
         raise ConfigError(
             f"report: needs the folder of one run, got '{' '.join(rest)}'. Write `report "
@@ -58,10 +63,12 @@ def report(arguments: list[str]) -> None:
     print(f"Report: {path}, {len(content) / 1024:,.0f} KiB. Open it in a browser.")
 
 
-def _report_experiments(folder: Path, output: str | None, readme: str | None) -> None:
+def _report_experiments(
+    folder: Path, root: Path | None, output: str | None, readme: str | None
+) -> None:
     """Write the report of experiments: page, Markdown and, where asked for, the headline."""
-    contents = read_experiments(folder)
-    path = Path(output) if output else folder / "report.html"
+    contents = read_experiments(folder, root)
+    path = Path(output) if output else (root or folder) / "report.html"
     text = written(contents)
     _write(path, text.html.encode("utf-8", "replace"))
     beside = path.with_suffix(".md")

@@ -160,12 +160,46 @@ def read_chosen(experiment: Experiment, path: Path | None = None) -> Chosen | No
     Args:
         experiment: The experiment.
         path: The file; None: that of the folder beside the experiment's.
+
+    Raises:
+        SpecificationError: The file is broken.
     """
     path = path or tuning_folder(experiment) / "chosen.json"
-    if experiment.kind == TUNING or not path.is_file():
+    return None if experiment.kind == TUNING else read_choice(path)
+
+
+def read_choice(path: Path) -> Chosen | None:
+    """Read what tuning has chosen; None where there is no such file.
+
+    Raises:
+        SpecificationError: The file is broken.
+    """
+    if not path.is_file():
         return None
-    chosen: Chosen = json.loads(path.read_text(encoding="utf-8"))
-    return chosen
+    try:
+        chosen = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise SpecificationError(
+            f"{path}: must be JSON, got: {error}. Delete it, and let `experiment` write it again: "
+            f"python -m tell_lightning experiment {path.parent}"
+        ) from error
+    if not _is_choice(chosen):
+        raise SpecificationError(
+            f"{path}: must hold by testbed, arm and number of examples what is chosen as a mapping "
+            f"with set, got {chosen!r:.60}. Delete it, and let `experiment` write it again: "
+            f"python -m tell_lightning experiment {path.parent}"
+        )
+    return dict(chosen)
+
+
+def _is_choice(value: Any, keys: int = 3) -> bool:
+    """Say whether a value is `Chosen`: so many keys deep, by number last, and a `set` below."""
+    if not isinstance(value, dict):
+        return False
+    if keys == 0:
+        return isinstance(value.get("set"), dict)
+    named = keys > 1 or all(key.isdecimal() for key in value)
+    return named and all(_is_choice(each, keys - 1) for each in value.values())
 
 
 def tuning_folder(experiment: Experiment) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from small_experiments import FOLDERS, SEEDS, SIZES, write_experiments
+from small_experiments import CHOSEN, FOLDERS, SEEDS, SIZES, write_experiments
 
 from tell_lightning.cli import main
 from tell_lightning.experiment import statistics
@@ -305,6 +305,25 @@ def test_one_experiment_has_a_report_of_its_own(tmp_path):
     assert "der/translate/sft/10" in page.numbers  # of cells that it borrows
 
 
+def test_results_in_another_place_have_a_report_there(tmp_path, capsys):
+    root = write_experiments(tmp_path / "experiments", folders=CORE)
+    place = tmp_path / "place"
+    for name in CORE:
+        (place / name).mkdir(parents=True)
+        (root / name / "results").rename(place / name / "results")
+    base = {"trainer": {"max_steps": 7}}  # as a -c might have it: not known, so not checked
+    (root / "base.yaml").write_text(yaml.safe_dump(base))
+    (place / "tuning").mkdir()
+    (place / "tuning" / "chosen.json").write_text(json.dumps(CHOSEN))
+    main(["report", str(root), "--results", str(place)])
+    assert f"Report: {place / 'report.html'}" in capsys.readouterr().out
+    told = Page((place / "report.html").read_text()).text
+    assert "154 of 154 completed" in told
+    assert "model.optimizer.lr 0.004" in told
+    assert "## Claims" in (place / "report.md").read_text()
+    assert not (root / "report.html").exists()
+
+
 @pytest.mark.parametrize(
     ("text", "lacks"),
     [("nothing", "<!-- headline -->"), ("<!-- headline -->\n", "<!-- /headline -->")],
@@ -325,6 +344,8 @@ def test_a_readme_without_the_marks_is_a_mistake(tmp_path, capsys, text, lacks):
     [
         (["ROOT", "--output", "x.md"], "--output: must name the page, got 'x.md'"),
         (["runs/x", "--readme", "README.md"], "--readme: needs a folder of experiments"),
+        (["runs/x", "--results", "there"], "--results: needs a folder of experiments"),
+        (["ROOT", "--results", "none"], "got 'none' with none of tuning. Name the folder that you"),
         (["ROOT", "--readme", "none.md"], "--readme: must be a text file with the marks"),
     ],
 )

@@ -6,13 +6,12 @@ of another. What is missing, failed, or made with another configuration than its
 countable. Two seconds for 1,000 results; no torch.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tell_lightning.experiment.cells import TUNING, Cell, Chosen, expand, read_chosen
+from tell_lightning.experiment.cells import TUNING, Cell, Chosen, expand, read_choice
 from tell_lightning.experiment.results import COMPLETED, Result, read_results
 from tell_lightning.experiment.rules import LEAST_SEEDS, Verdict, verdicts
 from tell_lightning.experiment.specification import Arm, Experiment, Testbed, read_experiment
@@ -69,7 +68,7 @@ class _Read(NamedTuple):
     """One folder."""
 
     experiment: Experiment
-    chosen: Chosen | None
+    chosen: Chosen
     results: Mapping[str, Result]
     """Without those that were made otherwise."""
     otherwise: Sequence[str]
@@ -80,6 +79,8 @@ class Contents:
     """All experiments of one report."""
 
     folder: Path
+    root: Path | None
+    """Where their results are; None: in the folders."""
     studies: Sequence[Study]
     """In the order of the page."""
     results: Mapping[str, Result]
@@ -131,11 +132,17 @@ def holds_experiments(folder: Path) -> bool:
     return (folder / SPECIFICATION).is_file() or any(folder.glob(f"*/{SPECIFICATION}"))
 
 
-def read_experiments(folder: Path) -> Contents:
+def read_experiments(folder: Path, root: Path | None = None) -> Contents:
     """Read a folder of experiments, or one experiment with those that it uses.
 
+    Args:
+        folder: What they ask.
+        root: Where `experiment --results` has put their results; None: they are in the folders. Of
+            those it is not known which files were laid over the configuration (-c), so that none is
+            held against its cell's configuration, and none is left out.
+
     Raises:
-        ReportError: There is no experiment.
+        ReportError: There is no experiment, or no result below the root.
         TellError: One is not written as it must be.
     """
     own = [folder] if (folder / SPECIFICATION).is_file() else _children(folder)
@@ -144,10 +151,16 @@ def read_experiments(folder: Path) -> Contents:
             f"report: needs a folder with experiments, got '{folder}' with no {SPECIFICATION} in "
             "it or below it. Name experiments/, or one of its folders."
         )
-    found = {each.resolve(): _read(each) for each in own}
+    found = {each.resolve(): _read(each, root) for each in own}
     used = [path for each in found.values() for path in each.experiment.uses]
-    others = {path.resolve(): _read(path) for path in used if path.resolve() not in found}
+    others = {path.resolve(): _read(path, root) for path in used if path.resolve() not in found}
     known = {**found, **others}
+    if root and not any(each.results for each in known.values()):
+        names = ", ".join(each.experiment.name for each in known.values())
+        raise ReportError(
+            f"--results: must be a folder with results in NAME/results, got '{root}' with none of "
+            f"{names}. Name the folder that you gave to `experiment --results`."
+        )
     studies = [_study(each, known) for each in found.values()]
     order = {kind: index for index, kind in enumerate(KINDS)}
     studies.sort(
@@ -159,29 +172,20 @@ def read_experiments(folder: Path) -> Contents:
     )
     pool = [each for each in known.values() if each.experiment.kind != TUNING]
     results, groups, settings, conflicts = _pooled(pool)
-    return Contents(folder, studies, results, groups, settings, _chosen(studies), conflicts)
-
-
-def _chosen(studies: Sequence[Study]) -> Chosen:
-    """Read what tuning has chosen; nothing where it has not, yet."""
-    for study in studies:
-        if not study.tuning:
-            return read_chosen(study.experiment) or {}
-    path = studies[0].experiment.folder / "chosen.json"
-    found: Chosen = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return found
+    chosen = next(iter(found.values())).chosen  # the same for all
+    return Contents(folder, root, studies, results, groups, settings, chosen, conflicts)
 
 
 def _children(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob(f"*/{SPECIFICATION}"))
 
 
-def _read(folder: Path) -> _Read:
+def _read(folder: Path, root: Path | None) -> _Read:
     experiment = read_experiment(folder)
-    where = places(experiment)
-    chosen = read_chosen(experiment, where.chosen)
+    where = places(experiment, root)
+    chosen = read_choice(where.chosen) or {}
     results = read_results(where.results)
-    otherwise = made_otherwise(experiment, chosen, results)
+    otherwise = [] if root else made_otherwise(experiment, chosen, results)
     kept = {name: result for name, result in results.items() if name not in set(otherwise)}
     return _Read(experiment, chosen, kept, otherwise)
 

@@ -42,8 +42,9 @@ def provenance(contents: Contents) -> str:
     seeds = {len(found) for key, found in contents.groups.items() if key.arm == "tell"}
     commits = sorted({name for result in results if (name := commit(result))})
     shown = ", ".join(commits[:3]) + (f" and {len(commits) - 3} more" if len(commits) > 3 else "")
+    place = f" --results {contents.root}" if contents.root else ""
     parts = [
-        f"`python -m tell_lightning report {contents.folder}`",
+        f"`python -m tell_lightning report {contents.folder}{place}`",
         f"{number(done)} of {number(cells)} cells" + (f", {number(lost)} failed" if lost else ""),
         f"up to {number(max(seeds))} seeds" if seeds else "",
         f"{hours(results):.1f} machine-hours",
