@@ -43,6 +43,7 @@ from tell_lightning.experiment.bases import MADE, Recipe, located, made_folder, 
 from tell_lightning.experiment.cells import TUNING
 from tell_lightning.experiment.overlays import value_of
 from tell_lightning.experiment.results import as_text, write_result
+from tell_lightning.experiment.rules import check_rule
 from tell_lightning.experiment.specification import Experiment, read_experiment
 from tell_lightning.experiment.survey import (
     Places,
@@ -179,6 +180,7 @@ def _look(request: Request) -> Run:
     """Read the experiment and see what is there of it."""
     overlays = [read_config(path) for path in request.configs]
     found = read_experiment(request.folder)
+    check_rule(found)
     root = Path(request.results) if request.results else None
     where = places(found, root, own_config=bool(overlays))
     planned = survey(found, where, overlays)

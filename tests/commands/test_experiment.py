@@ -54,6 +54,18 @@ def store(folder: Path, *numbers: int, **changes: Any) -> None:
         write_result(found.results, result_of(each.cell, each.digest, **changes))
 
 
+def test_a_rule_that_is_not_whole_is_a_mistake_before_any_cell_is_run(
+    first: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(first, rule={"kind": "same_data", "n": [10], "equivalence": 1.0})
+    with pytest.raises(SystemExit) as caught:
+        main(["experiment", str(first), "--jobs", "1"])
+    assert caught.value.code == 2
+    told = capsys.readouterr().err
+    assert f"{first}/experiment.yaml: rule.at_least: a rule of kind same_data needs it" in told
+    assert not (first / "results").exists()
+
+
 def test_missing_cells_are_run_and_a_second_call_says_that_all_is_there(
     first: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,7 +19,7 @@ EXPERIMENT = {
     "title": "Tiny",
     "claim": "None.",
     "refuted_by": "Nothing.",
-    "rule": {"kind": "same_data", "n": [6]},
+    "rule": {"kind": "same_data", "n": [6], "at_least": 1, "equivalence": 1.0},
     "cells": [
         GROUP,
         {**GROUP, "arms": ["tell"], "variants": {"made": {"model.base": "made:general"}}},
