@@ -25,6 +25,17 @@ COMPLETED, FAILED = "completed", "failed"
 
 _SCORING = ("kind", "label_key", "labels", "positive")
 
+_NEEDED: dict[str, tuple[str, ...]] = {
+    "name": (),
+    "status": (),
+    "config_digest": (),
+    "seconds": (),
+    "cell": ("testbed", "arm", "n", "seed"),
+}
+_COMPLETED: dict[str, tuple[str, ...]] = {"test": (), "tokens": ("task", "general")}
+_PART = ("loss", "items")
+"""Keys that a result is read by, and what must be below each; of a completed one there are more."""
+
 Result = Mapping[str, Any]
 """What a result file holds."""
 
@@ -54,12 +65,31 @@ def read_result(path: Path) -> Result:
         raise ResultError(
             f"{path}: a result must be JSON, got: {error}. Delete it, and its cell is run again."
         ) from error
-    if not isinstance(facts, dict) or not {"name", "status", "config_digest"} <= facts.keys():
+    if lacking := _lacking(facts):
         raise ResultError(
-            f"{path}: a result holds name, status and config_digest, got something else. Delete "
-            "it, and its cell is run again."
+            f"{path}: a result must hold {lacking}, got {str(facts)!r:.60}. Delete it, and its "
+            "cell is run again."
         )
-    return facts
+    result: Result = facts
+    return result
+
+
+def _lacking(facts: Any) -> str:
+    """Name what a result lacks of that which is read of it; nothing where it is whole."""
+    if not isinstance(facts, dict):
+        return "keys"
+    needed = _NEEDED
+    if facts.get("status") == COMPLETED:
+        needed = needed | _COMPLETED
+        needed |= {part: _PART for part in ("test", "test_anchor_off") if facts.get(part)}
+    for key, below in needed.items():
+        if key not in facts:
+            return key
+        value = facts[key]
+        for inner in below:
+            if not isinstance(value, dict) or inner not in value:
+                return f"{key}.{inner}"
+    return ""
 
 
 def write_result(folder: Path, facts: Result) -> Path:

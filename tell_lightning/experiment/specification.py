@@ -292,7 +292,13 @@ def _group(
                     f"Name one of them, or add it to {file}.yaml."
                 )
     seeds = values["seeds"]
-    seeds = list(range(seeds)) if isinstance(seeds, int) else seeds
+    if isinstance(seeds, int):
+        if isinstance(seeds, bool) or seeds < 1:
+            raise SpecificationError(
+                f"{path}: {where}.seeds: must be a number of seeds from 1 on, or a list of them, "
+                f"got {seeds!r}. Write 10, or [100, 101]."
+            )
+        seeds = list(range(seeds))
     variants = values.get("variants") or {}
     if not isinstance(variants, Mapping):
         raise SpecificationError(

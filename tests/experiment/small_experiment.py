@@ -39,7 +39,7 @@ EXPERIMENT: dict[str, Any] = {
     "title": "First",
     "claim": "One is better.",
     "refuted_by": "It is not.",
-    "rule": {"kind": "same_data", "n": [10]},
+    "rule": {"kind": "same_data", "n": [10], "at_least": 1, "equivalence": 1.0},
     "cells": [{"testbeds": ["translate"], "arms": ["tell", "sft"], "n": [10], "seeds": 2}],
 }
 
@@ -72,7 +72,8 @@ def result_of(cell: Cell, digest: str, **changes: Any) -> dict[str, Any]:
         "reason": None,
         "config_digest": digest,
         "score": "bleu",
-        "test": {"values": score, "loss": 1.0},
+        "test": {"values": score, "loss": 1.0, "items": {"statistic": "bleu", "rows": [[1] * 10]}},
+        "tokens": {"task": 10, "general": 20},
         "dev": {"values": score, "loss": 1.0},
         "seconds": 2.0,
         **changes,

@@ -114,6 +114,25 @@ def test_an_arm_that_waits_for_tuning_says_what_to_run(root: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "must be JSON, got: Expecting property name"),
+        ("[]", "must hold by testbed, arm and number of examples what is chosen as a mapping with"),
+        ('{"judge": {"tell": {"10": {"dev": 3}}}}', "must hold by testbed, arm and number of"),
+        ('{"judge": {"tell": {"ten": {"set": {}}}}}', "must hold by testbed, arm and number of"),
+    ],
+)
+def test_a_broken_choice_is_named(root: Path, text: str, message: str) -> None:
+    path = root / "tuning" / "chosen.json"
+    path.parent.mkdir()
+    path.write_text(text)
+    with pytest.raises(SpecificationError) as caught:
+        read_chosen(experiment(root, {"arms": ["best"]}))
+    assert str(caught.value).startswith(f"{path}: {message}")
+    assert str(caught.value).endswith(f"python -m tell_lightning experiment {path.parent}")
+
+
 def test_tuning_itself_starts_from_the_shared_settings(root: Path) -> None:
     found = experiment(root, {"arms": ["best"]}, rule={"kind": "tuning"})
     config = configuration(found, expand(found)[0], read_chosen(found))

@@ -111,7 +111,8 @@ def test_a_list_of_numbers_is_one_line_and_keys_are_sorted() -> None:
     ("text", "message"),
     [
         ("{", "a result must be JSON, got: Expecting property name"),
-        ("[]", "a result holds name, status and config_digest, got something else. Delete it, and"),
+        ("[]", "a result must hold keys, got '[]'. Delete it, and its cell is run again."),
+        ("{}", "a result must hold name, got '{}'. Delete it, and its cell is run again."),
     ],
 )
 def test_a_file_that_is_no_result_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -120,6 +121,25 @@ def test_a_file_that_is_no_result_is_named(tmp_path: Path, text: str, message: s
     with pytest.raises(ResultError) as caught:
         read_result(path)
     assert str(caught.value).startswith(f"{path}: {message}")
+
+
+@pytest.mark.parametrize(
+    ("changes", "lacking"),
+    [
+        ({"cell": None}, "cell.testbed"),
+        ({"cell": {"testbed": "t", "arm": "tell", "n": 3}}, "cell.seed"),
+        ({"tokens": 3}, "tokens.task"),
+        ({"test": {"loss": 1.0}}, "test.items"),
+        ({"test_anchor_off": {"items": {}}}, "test_anchor_off.loss"),
+    ],
+)
+def test_a_result_that_lacks_what_is_read_of_it_is_named(
+    tmp_path: Path, changes: dict[str, Any], lacking: str
+) -> None:
+    path = write_result(tmp_path, result_of(CELL, "0" * 12) | changes)
+    with pytest.raises(ResultError) as caught:
+        read_result(path)
+    assert str(caught.value).startswith(f"{path}: a result must hold {lacking}, got ")
 
 
 def test_drafts_and_locks_are_no_results(tmp_path: Path) -> None:

@@ -110,6 +110,7 @@ def result(claim: Experiment, cell: Cell, score: float, loss: float, luck: int =
         "rule_digest": claim.rule_digest,
         "rules": {claim.name: claim.rule_digest},
         "config_digest": "0" * 12,
+        "seconds": 2.0,
         "test": {"values": {}, "loss": loss + random.normal(scale=0.02), "items": items},
         "test_anchor_off": {"values": {}, "loss": 2.0, "items": off},
         "tokens": {"task": 100 * cell.n, "general": 50_000 if cell.arm == "tell" else 0},

@@ -31,7 +31,7 @@ def test_an_experiment_is_read_with_what_it_shares(first: Experiment) -> None:
 
 def test_the_digest_of_a_rule_changes_with_the_rule_alone(root: Path) -> None:
     before = read_experiment(root / "first").rule_digest
-    write_experiment(root / "first", title="Other", rule={"n": [10], "kind": "same_data"})
+    write_experiment(root / "first", title="Other", rule=dict(reversed(EXPERIMENT["rule"].items())))
     assert read_experiment(root / "first").rule_digest == before
     write_experiment(root / "first", rule={"kind": "same_data", "n": [11]})
     assert read_experiment(root / "first").rule_digest != before
@@ -69,6 +69,14 @@ def test_used_folders_are_found_from_the_experiment(root: Path) -> None:
         (
             {"cells": [{**GROUP, "seeds": ["x"]}]},
             "cells[0].seeds: must be whole numbers from 0 on, got 'x'. Mend it.",
+        ),
+        *(
+            (
+                {"cells": [{**GROUP, "seeds": seeds}]},
+                f"cells[0].seeds: must be a number of seeds from 1 on, or a list of them, got "
+                f"{seeds}. Write 10, or [100, 101].",
+            )
+            for seeds in (0, -2, True)
         ),
         (
             {"cells": [{**GROUP, "variants": [1]}]},
