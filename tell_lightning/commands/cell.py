@@ -152,14 +152,14 @@ def _devices(config: Mapping[str, Any]) -> int:
 
 @cache
 def _git() -> dict[str, Any] | None:
-    """Return the commit that this process runs, and whether more than what runs write changed."""
+    """Return the commit that this process runs, and whether more than what verbs write changed."""
     here = Path(__file__).resolve().parent.parent
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(here), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
-    written = ("results/**", "chosen.json")
+    written = ("results/**", "chosen.json", "report.html", "report.md")
     apart = [f":(top,exclude,glob)experiments/**/{name}" for name in written]
     try:
         git("ls-files", "--error-unmatch", "cli.py")
