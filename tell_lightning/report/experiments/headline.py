@@ -15,6 +15,8 @@ from tell_lightning.report.experiments.figures import number
 from tell_lightning.report.experiments.markdown import escaped, row
 
 BEGIN, END = "<!-- headline -->", "<!-- /headline -->"
+FEW = 3
+"""More commits than these are counted here, and named in the report."""
 
 
 def headline(contents: Contents) -> str:
@@ -41,14 +43,14 @@ def provenance(contents: Contents) -> str:
     lost = sum(result["status"] == FAILED for result in results)
     seeds = {len(found) for key, found in contents.groups.items() if key.arm == "tell"}
     commits = sorted({name for result in results if (name := commit(result))})
-    shown = ", ".join(commits[:3]) + (f" and {len(commits) - 3} more" if len(commits) > 3 else "")
+    shown = f"commits {', '.join(commits)}" if len(commits) <= FEW else f"{len(commits)} commits"
     place = f" --results {contents.root}" if contents.root else ""
     parts = [
         f"`python -m tell_lightning report {contents.folder}{place}`",
         f"{number(done)} of {number(cells)} cells" + (f", {number(lost)} failed" if lost else ""),
         f"up to {number(max(seeds))} seeds" if seeds else "",
         f"{hours(results):.1f} machine-hours",
-        f"commits {shown}" if commits else "",
+        shown if commits else "",
         "[low, high]: 95% interval over seeds and test rows",
     ]
     return "; ".join(part for part in parts if part) + "."
