@@ -135,7 +135,7 @@ def test_help_of_a_verb_explains_its_options(commands: Commands, verb: str, usag
 def test_unknown_verb_is_refused_with_the_known_ones(commands: Commands) -> None:
     assert commands.error("train") == (
         "command line: the verb must be one of fit, validate, test, predict, report, "
-        "compare, neural, prepare, plan, got 'train'. See --help."
+        "compare, neural, prepare, experiment, plan, got 'train'. See --help."
     )
 
 
