@@ -30,7 +30,8 @@ import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from tell_lightning.callbacks.run_record import git_state, machine, versions
-from tell_lightning.data.records import Fields, read_records
+from tell_lightning.data.reading import read_records
+from tell_lightning.data.records import Fields
 from tell_lightning.data.templates import Renderer
 from tell_lightning.data.tokens import Encoder
 from tell_lightning.generation.batched import Budget, generate

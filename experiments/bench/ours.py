@@ -14,7 +14,7 @@ from tell_lightning.data.permutation import derive_key
 from tell_lightning.data.plan import resolve_plan
 from tell_lightning.data.settings import Mixture
 from tell_lightning.data.store import Draft, load, prepare, record_batch
-from tell_lightning.data.stream import Examples, Order, Place, RowStore, Stream, Workers
+from tell_lightning.data.stream import Examples, MicroBatches, Place, PreparedRows, Stream, Workers
 
 DISTRIBUTION = "tell_lightning"
 
@@ -47,13 +47,13 @@ class Feed:
             seed=derive_key(job.seed, "order"),
         )
         folders = {name: job.folder / "arrow" / name for name in SOURCES}
-        self.rows = RowStore([load(folders[source.name]).rows for source in self.plan.sources])
+        self.rows = PreparedRows([load(folders[source.name]).rows for source in self.plan.sources])
         self.consumed = 0
 
     def __iter__(self) -> Iterator[Any]:
         """Deliver whole batches to the end of the cycle."""
         stop = self.plan.cycle // BATCH * BATCH
-        order = Order(Examples(self.plan), Place(0, 1, BATCH), self.consumed, stop)
+        order = MicroBatches(Examples(self.plan), Place(0, 1, BATCH), self.consumed, stop)
         workers = Workers(self.job.workers)
         stream = Stream(order, self.rows, total=stop // BATCH, workers=workers)
         for batch in stream:

@@ -112,12 +112,12 @@ def _score_base(options: list[str]) -> None:
     from tell_lightning.callbacks.run_record import RunRecord, file_digest, scores_json
     from tell_lightning.commands.lightning_cli import open_session
     from tell_lightning.commands.startup import quieten
-    from tell_lightning.data.sources import read_sources
+    from tell_lightning.data.splits import read_splits
     from tell_lightning.model.base import base_path
 
     quieten()
     config = check(options)
-    text = read_sources(config.data)
+    text = read_splits(config.data)
     folder = new_folder(config.run.dir, config.run.name)
     folder.path.mkdir(parents=True)
     folder.config.write_text(config.to_yaml(), encoding="utf-8")

@@ -31,7 +31,8 @@ from tell_lightning.commands.config_files import (
     without_default_tasks,
 )
 from tell_lightning.data.anchors import Anchor
-from tell_lightning.data.records import Fields, Rows
+from tell_lightning.data.reading import DataLocation
+from tell_lightning.data.records import Fields
 from tell_lightning.data.settings import DataSettings, General, Task
 from tell_lightning.metrics.settings import Floor, Scoring
 from tell_lightning.model.settings import ModelSettings
@@ -296,7 +297,7 @@ def _unknown(key: str, keys: Iterable[str], files: Files) -> str:
 
 
 def _nested_fields() -> set[str]:
-    nested = (Task, General, Rows, Fields, Anchor, Scoring, Floor)
+    nested = (Task, General, DataLocation, Fields, Anchor, Scoring, Floor)
     return {field.name for settings in nested for field in fields(settings)}
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 from tell_lightning.callbacks.folder import RunFolder, existing_folder, read_record, write_json
 from tell_lightning.commands.check import Config, ConfigError, check, print_help
 from tell_lightning.commands.startup import quieten
-from tell_lightning.data.sources import Sources, read_sources
+from tell_lightning.data.splits import Splits, read_splits
 
 
 def validate(arguments: list[str]) -> None:
@@ -50,12 +50,10 @@ def _evaluate(verb: str, split: Literal["dev", "test"], arguments: list[str]) ->
             f"data.tasks: {verb} needs a task with {split} rows, got none. "
             f"Add data.tasks.NAME.{split}."
         )
-    _score(split, folder, options, config, read_sources(config.data))
+    _score(split, folder, options, config, read_splits(config.data))
 
 
-def _score(
-    split: str, folder: RunFolder, options: list[str], config: Config, text: Sources
-) -> None:
+def _score(split: str, folder: RunFolder, options: list[str], config: Config, text: Splits) -> None:
     quieten()
     from tell_lightning.callbacks.run_record import scores_json
     from tell_lightning.commands.lightning_cli import open_session

@@ -61,7 +61,7 @@ ALIKE = 3
 
 
 @dataclass(frozen=True)
-class Request:
+class ExperimentOptions:
     """The command line."""
 
     folder: Path
@@ -91,7 +91,7 @@ class Request:
 class Run:
     """What the command line comes to."""
 
-    request: Request
+    request: ExperimentOptions
     experiment: Experiment
     places: Places
     planned: Sequence[Planned]
@@ -131,7 +131,7 @@ def experiment(arguments: list[str]) -> None:
         sys.exit(1)
 
 
-def read_request(arguments: list[str]) -> Request:
+def read_request(arguments: list[str]) -> ExperimentOptions:
     """Read the command line.
 
     Raises:
@@ -159,7 +159,7 @@ def read_request(arguments: list[str]) -> Request:
             "-c: needs results of its own, got no --results. Write --results DIR, so that they "
             "are not mixed with those of the folder."
         )
-    return Request(
+    return ExperimentOptions(
         Path(rest[0]), jobs=int(jobs) if jobs else None, configs=tuple(configs), **values
     )
 
@@ -176,7 +176,7 @@ def _without_configs(arguments: list[str]) -> list[str]:
     return rest
 
 
-def _look(request: Request) -> Run:
+def _look(request: ExperimentOptions) -> Run:
     """Read the experiment and see what is there of it."""
     overlays = [read_config(path) for path in request.configs]
     found = read_experiment(request.folder)
@@ -187,7 +187,7 @@ def _look(request: Request) -> Run:
     return Run(request, found, where, planned, _asked(planned, request))
 
 
-def _asked(planned: Sequence[Planned], request: Request) -> list[Planned]:
+def _asked(planned: Sequence[Planned], request: ExperimentOptions) -> list[Planned]:
     """Choose the cells of --cell and --only.
 
     Raises:

@@ -26,7 +26,7 @@ from tell_lightning.callbacks.folder import (
 from tell_lightning.commands.check import Config, ConfigError, check, print_help
 from tell_lightning.commands.config_files import read_config
 from tell_lightning.commands.startup import quieten, take_option
-from tell_lightning.data.sources import read_sources
+from tell_lightning.data.splits import read_splits
 
 SESSION = ("command", "started", "versions", "git", "machine")
 """What `run.json` says of the present session; on resume it moves to `earlier_sessions`."""
@@ -53,7 +53,7 @@ def fit(arguments: list[str]) -> None:
     config = check(options)
     if folder:
         _check_place(folder, config)
-    text = read_sources(config.data)  # before torch: a bad row is answered at once
+    text = read_splits(config.data)  # before torch: a bad row is answered at once
     checkpoint = _checkpoint(folder) if folder else None
     folder = folder or new_folder(config.run.dir, config.run.name)
 

@@ -24,7 +24,7 @@ from tell_lightning.callbacks.throughput import Throughput
 from tell_lightning.commands.check import DEFAULT, Config
 from tell_lightning.commands.config_files import without_default_tasks
 from tell_lightning.data.datamodule import TellDataModule
-from tell_lightning.data.sources import Sources
+from tell_lightning.data.splits import Splits
 from tell_lightning.model.base import load_tokenizer
 from tell_lightning.model.module import TellModule
 from tell_lightning.model.sharding import FullySharded
@@ -142,7 +142,7 @@ def open_session(
     arguments: list[str],
     config: Config,
     folder: RunFolder,
-    text: Sources | None,
+    text: Splits | None,
     *,
     training: bool,
 ) -> Session:

@@ -41,9 +41,10 @@ from tell_lightning.commands.startup import take_option, wants_usage
 from tell_lightning.commands.tables import print_rows
 from tell_lightning.data.anchors import reference_text, strip_anchor
 from tell_lightning.data.formats import cut, read_file
-from tell_lightning.data.records import Record, read_records
+from tell_lightning.data.reading import read_records
+from tell_lightning.data.records import Record
 from tell_lightning.data.settings import Task
-from tell_lightning.data.sources import resolve_root
+from tell_lightning.data.splits import resolve_root
 from tell_lightning.errors import TellError
 from tell_lightning.metrics.intervals import RESAMPLES
 from tell_lightning.metrics.predictions import Prediction
@@ -70,7 +71,7 @@ class NeuralError(TellError):
 
 
 @dataclass(frozen=True)
-class Request:
+class NeuralOptions:
     """What is to be scored, by what, and where the scores belong."""
 
     file: Path
@@ -113,7 +114,7 @@ def neural(arguments: list[str]) -> None:
     _print(request, entry, where)
 
 
-def _request(arguments: list[str]) -> Request:
+def _request(arguments: list[str]) -> NeuralOptions:
     taken: dict[str, str | None] = {}
     rest = arguments
     for flag in ("metric", "model", "python", "run", "source-field", "batch-size"):
@@ -135,7 +136,7 @@ def _request(arguments: list[str]) -> Request:
             "It counts segments; fewer need less memory."
         )
     file = Path(rest[0])
-    return Request(
+    return NeuralOptions(
         file=file,
         metric=metric,
         model=taken["model"] or MODELS[metric],
@@ -146,7 +147,7 @@ def _request(arguments: list[str]) -> Request:
     )
 
 
-def _check_name(request: Request, run: RunFolder) -> None:
+def _check_name(request: NeuralOptions, run: RunFolder) -> None:
     """Refuse a file whose scores would take the place of those of another one of its name.
 
     Raises:
@@ -182,7 +183,7 @@ def _reference(prediction: Prediction, file: Path) -> str:
 # The sources
 
 
-def _sources(request: Request, predictions: Sequence[Prediction]) -> list[str]:
+def _sources(request: NeuralOptions, predictions: Sequence[Prediction]) -> list[str]:
     """Take each row's source from its field in the file, else from the run's rows."""
     field = request.source_field or "source"
     texts = [prediction.row.get(field) for prediction in predictions]
@@ -206,7 +207,7 @@ def _sources(request: Request, predictions: Sequence[Prediction]) -> list[str]:
     return [found[prediction.id] for prediction in predictions]
 
 
-def _run_sources(request: Request, predictions: Sequence[Prediction]) -> dict[str, str]:
+def _run_sources(request: NeuralOptions, predictions: Sequence[Prediction]) -> dict[str, str]:
     """Find the sources of rows among those of a run, by id and reference."""
     wanted = {prediction.id: (prediction.reference or "").strip() for prediction in predictions}
     found: dict[str, str] = {}
@@ -218,7 +219,9 @@ def _run_sources(request: Request, predictions: Sequence[Prediction]) -> dict[st
     return found
 
 
-def _run_rows(request: Request, predictions: Sequence[Prediction]) -> Iterator[tuple[Task, Record]]:
+def _run_rows(
+    request: NeuralOptions, predictions: Sequence[Prediction]
+) -> Iterator[tuple[Task, Record]]:
     """Read the run's rows, those of the file's task first, and of its test set."""
     assert request.run is not None
     data = run_data(request.run.latest_config)
@@ -247,7 +250,7 @@ def _source(record: Record, task: Task, field: str | None) -> str:
 # The other environment
 
 
-def _ask(request: Request, segments: Sequence[Segment]) -> Mapping[str, Any]:
+def _ask(request: NeuralOptions, segments: Sequence[Segment]) -> Mapping[str, Any]:
     """Have the segments scored by the other Python.
 
     Raises:
@@ -289,7 +292,7 @@ def _ask(request: Request, segments: Sequence[Segment]) -> Mapping[str, Any]:
     return answer
 
 
-def _run(request: Request, arguments: list[str]) -> str:
+def _run(request: NeuralOptions, arguments: list[str]) -> str:
     """Run the other Python; show what it says on a terminal, and return the last line of it."""
     said = b""
     try:
@@ -317,7 +320,7 @@ def _run(request: Request, arguments: list[str]) -> str:
     return next((line for line in reversed(lines) if line), status) if process.returncode else ""
 
 
-def _make(request: Request) -> str:
+def _make(request: NeuralOptions) -> str:
     """Say how to make the environment."""
     venv = f".venv-{request.metric}"
     return (
@@ -330,7 +333,10 @@ def _make(request: Request) -> str:
 
 
 def _entry(
-    request: Request, documents: Sequence[Document], mean: CorpusMean, answer: Mapping[str, Any]
+    request: NeuralOptions,
+    documents: Sequence[Document],
+    mean: CorpusMean,
+    answer: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return what run.json holds of one metric of one predictions file."""
     segments = len(answer["scores"])
@@ -372,7 +378,9 @@ def _rows(
         }
 
 
-def _write(request: Request, entry: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Path:
+def _write(
+    request: NeuralOptions, entry: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
+) -> Path:
     """Write the scores into the run, or beside the file; return where."""
     stem = request.file.stem
     if request.run is None:
@@ -391,7 +399,7 @@ def _write(request: Request, entry: Mapping[str, Any], rows: Sequence[Mapping[st
     return request.run.record
 
 
-def _print(request: Request, entry: Mapping[str, Any], where: Path) -> None:
+def _print(request: NeuralOptions, entry: Mapping[str, Any], where: Path) -> None:
     low, high = entry["interval"]
     print(f"{request.file}\n{request.model}, which reads {', '.join(entry['texts'])}\n")
     cells = (

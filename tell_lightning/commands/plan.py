@@ -23,7 +23,7 @@ from tell_lightning.commands.startup import quieten, take_option
 from tell_lightning.commands.tables import print_rows
 from tell_lightning.data.report import table
 from tell_lightning.data.settings import DataSettings
-from tell_lightning.data.sources import read_sources
+from tell_lightning.data.splits import read_splits
 from tell_lightning.data.variants import variant_anchor, variant_prefix
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def plan(arguments: list[str]) -> None:
     form, options = take_option(options, "--format")
     positions = _positions(asked, shown, form)
     config = check(options)
-    text = read_sources(config.data)
+    text = read_splits(config.data)
     quieten()
     from tell_lightning.data.datamodule import TellDataModule
     from tell_lightning.model.base import load_tokenizer

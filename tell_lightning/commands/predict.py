@@ -31,10 +31,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tell_lightning.commands.check import SECTIONS, Config, ConfigError
-from tell_lightning.commands.prediction_request import Part, Request, read_request, say
+from tell_lightning.commands.prediction_request import Part, PredictionRequest, read_request, say
 from tell_lightning.commands.startup import quieten
 from tell_lightning.data.evaluation_rows import EvaluationRows
-from tell_lightning.data.input_rows import CheckedRows, settle_anchor
+from tell_lightning.data.prediction_rows import CheckedRows, settle_anchor
 from tell_lightning.errors import TellError
 from tell_lightning.export.answers_file import (
     AnswersFile,
@@ -165,7 +165,7 @@ def _check_overrides(parser: argparse.ArgumentParser, rest: Sequence[str]) -> No
 # The answers
 
 
-def _answer(request: Request, answers: Answers) -> None:
+def _answer(request: PredictionRequest, answers: Answers) -> None:
     """Answer every row that is not answered yet; the model is loaded with the first of them."""
     quieten()
     import torch
@@ -228,7 +228,7 @@ def _answer(request: Request, answers: Answers) -> None:
     answers.finish()
 
 
-def _load(request: Request, device: Any) -> Any:
+def _load(request: PredictionRequest, device: Any) -> Any:
     from tell_lightning.export.adapter import load_adapter
     from tell_lightning.model.base import load_base
 
@@ -237,7 +237,7 @@ def _load(request: Request, device: Any) -> Any:
         return load_adapter(base, request.adapter) if request.adapter else base
 
 
-def _blocks(encoder: "Encoder", part: Part, request: Request) -> Iterator[EvaluationRows]:
+def _blocks(encoder: "Encoder", part: Part, request: PredictionRequest) -> Iterator[EvaluationRows]:
     """Tokenise rows, many of a file together, each by itself as it comes from a stream."""
     from tell_lightning.data.evaluation_rows import build, default_max_new_tokens
 
@@ -290,7 +290,7 @@ def _slice(rows: EvaluationRows, chunk: slice) -> EvaluationRows:
 # What made an answer
 
 
-def _weights(request: Request, device_type: str) -> dict[str, Any]:
+def _weights(request: PredictionRequest, device_type: str) -> dict[str, Any]:
     """Name base and adapter: hub id and revision, or the SHA-256 of the files, and their type."""
     from tell_lightning.model.base import base_path
 

@@ -1,8 +1,8 @@
 """What `predict` is asked: which model, which rows, with which anchor.
 
-Enters: the options of the command line. Leaves: a `Request`, whose files are all read and checked.
-What is typed wins over `-c FILE`, that over the run's configuration; the base and the anchors are
-those that the adapter was trained with. Needs no torch.
+Enters: the options of the command line. Leaves: a `PredictionRequest`, whose files are all
+read and checked. What is typed wins over `-c FILE`, that over the run's configuration; the base and
+the anchors are those that the adapter was trained with. Needs no torch.
 """
 
 import argparse
@@ -21,10 +21,11 @@ from tell_lightning.commands.config_files import read_config
 from tell_lightning.data.anchors import Example, anchor_digest
 from tell_lightning.data.evaluation_rows import evaluation_example
 from tell_lightning.data.formats import RecordError, cut
-from tell_lightning.data.input_rows import CheckedRows, check_rows, read_lines, settle_anchor
-from tell_lightning.data.records import Record, Rows
+from tell_lightning.data.prediction_rows import CheckedRows, check_rows, read_lines, settle_anchor
+from tell_lightning.data.reading import DataLocation
+from tell_lightning.data.records import Record
 from tell_lightning.data.settings import DataSettings, Task
-from tell_lightning.data.sources import read_sources, resolve_root
+from tell_lightning.data.splits import read_splits, resolve_root
 from tell_lightning.data.variants import Variant
 from tell_lightning.export.anchor_file import AnchorFile, read_anchor_file
 from tell_lightning.model.settings import ModelSettings
@@ -44,7 +45,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Request:
+class PredictionRequest:
     """What is to be answered and by what, read and checked before torch is imported."""
 
     config: Config
@@ -64,7 +65,7 @@ class Request:
         return sum(counts) if len(counts) == len(self.parts) else None
 
 
-def read_request(options: argparse.Namespace, overrides: list[str]) -> Request:
+def read_request(options: argparse.Namespace, overrides: list[str]) -> PredictionRequest:
     """Read configuration, anchors and rows.
 
     Args:
@@ -98,7 +99,7 @@ def read_request(options: argparse.Namespace, overrides: list[str]) -> Request:
             model = check([*given, *overrides]).model
         for line in _overruled(options.config, anchors, variant, model):
             say(line)
-    request = Request(
+    request = PredictionRequest(
         config=config,
         variant=variant,
         trained_variant=anchors.variant if anchors else variant,
@@ -194,7 +195,9 @@ def _chosen(tasks: dict[str, Task], wanted: str | None) -> dict[str, Task]:
     return {wanted: tasks[wanted]}
 
 
-def _parts(request: Request, options: argparse.Namespace, tasks: dict[str, Task]) -> list[Part]:
+def _parts(
+    request: PredictionRequest, options: argparse.Namespace, tasks: dict[str, Task]
+) -> list[Part]:
     """Find the rows of each task, and check those that are in files."""
     data = request.config.data
     if options.input is None:
@@ -224,7 +227,13 @@ def _parts(request: Request, options: argparse.Namespace, tasks: dict[str, Task]
 
 
 def _part(
-    request: Request, name: str, task: Task, rows: str | Rows, root: Path, *, free: bool
+    request: PredictionRequest,
+    name: str,
+    task: Task,
+    rows: str | DataLocation,
+    root: Path,
+    *,
+    free: bool,
 ) -> Part:
     data = request.config.data
     checked = check_rows(
@@ -240,7 +249,9 @@ def _part(
     return Part(name, task, checked, _known(data, name, task, request.variant), free)
 
 
-def _examination(request: Request, task: Task, *, free: bool) -> Callable[[Record], object]:
+def _examination(
+    request: PredictionRequest, task: Task, *, free: bool
+) -> Callable[[Record], object]:
     """Return what raises where a row cannot be asked with its anchor, or without it."""
 
     def examine(record: Record) -> None:
@@ -250,7 +261,7 @@ def _examination(request: Request, task: Task, *, free: bool) -> Callable[[Recor
     return examine
 
 
-def _test_rows(name: str, task: Task) -> str | Rows:
+def _test_rows(name: str, task: Task) -> str | DataLocation:
     if task.test is None:
         raise ConfigError(
             f"data.tasks.{name}.test: there are no test rows to answer, got null. "
@@ -291,7 +302,7 @@ def _known(data: DataSettings, name: str, task: Task, variant: Variant) -> tuple
         return ()
     try:
         mine = {name: replace(task, test=None)}
-        sources = read_sources(replace(data, tasks=mine, general={}))
+        sources = read_splits(replace(data, tasks=mine, general={}))
     except RecordError as error:
         raise ConfigError(
             f"data.tasks.{name}.max_new_tokens: must be set where the known answers cannot be "

@@ -8,7 +8,7 @@ of rows takes minutes. Started again after it was stopped, it goes on from its l
 
 from tell_lightning.commands.check import check, print_help
 from tell_lightning.commands.startup import quieten
-from tell_lightning.data.sources import read_sources
+from tell_lightning.data.splits import read_splits
 
 
 def prepare(arguments: list[str]) -> None:
@@ -21,7 +21,7 @@ def prepare(arguments: list[str]) -> None:
         print_help("prepare")
         return
     config = check(arguments)
-    text = read_sources(config.data)
+    text = read_splits(config.data)
     quieten()
     from tell_lightning.data import store
     from tell_lightning.data.preparation import Preparation, training_sources

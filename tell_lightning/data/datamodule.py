@@ -29,14 +29,22 @@ from tell_lightning.data.plan import Plan, check_supply, draw, resolve_plan, ste
 from tell_lightning.data.preparation import Preparation, training_sources
 from tell_lightning.data.report import realise
 from tell_lightning.data.settings import DataSettings
-from tell_lightning.data.sources import (
+from tell_lightning.data.splits import (
     Pool,
-    Sources,
+    Splits,
     cache_folder,
     general_example,
-    read_sources,
+    read_splits,
 )
-from tell_lightning.data.stream import Examples, Order, Place, RowStore, Stream, Units, Workers
+from tell_lightning.data.stream import (
+    Examples,
+    MicroBatches,
+    Place,
+    PreparedRows,
+    Stream,
+    Units,
+    Workers,
+)
 from tell_lightning.data.templates import Renderer
 from tell_lightning.data.tokens import Encoder, Lengths, TokenRow
 from tell_lightning.errors import TellError
@@ -78,12 +86,12 @@ class TellDataModule(pl.LightningDataModule):
         """Take the fields of `DataSettings`."""
         super().__init__()
         self.settings = DataSettings(**settings)
-        self.text: Sources | None = None
+        self.text: Splits | None = None
         self.consumed = 0
         self.test_split = "test"
         self._ready = False
 
-    def connect(self, tokenizer: Any, *, seed: int, text: Sources | None = None) -> None:
+    def connect(self, tokenizer: Any, *, seed: int, text: Splits | None = None) -> None:
         """Give what other sections decide.
 
         Args:
@@ -174,7 +182,7 @@ class TellDataModule(pl.LightningDataModule):
     def _table(self) -> Path:
         return cache_folder(self.settings) / f"bins-{self.digest}.npy"
 
-    def _set_up_evaluation(self, text: Sources) -> None:
+    def _set_up_evaluation(self, text: Splits) -> None:
         self.evaluation: dict[str, dict[str, EvaluationRows]] = {"dev": {}, "test": {}}
         self._loss_rows: dict[str, list[tuple[str, TokenRow]]] = {"dev": [], "test": []}
         for split, pools in (("dev", text.dev), ("test", text.test)):
@@ -188,7 +196,7 @@ class TellDataModule(pl.LightningDataModule):
                 self._loss_rows[split] += [(name, row) for row in encoded]
         self.loss_names = [*self.settings.tasks, *self.settings.general]
 
-    def _evaluation_rows(self, name: str, pool: Pool, text: Sources) -> EvaluationRows:
+    def _evaluation_rows(self, name: str, pool: Pool, text: Splits) -> EvaluationRows:
         task, variant = self.settings.tasks[name], self.settings.mixture.anchor
         known = [
             evaluation_example(record, task.anchor, variant)
@@ -297,12 +305,12 @@ class TellDataModule(pl.LightningDataModule):
                 f"{accumulation}; `fit` does."
             )
         place = Place(self.trainer.global_rank, world, settings.micro_batch)
-        order = Order(self.units, place, self.consumed, stop)
+        order = MicroBatches(self.units, place, self.consumed, stop)
         workers = Workers(
             settings.num_workers, settings.prefetch_factor, settings.multiprocessing_context
         )
         total = self.trainer.max_steps * accumulation
-        return Stream(order, RowStore(self.rows), total=total, workers=workers)
+        return Stream(order, PreparedRows(self.rows), total=total, workers=workers)
 
     def val_dataloader(self) -> DataLoader[Item]:
         """Return the dev and held-out rows whose loss is watched, this rank's share."""
@@ -383,9 +391,9 @@ class TellDataModule(pl.LightningDataModule):
             )
         self.consumed = int(state_dict["consumed"])
 
-    def _text(self) -> Sources:
+    def _text(self) -> Splits:
         if self.text is None:
-            self.text = read_sources(self.settings)
+            self.text = read_splits(self.settings)
         return self.text
 
 

@@ -50,7 +50,7 @@ class Meter:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class RowFile:
     """One file or data set; ``name`` is the first half of the record ids.
 
     ``read`` begins anew at the first row, and keeps a meter.
@@ -68,7 +68,7 @@ def cut(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def read_file(path: Path) -> Source:
+def read_file(path: Path) -> RowFile:
     """Digest a file and find the parser of its rows; its extension names the format.
 
     Raises:
@@ -101,7 +101,7 @@ def read_file(path: Path) -> Source:
                     "Start again."
                 )
 
-    return Source(path.name, str(path), sha256, read)
+    return RowFile(path.name, str(path), sha256, read)
 
 
 def _stamp(file: IO[bytes]) -> tuple[int, int, int]:

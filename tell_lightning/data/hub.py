@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tell_lightning.data.formats import Meter, RawRow, RecordError, Source
+from tell_lightning.data.formats import Meter, RawRow, RecordError, RowFile
 
 
-def read_folder(folder: Path, split: str | None) -> Source:
+def read_folder(folder: Path, split: str | None) -> RowFile:
     """Read a folder that ``save_to_disk`` wrote.
 
     Raises:
@@ -39,7 +39,7 @@ def read_folder(folder: Path, split: str | None) -> Source:
     return _source(chosen, name=folder.name, where=str(folder), split=split, revision="")
 
 
-def read_hub(hub: str, config: str | None, split: str | None, revision: str) -> Source:
+def read_hub(hub: str, config: str | None, split: str | None, revision: str) -> RowFile:
     """Read a data set of the hub, or of the local cache where there is no network.
 
     Raises:
@@ -78,11 +78,11 @@ def _choose(found: Any, split: str | None, where: str) -> Any:
     return found
 
 
-def _source(found: Any, *, name: str, where: str, split: str | None, revision: str) -> Source:
+def _source(found: Any, *, name: str, where: str, split: str | None, revision: str) -> RowFile:
     key = "\n".join((revision, split or "", found._fingerprint))
     where = where if split is None else f"{where}/{split}"
     sha256 = hashlib.sha256(key.encode()).hexdigest()
-    return Source(name, where, sha256, partial(_rows, found, where))
+    return RowFile(name, where, sha256, partial(_rows, found, where))
 
 
 def _rows(found: Any, where: str, meter: Meter) -> Iterator[RawRow]:

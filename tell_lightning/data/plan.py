@@ -40,7 +40,7 @@ class PlanError(TellError):
 
 
 @dataclass(frozen=True)
-class Source:
+class PlanSource:
     """A pool of rows and its slots in each cycle."""
 
     name: str
@@ -73,7 +73,7 @@ class Plan:
     """
 
     seed: int
-    sources: tuple[Source, ...]
+    sources: tuple[PlanSource, ...]
     order: Order = "random"
 
     @property
@@ -133,7 +133,7 @@ class Plan:
             rows[chosen] = self._rows(source, cycles[chosen] * source.slots + occurrence)
         return Slots(where, sources, rows)
 
-    def _rows(self, source: Source, uses: Indices) -> Indices:
+    def _rows(self, source: PlanSource, uses: Indices) -> Indices:
         """Turn the n-th use of a source into a row: pass by pass, each pass in its own order."""
         passes, within = np.divmod(uses, source.rows)
         rows = np.empty_like(uses)
@@ -210,11 +210,15 @@ def resolve_plan(
             "Raise task_share, or lower task_passes."
         )
     pools = [
-        Source(name, "task", rows, rows * task_passes) for name, rows in tasks.items() if with_tasks
+        PlanSource(name, "task", rows, rows * task_passes)
+        for name, rows in tasks.items()
+        if with_tasks
     ]
     if with_general:
         slots = _split(general_slots, general)
-        pools += [Source(name, "general", rows, slots[name]) for name, (rows, _) in general.items()]
+        pools += [
+            PlanSource(name, "general", rows, slots[name]) for name, (rows, _) in general.items()
+        ]
     return Plan(seed, tuple(pools), mixture.order)
 
 

@@ -15,20 +15,14 @@ from typing import Any
 
 from tell_lightning.data import store
 from tell_lightning.data.anchors import Anchor, anchor_digest
+from tell_lightning.data.formats import Meter, RecordError, RowFile
+from tell_lightning.data.ids import Ids
 from tell_lightning.data.leaks import Protected
 from tell_lightning.data.progress import PreparingProgress
-from tell_lightning.data.records import (
-    Fields,
-    Ids,
-    Meter,
-    Record,
-    RecordError,
-    Source,
-    check_bad_share,
-    iterate_records,
-)
+from tell_lightning.data.reading import check_bad_share, iterate_records
+from tell_lightning.data.records import Fields, Record
 from tell_lightning.data.settings import DataSettings, Overlong
-from tell_lightning.data.sources import Pool, SourceError, Sources, cache_folder
+from tell_lightning.data.splits import Pool, SplitError, Splits, cache_folder
 from tell_lightning.data.tokens import Encoder, TokenError, encode_source
 
 CHUNK_ROWS = 20_000
@@ -57,7 +51,7 @@ class TrainingSource:
     """
 
     key: str
-    rows: Pool | Source
+    rows: Pool | RowFile
     fields: Fields
     anchor: Anchor
     overlong: Overlong
@@ -70,7 +64,7 @@ class TrainingSource:
         return self.key.partition(".")[2]
 
 
-def training_sources(settings: DataSettings, text: Sources) -> list[TrainingSource]:
+def training_sources(settings: DataSettings, text: Splits) -> list[TrainingSource]:
     """List the sources to train on, tasks first."""
     sources = []
     for name, pool in text.train.items():
@@ -160,7 +154,7 @@ class Preparation:
 
         Raises:
             RecordError: A bad row of a general source, or too many of them.
-            SourceError: A general source of protected rows alone.
+            SplitError: A general source of protected rows alone.
             TokenError: An example that is too long, or that has nothing to train on.
         """
         for source in sources:
@@ -269,7 +263,7 @@ class Preparation:
             check_bad_share(source.rows.where, good, counts["bad"], bad, share)
             read = {"read": total.rows, "bad": counts["bad"], "leaks": counts["leaks"]}
             if good == counts["leaks"]:
-                raise SourceError(
+                raise SplitError(
                     f"data.{source.key}: must hold rows that no task or held-out set has, got "
                     f"{good} rows and no row is left. Give other general data."
                 )

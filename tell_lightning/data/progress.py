@@ -13,7 +13,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tell_lightning.data.records import Meter
+from tell_lightning.data.formats import Meter
 
 SILENT = 2.0
 """Seconds before anything is shown."""

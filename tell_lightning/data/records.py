@@ -1,199 +1,180 @@
-"""Rows of a file or data set as records: one shape for prompt/response rows and conversations.
+"""One row to one record: which field is what, and the checks that each row must pass.
 
-Enters: a path or a hub id, and which field is what. Leaves: records, each with a stable id and the
-place it came from, and the digest of the bytes. Every row is checked; a bad one is an error that
-names place, rule and value. Rows come one by one, or all in memory. Imports nothing heavy: 9,000
-JSON rows take a fifth of a second.
+Enters: a row as an object with fields, or one line to predict. Leaves: a record, which is an
+optional system turn and then user and assistant turns in alternation. Nothing is stripped or
+changed in the text.
 """
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
-from tell_lightning.data.formats import MEND, RawRow, cut, read_file
-from tell_lightning.data.formats import Meter as Meter
-from tell_lightning.data.formats import RecordError as RecordError
-from tell_lightning.data.formats import Source as Source
-from tell_lightning.data.hub import read_folder, read_hub
-from tell_lightning.data.ids import Ids as Ids
-from tell_lightning.data.rows import Fields as Fields
-from tell_lightning.data.rows import Record as Record
-from tell_lightning.data.rows import Turn as Turn
-from tell_lightning.data.rows import record_from_line as record_from_line
-from tell_lightning.data.rows import record_from_row as record_from_row
+from tell_lightning.data.formats import MEND, RecordError, cut
 
-
-@dataclass(frozen=True, kw_only=True)
-class Rows:
-    """Where rows come from: give path or hub."""
-
-    path: str | None = None
-    """File, or folder written by datasets' save_to_disk, below data.root or absolute."""
-    hub: str | None = None
-    """Hugging Face data set, as owner/name."""
-    config: str | None = None
-    """Configuration of the hub data set, where it has several."""
-    split: str | None = None
-    """Split to read, where the data set or folder has several."""
-    revision: str | None = None
-    """Commit of the hub data set; without it the rows may change between two runs."""
+Role = Literal["system", "user", "assistant"]
 
 
 @dataclass(frozen=True, slots=True)
-class RecordSet:
-    """All records of one source, why rows were skipped, and the digest of its bytes."""
+class Turn:
+    """One message of a conversation."""
 
-    records: tuple[Record, ...]
-    bad: tuple[str, ...]
-    sha256: str
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A row as read: an optional system turn, then user and assistant turns in alternation."""
+
+    id: str
     where: str
+    turns: tuple[Turn, ...]
+    row: Mapping[str, object]
+
+    @property
+    def response(self) -> str | None:
+        """The last assistant text, where the conversation ends in one."""
+        return self.turns[-1].content if self.turns[-1].role == "assistant" else None
+
+    @property
+    def prompt_turns(self) -> tuple[Turn, ...]:
+        """All turns before the response."""
+        return self.turns[:-1] if self.turns[-1].role == "assistant" else self.turns
 
 
-def read_records(
-    rows: str | Rows,
-    *,
-    fields: Fields,
-    root: Path,
-    on_bad_rows: Literal["error", "skip"] = "error",
-    max_bad_share: float = 0.001,
-    need_response: bool = True,
-) -> RecordSet:
-    """Read every row of a file, folder or hub data set into memory.
+@dataclass(frozen=True, kw_only=True)
+class Fields:
+    """Which field of a row is what."""
 
-    Args:
-        rows: A path, or path or hub with what belongs to it.
-        fields: Which field of a row is what.
-        root: Folder that a relative path starts from.
-        on_bad_rows: Stop at the first bad row, or leave bad rows out and list them.
-        max_bad_share: With skip, the share of bad rows, 0 to 1, above which to stop all the same.
-        need_response: Whether a row without a response is bad.
-
-    Raises:
-        RecordError: The rows cannot be read, or too many of them are bad.
-    """
-    source = open_source(rows, fields=fields, root=root, need_response=need_response)
-    records: list[Record] = []
-    bad: list[str] = []
-    for record in iterate_records(source, fields, Ids(), Meter(), need_response=need_response):
-        if isinstance(record, Record):
-            records.append(record)
-        elif on_bad_rows == "error":
-            raise record
-        else:
-            bad.append(str(record))
-    check_bad_share(source.where, len(records), len(bad), bad, max_bad_share)
-    return RecordSet(tuple(records), tuple(bad), source.sha256, source.where)
+    prompt: str = "prompt"
+    """Field with the prompt, such as query or instruction."""
+    input: str | None = None
+    """Field that follows the prompt after an empty line; an empty value adds nothing."""
+    response: str | None = "response"
+    """Field with the response, such as output; null: rows have none (prediction only)."""
+    system: str | None = None
+    """Field with the system text; an empty value adds nothing."""
+    messages: str | None = None
+    """Field with a list of {role, content}; it replaces prompt, input and response."""
+    id: str | None = None
+    """Field with a name that no other row has; null: file name and line."""
 
 
-def open_source(
-    rows: str | Rows, *, fields: Fields, root: Path, need_response: bool = True
-) -> Source:
-    """Find a file, folder or hub data set and digest it; its rows are not looked at yet.
+def record_from_row(
+    row: object, *, fields: Fields, where: str, id: str, need_response: bool = True
+) -> Record:
+    """Check one row and give it the shape of a record; ``fields.id``, where set, replaces ``id``.
 
     Raises:
-        RecordError: It is not there, or cannot be what `rows` and `fields` say.
+        RecordError: A field is missing, empty or no text, or the turns do not alternate.
     """
-    if need_response and fields.messages is None and fields.response is None:
-        raise RecordError("fields.response: rows to train on need a response, got null. Name it.")
-    return _open(Rows(path=rows) if isinstance(rows, str) else rows, root)
+    if not isinstance(row, Mapping):
+        raise RecordError(f"{where}: a row must be an object with fields, got {cut(row)}. {MEND}")
+    if fields.messages is None:
+        turns = _pair(row, fields, where, need_response)
+    else:
+        turns = _conversation(row, fields.messages, where)
+    if fields.system is not None and not _is_blank(_value(row, fields.system, where)):
+        turns = (Turn("system", _text(row, fields.system, where)), *turns)
+    roles = [turn.role for turn in turns]
+    spoken = roles[1:] if roles[:1] == ["system"] else roles
+    if not spoken or any(role != ("user", "assistant")[i % 2] for i, role in enumerate(spoken)):
+        raise RecordError(
+            f"{where}: turns must alternate user, assistant after at most one system turn, "
+            f"got {cut(', '.join(roles))}. {MEND}"
+        )
+    if need_response and roles[-1] != "assistant":
+        raise RecordError(
+            f"{where}: a conversation must end in an assistant turn, got {roles[-1]!r}. {MEND}"
+        )
+    return Record(id if fields.id is None else _id(row, fields.id, where), where, turns, row)
 
 
-def iterate_records(
-    source: Source,
-    fields: Fields,
-    ids: Ids,
-    meter: Meter,
-    *,
-    start: int = 0,
-    need_response: bool = True,
-) -> Iterator[Record | RecordError]:
-    """Yield a record, or what is wrong, for each row of a source.
+def record_from_line(line: str, *, fields: Fields, where: str, id: str) -> Record:
+    """Read one line to predict: a JSON object where it starts with ``{``, else the prompt itself.
 
-    Args:
-        source: The opened source.
-        fields: Which field of a row is what.
-        ids: Those of the rows before `start`; the others are added.
-        meter: Told how much has been read.
-        start: Rows to pass over.
-        need_response: Whether a row without a response is bad.
+    Raises:
+        RecordError: The line is empty, or starts with ``{`` and holds no fitting object.
     """
-    for raw in islice(source.read(meter), start, None):
-        try:
-            record = _record(raw, source.name, fields, need_response)
-            if fields.id is not None:
-                _check_id(record, raw.number, ids)
-        except RecordError as error:
-            yield error
-        else:
-            yield record
+    if not line.lstrip().startswith("{"):
+        plain = Fields(prompt="line", response=None)
+        return record_from_row(
+            {"line": line}, fields=plain, where=where, id=id, need_response=False
+        )
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(
+            f"{where}: a line that starts with {{ must be valid JSON, got {cut(line)}: {error}. "
+            "Correct the line."
+        ) from error
+    return record_from_row(row, fields=fields, where=where, id=id, need_response=False)
 
 
-def _open(rows: Rows, root: Path) -> Source:
-    if (rows.path is None) == (rows.hub is None):
-        got = "neither" if rows.path is None else f"path {rows.path!r} and hub {rows.hub!r}"
-        raise RecordError(f"rows: exactly one of path and hub must be set, got {got}. Set one.")
-    if rows.hub is not None:
-        if rows.revision is None:
+def _pair(
+    row: Mapping[str, object], fields: Fields, where: str, need_response: bool
+) -> tuple[Turn, ...]:
+    prompt = _text(row, fields.prompt, where)
+    if fields.input is not None and not _is_blank(_value(row, fields.input, where)):
+        prompt = f"{prompt}\n\n{_text(row, fields.input, where)}"
+    user = Turn("user", prompt)
+    if fields.response is None or (not need_response and _is_blank(row.get(fields.response))):
+        return (user,)
+    return (user, Turn("assistant", _text(row, fields.response, where)))
+
+
+def _conversation(row: Mapping[str, object], name: str, where: str) -> tuple[Turn, ...]:
+    messages = _value(row, name, where)
+    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
+        raise RecordError(
+            f"{where}: field {name!r} must be a list of messages, got {cut(messages)}. {MEND}"
+        )
+    turns = []
+    for number, message in enumerate(messages):
+        place = f"{where}: {name}[{number}]"
+        if not isinstance(message, Mapping):
+            raise RecordError(f"{place} must be {{role, content}}, got {cut(message)}. {MEND}")
+        role = _text(message, "role", place)
+        if role not in get_args(Role):
             raise RecordError(
-                f"{rows.hub}: a hub data set needs its revision, got none: its rows could change "
-                "between two runs. Set revision to a commit of its 'Files and versions' page."
+                f"{place}: role must be system, user or assistant, got {cut(role)}. {MEND}"
             )
-        return read_hub(rows.hub, rows.config, rows.split, rows.revision)
-    path = root / Path(cast(str, rows.path)).expanduser()
-    if not path.exists():
+        turns.append(Turn(cast(Role, role), _text(message, "content", place)))
+    return tuple(turns)
+
+
+def _value(row: Mapping[str, object], name: str, where: str) -> object:
+    if name not in row:
         raise RecordError(
-            f"{path}: the file or folder must exist, got {rows.path!r} below data.root "
-            f"{str(root)!r}. Correct the path or data.root."
+            f"{where}: field {name!r} must be there, got the fields {cut(list(row))}. "
+            "Set fields to the names that the rows have, or correct the row."
         )
-    for name in ("config", "revision") if path.is_dir() else ("config", "revision", "split"):
-        if (value := getattr(rows, name)) is not None:
-            raise RecordError(
-                f"{path}: {name} has no meaning for this path, got {value!r}. Leave it out."
-            )
-    return read_folder(path, rows.split) if path.is_dir() else read_file(path)
+    return row[name]
 
 
-def _record(raw: RawRow, name: str, fields: Fields, need_response: bool) -> Record:
-    if raw.fault:
-        raise RecordError(f"{raw.where}: {raw.fault}")
-    id = f"{name}:{raw.number}"
-    return record_from_row(
-        raw.row, fields=fields, where=raw.where, id=id, need_response=need_response
-    )
+def _is_blank(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
-def _check_id(record: Record, number: int, ids: Ids) -> None:
-    first = ids.first(record.id, number)
-    if first is not None:
-        place = record.where.removesuffix(str(number))
+def _text(row: Mapping[str, object], name: str, where: str) -> str:
+    value = _value(row, name, where)
+    if not isinstance(value, str) or not value.strip():
         raise RecordError(
-            f"{record.where}: an id must be given once, got {cut(record.id)} as in "
-            f"{place}{first}. {MEND}"
+            f"{where}: field {name!r} must be a non-empty string, got {cut(value)}. {MEND}"
         )
-
-
-def check_bad_share(
-    where: str, good: int, bad: int, messages: Sequence[str], max_bad_share: float
-) -> None:
-    """Check at the end of a source that not too many of its rows were bad.
-
-    Args:
-        where: The source.
-        good: Rows that were read.
-        bad: Rows that were not.
-        messages: What was wrong with them, five at least where there are as many.
-        max_bad_share: Largest share of bad rows, 0 to 1.
-
-    Raises:
-        RecordError: There are more of them, or there is no good row.
-    """
-    if good + bad == 0:
-        raise RecordError(f"{where}: there must be at least one row, got none. Write it again.")
-    if bad > max_bad_share * (good + bad) or not good:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:  # JSON can escape half of a pair
+        got = cut(value[error.start])
         raise RecordError(
-            f"{where}: at most a share of {max_bad_share:g} of the rows may be bad, got "
-            f"{bad} of {good + bad}. Correct them or raise data.max_bad_share. "
-            "The first: " + "".join(f"\n  {message}" for message in messages[:5])
-        )
+            f"{where}: field {name!r} must be Unicode text, got the lone surrogate {got}. {MEND}"
+        ) from error
+    return value
+
+
+def _id(row: Mapping[str, object], name: str, where: str) -> str:
+    value = _value(row, name, where)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return _text(row, name, where)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tell_lightning.data.permutation import Indices
-from tell_lightning.data.plan import Plan, Slots, Source
+from tell_lightning.data.plan import Plan, PlanSource, Slots
 from tell_lightning.data.tokens import Lengths
 
 MOST = 2**21
@@ -86,7 +86,7 @@ def table(realised: Mapping[str, object]) -> list[list[str]]:
 class _Count:
     """What was seen of one source, added up block by block."""
 
-    def __init__(self, source: Source, lengths: Lengths) -> None:
+    def __init__(self, source: PlanSource, lengths: Lengths) -> None:
         """Begin at nothing."""
         self.source, self.lengths = source, lengths
         self.seen = np.zeros(source.rows, dtype=np.bool_)

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tell_lightning.data.anchors import Anchor
-from tell_lightning.data.records import Fields, Rows
+from tell_lightning.data.reading import DataLocation
+from tell_lightning.data.records import Fields
 from tell_lightning.data.variants import Variant
 from tell_lightning.metrics.settings import Scoring
 
@@ -17,13 +18,13 @@ Overlong = Literal["error", "drop", "truncate_prompt"]
 class Task:
     """A named low-resource set with its anchor and its metrics."""
 
-    train: str | Rows | None = None
+    train: str | DataLocation | None = None
     """Rows to train on; a path below data.root, or {path, hub, split, revision}."""
-    dev: str | Rows | None = None
+    dev: str | DataLocation | None = None
     """Rows to choose the adapter by."""
     dev_from_train: int | None = None
     """In place of dev: so many rows of the training file are set apart, the same for every seed."""
-    test: str | Rows | None = None
+    test: str | DataLocation | None = None
     """Rows to report the final score on; never dropped, never trained on."""
     fields: Fields = Fields()
     """Which field of a row is what."""
@@ -54,9 +55,9 @@ class Task:
 class General:
     """A source of general instruction data."""
 
-    train: str | Rows
+    train: str | DataLocation
     """Rows to mix in."""
-    held_out: str | Rows | None = None
+    held_out: str | DataLocation | None = None
     """Rows never trained on; their loss is the forgetting guard."""
     fields: Fields = Fields()
     """Which field of a row is what."""

@@ -86,7 +86,7 @@ class Place:
         return self.world * self.micro_batch
 
 
-class Order(Sampler[list[list[Slot]]]):
+class MicroBatches(Sampler[list[list[Slot]]]):
     """Yields the units of each micro-batch of this rank, from a unit on to an end."""
 
     def __init__(self, units: Units, place: Place, start: int, stop: int) -> None:
@@ -108,7 +108,7 @@ class Order(Sampler[list[list[Slot]]]):
                 yield units[first + self.place.rank : first + step : self.place.world]
 
 
-class RowStore(Dataset[list[Item]]):
+class PreparedRows(Dataset[list[Item]]):
     """Map-style access by units to the prepared rows of every source."""
 
     def __init__(self, sources: Sequence[Any]) -> None:
@@ -155,7 +155,7 @@ class Stream:
     """
 
     def __init__(
-        self, order: Order, rows: RowStore, *, total: int, workers: Workers | None = None
+        self, order: MicroBatches, rows: PreparedRows, *, total: int, workers: Workers | None = None
     ) -> None:
         """Deliver `order`; `total` counts the micro-batches of the whole run, for len()."""
         self.order, self.rows, self.total = order, rows, total

@@ -87,7 +87,7 @@ def _of_task(run: RunContents, task: str) -> TaskAnswers | None:
     return None
 
 
-Rows = Mapping[str, Mapping[str, Any]]
+AnswersById = Mapping[str, Mapping[str, Any]]
 
 
 def _compared(
@@ -95,8 +95,8 @@ def _compared(
     split: str,
     step: int | None,
     scoring: Scoring,
-    before: Rows,
-    after: Rows,
+    before: AnswersById,
+    after: AnswersById,
     files: list[str],
 ) -> TaskAnswers:
     ids = list(after or before)
@@ -182,7 +182,7 @@ def _verdict(row: Mapping[str, Any], scoring: Scoring) -> str:
     return "right" if label == gold else "wrong"
 
 
-def _count(rows: Rows, scoring: Scoring) -> str:
+def _count(rows: AnswersById, scoring: Scoring) -> str:
     verdicts = [_verdict(row, scoring) for row in rows.values()]
     if scoring.kind != "judge":
         return f"{verdicts.count('exact'):,} equal to the reference"

@@ -16,7 +16,7 @@ import numpy as np
 
 from tell_lightning.data.packing import WINDOW
 from tell_lightning.data.permutation import ALGORITHM
-from tell_lightning.data.plan import Plan, Source
+from tell_lightning.data.plan import Plan, PlanSource
 from tell_lightning.report.contents import RunContents
 from tell_lightning.report.drawing import Bars, Cells
 
@@ -90,7 +90,7 @@ def _plan(saved: Mapping[str, Any]) -> Plan | None:
     """Make the plan of what is saved; None where this version orders otherwise."""
     if saved.get("algorithm") != ALGORITHM:
         return None
-    sources = tuple(Source(**source) for source in saved["sources"])
+    sources = tuple(PlanSource(**source) for source in saved["sources"])
     return Plan(int(saved["order_seed"]), sources, saved["order"])
 
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tell_lightning.cli import main
-from tell_lightning.commands.prediction_request import Request, read_request
+from tell_lightning.commands.prediction_request import PredictionRequest, read_request
 from tell_lightning.data.anchors import Anchor
 from tell_lightning.data.records import Fields
 from tell_lightning.export.anchor_file import AnchorFile, TaskPrompt
@@ -60,7 +60,7 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def request(*overrides: str, **options: object) -> Request:
+def request(*overrides: str, **options: object) -> PredictionRequest:
     names = {"run": None, "adapter": None, "base": False, "config": []}
     given = {**names, "task": "turn", "input": None, **options}
     return read_request(argparse.Namespace(**given), list(overrides))

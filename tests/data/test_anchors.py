@@ -21,7 +21,8 @@ from tell_lightning.data.anchors import (
     strip_anchor,
     strip_response_prefix,
 )
-from tell_lightning.data.records import Fields, Record, Turn, read_records
+from tell_lightning.data.reading import read_records
+from tell_lightning.data.records import Fields, Record, Turn
 
 ICELANDIC = Anchor(
     text="This text is in English and needs to be translated into Icelandic. Please translate only "

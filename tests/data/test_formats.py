@@ -19,8 +19,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tell_lightning.data.formats import read_file
-from tell_lightning.data.records import Fields, Meter, RecordError, Turn, read_records
+from tell_lightning.data.formats import Meter, RecordError, read_file
+from tell_lightning.data.reading import read_records
+from tell_lightning.data.records import Fields, Turn
 
 ROWS = [
     {"prompt": "Halló \u2028 þú", "response": "Hello"},
@@ -243,9 +244,9 @@ def test_a_table_field_may_be_longer_than_the_csv_module_s_limit(tmp_path: Path)
 SCRIPT = """
 import resource, sys
 from pathlib import Path
-from tell_lightning.data.records import *
+from tell_lightning.data.reading import *
 import pyarrow.parquet, zstandard
-source = open_source(sys.argv[1], fields=Fields(), root=Path())
+source = open_rows(sys.argv[1], fields=Fields(), root=Path())
 meter = Meter()
 entries = iterate_records(source, Fields(), Ids(), meter)
 next(entries)

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from tell_lightning.data.records import Fields, RecordError, RecordSet, Rows, read_records
+from tell_lightning.data.formats import RecordError
+from tell_lightning.data.reading import DataLocation, RecordSet, read_records
+from tell_lightning.data.records import Fields
 
 ROWS = [{"prompt": f"p{n}", "response": f"r{n}"} for n in range(3)]
 
@@ -23,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def read(rows: str | Rows, root: Path) -> RecordSet:
+def read(rows: str | DataLocation, root: Path) -> RecordSet:
     return read_records(rows, fields=Fields(), root=root)
 
 
@@ -37,8 +39,8 @@ def test_a_saved_data_set_is_read_and_has_a_stable_digest(folder: Path) -> None:
 
 
 def test_of_several_splits_one_is_chosen(folder: Path) -> None:
-    train = read(Rows(path="two", split="train"), folder)
-    test = read(Rows(path="two", split="test"), folder)
+    train = read(DataLocation(path="two", split="train"), folder)
+    test = read(DataLocation(path="two", split="test"), folder)
     assert (len(train.records), len(test.records)) == (3, 1)
     assert train.sha256 != test.sha256
     assert test.where == f"{folder / 'two'}/test"
@@ -47,13 +49,16 @@ def test_of_several_splits_one_is_chosen(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (Rows(path="two"), "{0}/two: split must be one of train, test, got none. Set split."),
         (
-            Rows(path="two", split="dev"),
+            DataLocation(path="two"),
+            "{0}/two: split must be one of train, test, got none. Set split.",
+        ),
+        (
+            DataLocation(path="two", split="dev"),
             "{0}/two: split must be one of train, test, got 'dev'. Set split.",
         ),
         (
-            Rows(path="one", revision="x"),
+            DataLocation(path="one", revision="x"),
             "{0}/one: revision has no meaning for this path, got 'x'. Leave it out.",
         ),
         (
@@ -65,7 +70,9 @@ def test_of_several_splits_one_is_chosen(folder: Path) -> None:
         ),
     ],
 )
-def test_a_wrong_split_or_folder_is_named(folder: Path, rows: str | Rows, message: str) -> None:
+def test_a_wrong_split_or_folder_is_named(
+    folder: Path, rows: str | DataLocation, message: str
+) -> None:
     with pytest.raises(RecordError) as caught:
         read(rows, folder)
     assert str(caught.value) == message.format(folder)
@@ -79,7 +86,7 @@ def test_a_hub_set_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
     with pytest.raises(RecordError) as caught:
-        read(Rows(hub="a/b", revision="0123456789abcdef"), Path())
+        read(DataLocation(hub="a/b", revision="0123456789abcdef"), Path())
     assert str(caught.value) == (
         "a/b@0123456789ab: the data set must be on the hub or in the cache, got: offline. Check "
         "hub, config, split, revision and the network, or save it with save_to_disk and set path."
@@ -97,7 +104,8 @@ def test_hub_rows_are_read_at_their_revision(folder: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     sets = [
-        read(Rows(hub="a/b", config="c", split="train", revision=r), Path()) for r in ("r1", "r2")
+        read(DataLocation(hub="a/b", config="c", split="train", revision=r), Path())
+        for r in ("r1", "r2")
     ]
     assert asked[0] == (("a/b", "c"), {"split": "train", "revision": "r1"})
     assert sets[0].records[0].where == "a/b@r1/train:row 1"

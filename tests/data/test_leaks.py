@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from tell_lightning.data.anchors import Anchor
 from tell_lightning.data.leaks import LeakError, Protected, check_disjoint, normalised_hash
-from tell_lightning.data.records import Fields, Record, Turn, read_records
+from tell_lightning.data.reading import read_records
+from tell_lightning.data.records import Fields, Record, Turn
 
 Make = Callable[..., Record]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tell_lightning.data import packing
 from tell_lightning.data.packing import WINDOW, Bins, fill
-from tell_lightning.data.plan import Plan, Slot, Source
+from tell_lightning.data.plan import Plan, PlanSource, Slot
 from tell_lightning.data.settings import Order
 from tell_lightning.data.tokens import Lengths
 
@@ -28,7 +28,12 @@ def lengths_of(values: Any) -> Lengths:
 
 
 PLAN = Plan(
-    7, (Source("t", "task", 5, 10), Source("g", "general", 400, 61), Source("h", "general", 90, 9))
+    7,
+    (
+        PlanSource("t", "task", 5, 10),
+        PlanSource("g", "general", 400, 61),
+        PlanSource("h", "general", 90, 9),
+    ),
 )
 _draw = np.random.default_rng(1)
 LENGTHS = [lengths_of(_draw.integers(1, CAPACITY + 1, source.rows)) for source in PLAN.sources]
@@ -264,9 +269,9 @@ def mixture(order: Order) -> Bins:
     plan = Plan(
         5,
         (
-            Source("tight", "task", 500, 500),
-            Source("short", "task", 500, 500),
-            Source("general", "general", 30_000, 9000),
+            PlanSource("tight", "task", 500, 500),
+            PlanSource("short", "task", 500, 500),
+            PlanSource("general", "general", 30_000, 9000),
         ),
         order,
     )

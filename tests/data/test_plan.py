@@ -17,7 +17,7 @@ from tell_lightning.data.permutation import ALGORITHM
 from tell_lightning.data.plan import (
     Plan,
     PlanError,
-    Source,
+    PlanSource,
     check_supply,
     draw,
     resolve_plan,
@@ -98,7 +98,7 @@ def test_general_rows_are_distinct_until_the_source_is_exhausted(plan: Plan) -> 
 
 
 def test_a_source_smaller_than_its_slots_is_used_evenly() -> None:
-    plan = Plan(0, (Source("t", "task", 3, 3), Source("g", "general", 10, 35)))
+    plan = Plan(0, (PlanSource("t", "task", 3, 3), PlanSource("g", "general", 10, 35)))
     times = Counter(row for name, row in slots(plan, 0, plan.cycle) if name == "g")
     assert sorted(times.values()) == [3] * 5 + [4] * 5
 
@@ -403,7 +403,7 @@ def test_cycles_are_so_many_positions(plan: Plan, cycles: float) -> None:
 
 @pytest.mark.parametrize("cycles", [0, -1.5, float("nan"), float("inf")])
 def test_cycles_that_are_no_length_are_refused(cycles: float) -> None:
-    plan = Plan(0, (Source("t", "task", 3, 3),))
+    plan = Plan(0, (PlanSource("t", "task", 3, 3),))
     text = f"data.mixture.cycles: must be above 0, got {cycles}. Set 1 for every slot once."
     with pytest.raises(PlanError, match=f"^{re.escape(text)}$"):
         plan.stop(cycles)

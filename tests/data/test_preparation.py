@@ -15,10 +15,11 @@ import pytest
 from tell_lightning.data import preparation as stage
 from tell_lightning.data import store
 from tell_lightning.data.anchors import Anchor, Example
+from tell_lightning.data.formats import RecordError
 from tell_lightning.data.preparation import Preparation, training_sources
-from tell_lightning.data.records import Fields, RecordError
+from tell_lightning.data.records import Fields
 from tell_lightning.data.settings import DataSettings, General, Task
-from tell_lightning.data.sources import SourceError, read_sources
+from tell_lightning.data.splits import SplitError, read_splits
 from tell_lightning.data.templates import Renderer
 from tell_lightning.data.tokens import Encoder, TokenError, TokenRow
 
@@ -68,13 +69,13 @@ class Stage:
         """Return the folders of the task and of the general source."""
         settings = self.settings(**changes)
         made = Preparation(settings, self.encoder)
-        return [made.folder(one) for one in training_sources(settings, read_sources(settings))]
+        return [made.folder(one) for one in training_sources(settings, read_splits(settings))]
 
     def prepare(self, **changes: Any) -> Path:
         """Prepare the general source; return its folder."""
         settings = self.settings(**changes)
         made = Preparation(settings, self.encoder)
-        source = training_sources(settings, read_sources(settings))[-1]
+        source = training_sources(settings, read_splits(settings))[-1]
         made.prepare([source])
         return made.folder(source)
 
@@ -165,7 +166,7 @@ def test_the_first_bad_row_stops_or_too_many_do_at_the_end(made: Stage, tmp_path
 
 def test_a_general_source_of_protected_rows_alone_is_an_error(made: Stage) -> None:
     made.put("g", [*pairs("t", 1), *pairs("h", 1)])
-    with pytest.raises(SourceError, match="no row is left") as caught:
+    with pytest.raises(SplitError, match="no row is left") as caught:
         made.prepare()
     assert str(caught.value) == (
         "data.general.g: must hold rows that no task or held-out set has, got 2 rows and no row is "
@@ -236,7 +237,7 @@ def test_rows_of_a_task_are_cut_into_chunks_too(made: Stage, chunks: Chunks) -> 
     made.put("g", pairs("g", 3))
     chunks(chunk_rows=2, batch_rows=1)
     settings = made.settings()
-    sources = training_sources(settings, read_sources(settings))
+    sources = training_sources(settings, read_splits(settings))
     Preparation(settings, made.encoder).prepare(sources)
     found = store.load(made.folders()[0])
     assert found.rows["id"][:] == [f"t.jsonl:{line}" for line in range(1, 6)]
@@ -287,7 +288,7 @@ def test_a_killed_process_leaves_its_chunks_and_the_next_goes_on_to_the_same_byt
 def test_ids_of_a_killed_process_are_remembered(
     made: Stage, chunks: Chunks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tell_lightning.data.sources.STARTING_ROWS", 5)
+    monkeypatch.setattr("tell_lightning.data.splits.STARTING_ROWS", 5)
     chunks(chunk_rows=2, batch_rows=2)
     names = {"fields": Fields(id="name")}
     made.put("g", [{**row, "name": n} for row, n in zip(pairs("g", 6), "abcdea", strict=True)])

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from tell_lightning.data import progress
+from tell_lightning.data.formats import Meter
 from tell_lightning.data.progress import PreparingProgress
-from tell_lightning.data.records import Meter
 
 
 class Terminal(io.StringIO):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tell_lightning.data import report
 from tell_lightning.data.permutation import permute
-from tell_lightning.data.plan import Plan, Slots, Source
+from tell_lightning.data.plan import Plan, PlanSource, Slots
 from tell_lightning.data.report import realise, table
 from tell_lightning.data.tokens import Lengths
 
@@ -93,8 +93,8 @@ def test_counts_are_those_of_counting_slot_by_slot(
     general: list[tuple[int, int]],
     positions: int,
 ) -> None:
-    pools = [Source(f"t{n}", "task", *pair) for n, pair in enumerate(tasks)]
-    pools += [Source(f"g{n}", "general", *pair) for n, pair in enumerate(general)]
+    pools = [PlanSource(f"t{n}", "task", *pair) for n, pair in enumerate(tasks)]
+    pools += [PlanSource(f"g{n}", "general", *pair) for n, pair in enumerate(general)]
     plan = Plan(seed, tuple(pools))
     if plan.cycle == 0:
         return
@@ -104,7 +104,7 @@ def test_counts_are_those_of_counting_slot_by_slot(
 
 def gap_of(kinds: str, monkeypatch: pytest.MonkeyPatch) -> object:
     """Return the longest gap of a stream written as g and T."""
-    plan = Plan(0, (Source("t", "task", 1, 1), Source("g", "general", 1, 1)))
+    plan = Plan(0, (PlanSource("t", "task", 1, 1), PlanSource("g", "general", 1, 1)))
 
     def written(self: Plan, positions: range) -> object:
         sources = np.array([0 if kinds[n] == "T" else 1 for n in positions], dtype=np.int64)
@@ -137,13 +137,13 @@ def test_the_longest_gap_counts_both_ends(
 def test_a_long_run_is_counted_from_its_start_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "MOST", 25)
     monkeypatch.setattr("tell_lightning.data.plan.BLOCK", 10)
-    plan = Plan(3, (Source("t", "task", 2, 2), Source("g", "general", 50, 8)))
+    plan = Plan(3, (PlanSource("t", "task", 2, 2), PlanSource("g", "general", 50, 8)))
     found = realise(plan, plan.blocks(10**12), lengths_of(plan))
     assert found == {**brute_force(plan, 30, lengths_of(plan)), "complete": False}
 
 
 def test_the_table_shows_each_source_with_readable_numbers() -> None:
-    plan = Plan(0, (Source("t", "task", 2, 4), Source("g", "general", 5000, 36)))
+    plan = Plan(0, (PlanSource("t", "task", 2, 4), PlanSource("g", "general", 5000, 36)))
     lengths = [
         Lengths(np.full(source.rows, tokens), np.full(source.rows, 10))
         for source, tokens in zip(plan.sources, (3000, 1000), strict=True)
@@ -156,7 +156,7 @@ def test_the_table_shows_each_source_with_readable_numbers() -> None:
 
 
 def test_a_repeated_source_says_its_passes() -> None:
-    plan = Plan(0, (Source("t", "task", 2, 4), Source("g", "general", 8, 36)))
+    plan = Plan(0, (PlanSource("t", "task", 2, 4), PlanSource("g", "general", 8, 36)))
     found = realise(plan, plan.blocks(80), lengths_of(plan))["sources"]
     assert isinstance(found, dict)
     assert {name: values["passes"] for name, values in found.items()} == {"t": 4, "g": 9}
@@ -172,7 +172,7 @@ def test_mapped_lengths_of_millions_of_rows_are_not_copied(
         tmp_path / "lengths.npy", mode="w+", dtype=np.int32, shape=(2, rows)
     )
     mapped[:, ::1000] = 3
-    plan = Plan(0, (Source("t", "task", 2, 2), Source("g", "general", rows, 18)))
+    plan = Plan(0, (PlanSource("t", "task", 2, 2), PlanSource("g", "general", rows, 18)))
     lengths = [Lengths(np.full(2, 5), np.full(2, 1)), Lengths(*mapped)]
     tracemalloc.start()
     found = realise(plan, plan.blocks(20_000), lengths)

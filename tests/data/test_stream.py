@@ -7,18 +7,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tell_lightning.data import store, stream
-from tell_lightning.data.plan import Plan, Source
-from tell_lightning.data.stream import Examples, Order, Place, RowStore, Slot, Stream, Workers
+from tell_lightning.data.plan import Plan, PlanSource
+from tell_lightning.data.stream import (
+    Examples,
+    MicroBatches,
+    Place,
+    PreparedRows,
+    Slot,
+    Stream,
+    Workers,
+)
 
 PLAN = Plan(
-    7, (Source("t", "task", 5, 10), Source("g", "general", 400, 61), Source("h", "general", 90, 9))
+    7,
+    (
+        PlanSource("t", "task", 5, 10),
+        PlanSource("g", "general", 400, 61),
+        PlanSource("h", "general", 90, 9),
+    ),
 )
 fixed = settings(derandomize=True, max_examples=60)
 
 
 def order(world: int, micro: int, start: int, steps: int, rank: int = 0) -> list[list[Slot]]:
     place = Place(rank, world, micro)
-    units = Order(Examples(PLAN), place, start, start + steps * place.step)
+    units = MicroBatches(Examples(PLAN), place, start, start + steps * place.step)
     return [[slot for (slot,) in batch] for batch in units]
 
 
@@ -95,10 +108,10 @@ def test_every_resume_point_of_two_cycles_and_the_edges_between() -> None:
 
 def test_lengths_count_the_micro_batches() -> None:
     place = Place(1, 2, 4)
-    left = Order(Examples(PLAN), place, 16, 80)
+    left = MicroBatches(Examples(PLAN), place, 16, 80)
     assert (place.step, len(left), len(list(left))) == (8, 8, 8)
-    assert len(Stream(left, RowStore([]), total=10)) == 10
-    assert list(Order(Examples(PLAN), place, 80, 80)) == []
+    assert len(Stream(left, PreparedRows([]), total=10)) == 10
+    assert list(MicroBatches(Examples(PLAN), place, 80, 80)) == []
 
 
 # Reading
@@ -127,9 +140,9 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 def deliver(
     rows: list[Any], workers: Workers | None = None, start: int = 0, stop: int = 48
 ) -> list[Slot]:
-    order = Order(Examples(PLAN), Place(0, 1, 4), start, stop)
+    order = MicroBatches(Examples(PLAN), Place(0, 1, 4), start, stop)
     delivered = []
-    for batch in Stream(order, RowStore(rows), total=12, workers=workers):
+    for batch in Stream(order, PreparedRows(rows), total=12, workers=workers):
         origins = zip(
             batch.positions.tolist(), batch.sources.tolist(), batch.rows.tolist(), strict=True
         )
@@ -171,15 +184,17 @@ def test_units_behind_the_end_of_the_plan_are_empty(start: int, number: int, end
 
 
 def test_a_last_step_is_filled_up_with_nothing(rows: list[Any]) -> None:
-    order = Order(Examples(PLAN, stop=6), Place(0, 1, 4), 0, 8)
-    first, last = Stream(order, RowStore(rows), total=2)
+    order = MicroBatches(Examples(PLAN, stop=6), Place(0, 1, 4), 0, 8)
+    first, last = Stream(order, PreparedRows(rows), total=2)
     assert (first.positions.tolist(), last.positions.tolist()) == ([0, 1, 2, 3], [4, 5])
     assert last.input_ids.shape[0] == 4  # as many rows as ever
     assert (last.labels[2:] == -100).all()
 
 
 def test_a_stream_can_be_iterated_again(rows: list[Any]) -> None:
-    loader = Stream(Order(Examples(PLAN), Place(0, 1, 4), 8, 24), RowStore(rows), total=6)
+    loader = Stream(
+        MicroBatches(Examples(PLAN), Place(0, 1, 4), 8, 24), PreparedRows(rows), total=6
+    )
     first = [batch.positions.tolist() for batch in loader]
     assert [batch.positions.tolist() for batch in loader] == first
     assert first == [list(range(n, n + 4)) for n in (8, 12, 16, 20)]
@@ -188,7 +203,9 @@ def test_a_stream_can_be_iterated_again(rows: list[Any]) -> None:
 def test_lightning_is_told_that_a_resume_is_exact(rows: list[Any]) -> None:
     from lightning.fabric.utilities.types import _Stateful  # else it warns of unreliable results
 
-    loader = Stream(Order(Examples(PLAN), Place(0, 1, 4), 8, 24), RowStore(rows), total=6)
+    loader = Stream(
+        MicroBatches(Examples(PLAN), Place(0, 1, 4), 8, 24), PreparedRows(rows), total=6
+    )
     assert isinstance(loader, _Stateful)
     loader.load_state_dict(loader.state_dict())
     assert [batch.positions[0].item() for batch in loader] == [8, 12, 16, 20]
@@ -196,10 +213,10 @@ def test_lightning_is_told_that_a_resume_is_exact(rows: list[Any]) -> None:
 
 def test_the_tokens_are_those_of_the_row(rows: list[Any]) -> None:
     units = [whole(0, 3), [], whole(3, 4), whole(4, 30)]
-    read = RowStore(rows).__getitems__(units)
+    read = PreparedRows(rows).__getitems__(units)
     assert [len(items) for items in read] == [3, 0, 1, 26]
     for unit, items in zip(units, read, strict=True):
-        assert RowStore(rows)[unit] == items
+        assert PreparedRows(rows)[unit] == items
         for slot, item in zip(unit, items, strict=True):
             _, source, row = slot
             assert list(item.input_ids) == [source, row, *range(row % 4)]
@@ -210,7 +227,7 @@ def test_the_tokens_are_those_of_the_row(rows: list[Any]) -> None:
 def test_rows_are_read_by_a_spawned_process_too(rows: list[Any]) -> None:
     import pickle
 
-    pickled = pickle.dumps(RowStore(rows))  # what spawn does
+    pickled = pickle.dumps(PreparedRows(rows))  # what spawn does
     assert len(pickled) < 10_000  # the rows stay on the disk
     units = [whole(0, 9)]
-    assert pickle.loads(pickled).__getitems__(units) == RowStore(rows).__getitems__(units)
+    assert pickle.loads(pickled).__getitems__(units) == PreparedRows(rows).__getitems__(units)

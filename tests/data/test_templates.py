@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tell_lightning.data.anchors import Anchor, anchor_record
-from tell_lightning.data.records import Fields, Record, Turn, read_records
+from tell_lightning.data.reading import read_records
+from tell_lightning.data.records import Fields, Record, Turn
 from tell_lightning.data.templates import PLAIN_TEMPLATE, Renderer, TemplateError
 
 Make = Callable[[str | None], Any]

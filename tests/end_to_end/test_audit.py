@@ -8,7 +8,7 @@ from tiny_runs import Fits, Run, audit, consumed
 
 from tell_lightning.cli import main
 from tell_lightning.data.plan import Slot
-from tell_lightning.data.stream import Order
+from tell_lightning.data.stream import MicroBatches
 
 SHORT = ["--eval.test=false", "--eval.every_steps=9", "--eval.dev_rows=1", "--data.audit=true"]
 PACKED = ["--data.packing=true", "--data.max_tokens=128", "--data.optimizer_batch=2"]
@@ -45,20 +45,20 @@ def test_audit_holds_every_id_and_agrees_with_plan_positions(
         ]
 
 
-def swapped(self: Order) -> Iterator[list[list[Slot]]]:
+def swapped(self: MicroBatches) -> Iterator[list[list[Slot]]]:
     """Exchange two micro-batches of the third step."""
     batches = list(delivered(self))
     batches[4], batches[6] = batches[6], batches[4]
     yield from batches
 
 
-def repeated(self: Order) -> Iterator[list[list[Slot]]]:
+def repeated(self: MicroBatches) -> Iterator[list[list[Slot]]]:
     """Deliver a micro-batch twice in place of the next."""
     batches = list(delivered(self))
     yield from [*batches[:5], batches[4], *batches[6:]]
 
 
-def other_row(self: Order) -> Iterator[list[list[Slot]]]:
+def other_row(self: MicroBatches) -> Iterator[list[list[Slot]]]:
     """Deliver another row at a position."""
     for number, units in enumerate(delivered(self)):
         if number == 4:
@@ -67,13 +67,13 @@ def other_row(self: Order) -> Iterator[list[list[Slot]]]:
         yield units
 
 
-def shortened(self: Order) -> Iterator[list[list[Slot]]]:
+def shortened(self: MicroBatches) -> Iterator[list[list[Slot]]]:
     """Lose an example."""
     for number, units in enumerate(delivered(self)):
         yield [units[0], []] if number == 4 else units
 
 
-delivered = Order.__iter__
+delivered = MicroBatches.__iter__
 
 
 @pytest.mark.parametrize("corrupted", [swapped, repeated, other_row, shortened])
@@ -83,7 +83,7 @@ def test_audit_notices_a_corrupted_sampler(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(Order, "__iter__", corrupted)
+    monkeypatch.setattr(MicroBatches, "__iter__", corrupted)
     before = set((fit.world.folder / "runs").glob("*"))
     with pytest.raises(SystemExit) as exit_:
         fit(*SHORT, "--trainer.max_steps=4")

@@ -14,7 +14,7 @@ from tiny_world import make_base
 
 from tell_lightning.cli import main
 from tell_lightning.commands.check import check
-from tell_lightning.data.sources import read_sources
+from tell_lightning.data.splits import read_splits
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
@@ -98,7 +98,7 @@ def test_files_of_the_paper_carry_the_anchor_and_do_not_leak(
     config = check(options(name, halu_rows))
     assert set(config.data.tasks) == {name}
     assert config.data.tasks[name].anchor.present
-    sources = read_sources(config.data)
+    sources = read_splits(config.data)
     rows = [len(pools[name].records) for pools in (sources.train, sources.dev, sources.test)]
     assert rows == [train, dev, test]
     assert set(sources.general) == GENERAL

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tell_lightning.data.anchors import Anchor
-from tell_lightning.data.rows import Fields
+from tell_lightning.data.records import Fields
 from tell_lightning.export.anchor_file import AnchorFile, TaskPrompt
 from tell_lightning.model.base import load_base, load_tokenizer
 from tell_lightning.model.lora import add_adapters

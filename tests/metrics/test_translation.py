@@ -10,7 +10,7 @@ import sacrebleu
 
 from tell_lightning.commands.check import check
 from tell_lightning.data.anchors import reference_text, strip_anchor
-from tell_lightning.data.records import read_records
+from tell_lightning.data.reading import read_records
 from tell_lightning.metrics.predictions import strip_prefix
 from tell_lightning.metrics.score import floors, score
 from tell_lightning.metrics.settings import Floor, Scoring

@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import Logger
 
 from tell_lightning.callbacks.resume import Resume
 from tell_lightning.data.batches import IGNORE, Batch, Item, collate_unpacked
-from tell_lightning.data.stream import Examples, Order, Place, RowStore, Stream
+from tell_lightning.data.stream import Examples, MicroBatches, Place, PreparedRows, Stream
 from tell_lightning.model.loss import token_losses
 from tell_lightning.model.module import TellModule
 from tell_lightning.model.settings import LoraSettings, OptimizerSettings
@@ -99,8 +99,8 @@ class Data(pl.LightningDataModule):
         place = Place(trainer.global_rank, trainer.world_size, self.micro_batch)
         micro_steps = trainer.max_steps * trainer.accumulate_grad_batches
         plan: Any = self.plan
-        order = Order(Examples(plan), place, self.consumed, micro_steps * place.step)
-        rows = RowStore([Rows(0), Rows(1)])
+        order = MicroBatches(Examples(plan), place, self.consumed, micro_steps * place.step)
+        rows = PreparedRows([Rows(0), Rows(1)])
         return Stream(order, rows, total=micro_steps)
 
     def val_dataloader(self) -> Batches:

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import yaml
 
-from tell_lightning.data.plan import Plan, Source
+from tell_lightning.data.plan import Plan, PlanSource
 from tell_lightning.data.report import realise
 from tell_lightning.data.tokens import Lengths
 
 BATCH, STEPS = 4, 10
-PLAN = Plan(7, (Source("turn", "task", 5, 5), Source("writing", "general", 50, 15)))
+PLAN = Plan(7, (PlanSource("turn", "task", 5, 5), PlanSource("writing", "general", 50, 15)))
 
 
 def scores(**values: float) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 from small_run import CONFIG, saved_plan, small_record
 
-from tell_lightning.data.plan import Plan, Source
+from tell_lightning.data.plan import Plan, PlanSource
 from tell_lightning.report.page import page
 
 EVIL = "<script>alert('1')</script><img src=http://x.example/a.png>"
@@ -93,7 +93,9 @@ def test_texts_of_a_run_are_escaped_wherever_they_stand(contents):
     record["metrics"]["test"]["floors"]["turn"][EVIL] = {"values": {"bleu": 1.0}, "primary": "bleu"}
     tasks = {EVIL: CONFIG["data"]["tasks"]["turn"], **CONFIG["data"]["tasks"]}
     config = {**CONFIG, EVIL: EVIL, "data": {**CONFIG["data"], "tasks": tasks}}
-    plan = saved_plan(Plan(7, (Source(EVIL, "task", 5, 5), Source("writing", "general", 50, 15))))
+    plan = saved_plan(
+        Plan(7, (PlanSource(EVIL, "task", 5, 5), PlanSource("writing", "general", 50, 15)))
+    )
     log = f'step,"train/loss/{EVIL}",train/loss/turn\n5,1.0,2.0\n10,2.0,1.0\n'
     run = contents(
         record=record,

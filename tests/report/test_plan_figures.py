@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from small_run import BATCH, PLAN, STEPS, saved_plan, small_record
 
-from tell_lightning.data.plan import Plan, Source
+from tell_lightning.data.plan import Plan, PlanSource
 from tell_lightning.report.plan_figures import MOST, plan_figures, source_styles
 
 
@@ -31,7 +31,7 @@ def test_shares_over_the_run_are_those_of_the_plan(contents):
 
 
 def test_a_run_without_tasks_shows_its_general_sources(contents):
-    plan = Plan(7, (Source("a", "general", 50, 15), Source("b", "general", 50, 5)))
+    plan = Plan(7, (PlanSource("a", "general", 50, 15), PlanSource("b", "general", 50, 5)))
     bars = plan_figures(contents(plan=saved_plan(plan))).bars
     assert bars.title.startswith("General slots")
     assert all(sum(shares) == pytest.approx(1) for shares in bars.shares)
@@ -56,7 +56,9 @@ def test_a_large_batch_is_shown_by_position(contents):
 
 
 def test_a_long_run_shows_its_first_slots_and_says_so(contents):
-    plan = Plan(7, (Source("turn", "task", 50, 500), Source("writing", "general", 9000, 4500)))
+    plan = Plan(
+        7, (PlanSource("turn", "task", 50, 500), PlanSource("writing", "general", 9000, 4500))
+    )
     saved = saved_plan(plan, steps=2000, batch=4)
     figures = plan_figures(contents(plan=saved))
     assert figures.cells.title == "The first 250 steps, slot by slot"
@@ -89,6 +91,6 @@ def test_an_order_that_cannot_be_known_is_not_drawn(contents, changes, why):
 
 
 def test_a_source_keeps_its_colour_in_every_arm(contents):
-    plan = Plan(7, (Source("writing", "general", 50, 15),))
+    plan = Plan(7, (PlanSource("writing", "general", 50, 15),))
     styles = source_styles(contents(plan=saved_plan(plan)))
     assert styles == {"turn": "t1", "writing": "g1"}

@@ -1,6 +1,6 @@
 """All text of a run: what is small is read and checked, before anything heavy is imported.
 
-Enters: the `data` section. Leaves: `Sources`: the records of every task split and held-out set with
+Enters: the `data` section. Leaves: `Splits`: the records of every task split and held-out set with
 counts of what was left out and why, and the general sources, digested but not read: they may be of
 any size. Costs one read of each file; needs neither torch nor a tokenizer, so a mistake in a small
 file is answered at once, and one in a general source while it is prepared.
@@ -13,20 +13,18 @@ from itertools import islice
 from pathlib import Path
 
 from tell_lightning.data.anchors import Anchor, Example, anchor_record
+from tell_lightning.data.formats import Meter, RowFile
+from tell_lightning.data.ids import Ids
 from tell_lightning.data.leaks import Protected, check_disjoint
 from tell_lightning.data.permutation import derive_key, permute
-from tell_lightning.data.records import (
-    Fields,
-    Ids,
-    Meter,
-    Record,
+from tell_lightning.data.reading import (
+    DataLocation,
     RecordSet,
-    Rows,
-    Source,
     iterate_records,
-    open_source,
+    open_rows,
     read_records,
 )
+from tell_lightning.data.records import Fields, Record
 from tell_lightning.data.settings import DataSettings, General, Task
 from tell_lightning.errors import TellError
 from tell_lightning.microworld.world import WORLDS, data_root
@@ -35,7 +33,7 @@ STARTING_ROWS = 1_000
 """Rows of a general source that are checked before anything heavy is imported."""
 
 
-class SourceError(TellError):
+class SplitError(TellError):
     """A data section that does not fit together."""
 
 
@@ -57,7 +55,7 @@ class Pool:
 
 
 @dataclass(frozen=True)
-class Sources:
+class Splits:
     """Every pool of a run, by name.
 
     Attributes:
@@ -69,7 +67,7 @@ class Sources:
     dev: dict[str, Pool] = field(default_factory=dict)
     test: dict[str, Pool] = field(default_factory=dict)
     held_out: dict[str, Pool] = field(default_factory=dict)
-    general: dict[str, Source] = field(default_factory=dict)
+    general: dict[str, RowFile] = field(default_factory=dict)
     protected: Protected = field(default_factory=lambda: Protected([]))
 
 
@@ -77,14 +75,14 @@ def cache_folder(settings: DataSettings) -> Path:
     """Return the folder for prepared data, made when missing.
 
     Raises:
-        SourceError: It cannot be made.
+        SplitError: It cannot be made.
     """
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(settings.cache_dir or Path(base) / "tell_lightning").expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SourceError(
+        raise SplitError(
             f"data.cache_dir: must be a folder to write to, got '{folder}': {error.strerror}. "
             "Give another one."
         ) from error
@@ -95,20 +93,20 @@ def resolve_root(settings: DataSettings) -> Path:
     """Return the folder that the paths of the configuration start from.
 
     Raises:
-        SourceError: It does not exist.
+        SplitError: It does not exist.
     """
     if settings.root in WORLDS:
         return data_root(cache_folder(settings), settings.root)
     root = Path(settings.root).expanduser()
     if not root.is_dir():
-        raise SourceError(
+        raise SplitError(
             f"data.root: must be an existing folder, got '{settings.root}' "
             f"(looked in {Path.cwd()}). Give the folder that your data files are in."
         )
     return root
 
 
-def read_sources(settings: DataSettings) -> Sources:
+def read_splits(settings: DataSettings) -> Splits:
     """Read and check every small file that the configuration names; open the general ones.
 
     Args:
@@ -122,7 +120,7 @@ def read_sources(settings: DataSettings) -> Sources:
     """
     _check_names(settings)
     root = resolve_root(settings)
-    sources = Sources()
+    sources = Splits()
     for name, task in settings.tasks.items():
         for split in ("train", "dev", "test"):
             rows = getattr(task, split)
@@ -140,7 +138,7 @@ def read_sources(settings: DataSettings) -> Sources:
                 held_out = getattr(sources, split)[name].records
                 check_disjoint(sources.train[name].records, held_out, task.anchor)
     for name, general in settings.general.items():
-        sources.general[name] = open_source(general.train, fields=general.fields, root=root)
+        sources.general[name] = open_rows(general.train, fields=general.fields, root=root)
         if settings.on_bad_rows == "error":
             _check_start(sources.general[name], general.fields)
         if general.held_out is not None:
@@ -148,7 +146,7 @@ def read_sources(settings: DataSettings) -> Sources:
     return replace(sources, protected=Protected(_protected(settings, sources)))
 
 
-def _check_start(source: Source, fields: Fields) -> None:
+def _check_start(source: RowFile, fields: Fields) -> None:
     """Answer a mistake in the first rows of a large file at once; the others are met in preparing.
 
     Raises:
@@ -164,7 +162,7 @@ def general_example(record: Record) -> Example:
     return anchor_record(record, Anchor(), anchored=False)
 
 
-def _read(settings: DataSettings, root: Path, rows: str | Rows, fields: Fields) -> Pool:
+def _read(settings: DataSettings, root: Path, rows: str | DataLocation, fields: Fields) -> Pool:
     read: RecordSet = read_records(
         rows,
         fields=fields,
@@ -176,15 +174,15 @@ def _read(settings: DataSettings, root: Path, rows: str | Rows, fields: Fields) 
     return Pool(read.records, read.sha256, counts, read.bad)
 
 
-def _set_dev_apart(name: str, task: Task, count: int, sources: Sources) -> None:
+def _set_dev_apart(name: str, task: Task, count: int, sources: Splits) -> None:
     """Move rows of the training pool to dev, chosen by a key that no seed changes."""
     key = f"data.tasks.{name}.dev_from_train"
     if task.dev is not None:
-        raise SourceError(f"{key}: must stand alone, got dev as well. Leave one of the two out.")
+        raise SplitError(f"{key}: must stand alone, got dev as well. Leave one of the two out.")
     pool = sources.train.get(name)
     rows = len(pool.records) if pool else 0
     if pool is None or not 0 < count < rows:
-        raise SourceError(
+        raise SplitError(
             f"{key}: must be at least 1 and leave a row to train on, got {count} of {rows} "
             "training rows. Lower it, or give dev."
         )
@@ -197,7 +195,7 @@ def _set_dev_apart(name: str, task: Task, count: int, sources: Sources) -> None:
     sources.dev[name] = Pool(tuple(split[True]), pool.sha256, {"read": count, "bad": 0})
 
 
-def _protected(settings: DataSettings, sources: Sources) -> Iterator[tuple[Record, Anchor]]:
+def _protected(settings: DataSettings, sources: Splits) -> Iterator[tuple[Record, Anchor]]:
     """Yield every record that no general row may repeat."""
     for split in (sources.train, sources.dev, sources.test):
         for name, pool in split.items():
@@ -210,14 +208,14 @@ def _protected(settings: DataSettings, sources: Sources) -> Iterator[tuple[Recor
 
 def _check_names(settings: DataSettings) -> None:
     if not settings.tasks and not settings.general:
-        raise SourceError(
+        raise SplitError(
             "data: needs tasks or general sources, got none. Add data.tasks and data.general."
         )
     both: set[str] = set(settings.tasks) & set(settings.general)
     names: dict[str, Task | General] = {**settings.tasks, **settings.general}
     for name in names:
         if name in both or not name.replace("_", "").replace("-", "").isalnum():
-            raise SourceError(
+            raise SplitError(
                 f"data: names of tasks and sources must be distinct and made of letters, digits, "
                 f"'_' and '-', got '{name}'. Rename it."
             )

@@ -8,8 +8,9 @@ import pytest
 
 from tell_lightning.data.anchors import Anchor, AnchorError
 from tell_lightning.data.evaluation_rows import evaluation_example
-from tell_lightning.data.input_rows import check_rows, read_lines, settle_anchor
-from tell_lightning.data.records import Fields, Record, RecordError, Turn
+from tell_lightning.data.formats import RecordError
+from tell_lightning.data.prediction_rows import check_rows, read_lines, settle_anchor
+from tell_lightning.data.records import Fields, Record, Turn
 
 ANCHOR = Anchor(text="Translate this.", response_prefix="Sure: ")
 POSITIONS = ("prefix", "suffix", "system")

@@ -8,23 +8,19 @@ from typing import Any
 import pytest
 
 from tell_lightning.data.anchors import Anchor, AnchorError
+from tell_lightning.data.formats import Meter, RecordError
+from tell_lightning.data.ids import Ids
 from tell_lightning.data.leaks import LeakError
 from tell_lightning.data.preparation import training_sources
-from tell_lightning.data.records import (
-    Fields,
-    Ids,
-    Meter,
-    Record,
-    RecordError,
-    iterate_records,
-)
+from tell_lightning.data.reading import iterate_records
+from tell_lightning.data.records import Fields, Record
 from tell_lightning.data.settings import DataSettings, General, Task
-from tell_lightning.data.sources import (
-    SourceError,
-    Sources,
+from tell_lightning.data.splits import (
+    SplitError,
+    Splits,
     cache_folder,
     general_example,
-    read_sources,
+    read_splits,
     resolve_root,
 )
 
@@ -68,7 +64,7 @@ def data(jsonl: Write, tmp_path: Path) -> Callable[..., DataSettings]:
 Data = Callable[..., DataSettings]
 
 
-def sizes(sources: Sources) -> dict[str, int]:
+def sizes(sources: Splits) -> dict[str, int]:
     """Count the records of every pool that is in memory."""
     return {
         f"{split}/{name}": len(pool.records)
@@ -79,7 +75,7 @@ def sizes(sources: Sources) -> dict[str, int]:
 
 def general_records(settings: DataSettings, name: str) -> list[Record]:
     """Read the good and unprotected records of a general source."""
-    sources = read_sources(settings)
+    sources = read_splits(settings)
     fields = settings.general[name].fields
     entries = iterate_records(sources.general[name], fields, Ids(), Meter())
     records = [entry for entry in entries if isinstance(entry, Record)]
@@ -87,7 +83,7 @@ def general_records(settings: DataSettings, name: str) -> list[Record]:
 
 
 def test_every_pool_is_read_and_general_sources_are_opened(data: Data) -> None:
-    sources = read_sources(data())
+    sources = read_splits(data())
     assert sizes(sources) == {"train/t": 3, "dev/t": 1, "test/t": 2, "held_out/g": 1}
     assert sources.train["t"].counts == {"read": 3, "bad": 0}
     pools = [*sources.train.values(), *sources.dev.values(), *sources.test.values()]
@@ -107,7 +103,7 @@ def test_a_held_out_row_in_the_training_rows_names_both_lines(
     split: str, data: Data, tmp_path: Path
 ) -> None:
     with pytest.raises(LeakError, match="must not be among") as caught:
-        read_sources(data(**{split: pairs("x1", "  T2 ")}))
+        read_splits(data(**{split: pairs("x1", "  T2 ")}))
     assert str(caught.value) == (
         f"{tmp_path / split}.jsonl:2: a held-out row must not be among the task's training rows, "
         f"got the prompt of {tmp_path}/train.jsonl:2. Remove one of the two."
@@ -117,9 +113,9 @@ def test_a_held_out_row_in_the_training_rows_names_both_lines(
 def test_bad_rows_of_a_small_file_stop_or_are_counted(data: Data, tmp_path: Path) -> None:
     rows = [*pairs("h1", "h2"), {"prompt": "h3"}]
     with pytest.raises(RecordError, match=r"held\.jsonl:3: field 'response' must be there"):
-        read_sources(data(held=rows))
+        read_splits(data(held=rows))
     skipping = data(held=rows, on_bad_rows="skip", max_bad_share=0.5)
-    pool = read_sources(skipping).held_out["g"]
+    pool = read_splits(skipping).held_out["g"]
     assert pool.counts == {"read": 3, "bad": 1}
     assert pool.notes[0].startswith(f"{tmp_path}/held.jsonl:3: field 'response'")
 
@@ -127,14 +123,14 @@ def test_bad_rows_of_a_small_file_stop_or_are_counted(data: Data, tmp_path: Path
 def test_only_the_first_rows_of_a_general_source_are_looked_at(
     data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tell_lightning.data.sources.STARTING_ROWS", 2)
+    monkeypatch.setattr("tell_lightning.data.splits.STARTING_ROWS", 2)
     with pytest.raises(RecordError, match=r"mixed_in\.jsonl:2: a line must be valid JSON"):
-        read_sources(data(mixed_in=[*pairs("m1"), "not JSON"]))
-    sources = read_sources(data(mixed_in=[*pairs("m1", "m2"), "not JSON"]))
+        read_splits(data(mixed_in=[*pairs("m1"), "not JSON"]))
+    sources = read_splits(data(mixed_in=[*pairs("m1", "m2"), "not JSON"]))
     *_, entry = iterate_records(sources.general["g"], Fields(), Ids(), Meter())
     assert isinstance(entry, RecordError)
     skipping = data(mixed_in=["not JSON"], on_bad_rows="skip")
-    assert set(read_sources(skipping).general) == {"g"}  # counted while it is prepared
+    assert set(read_splits(skipping).general) == {"g"}  # counted while it is prepared
 
 
 def test_each_row_is_checked_for_an_anchor_that_the_data_carry(data: Data, tmp_path: Path) -> None:
@@ -147,31 +143,29 @@ def test_each_row_is_checked_for_an_anchor_that_the_data_carry(data: Data, tmp_p
         ]
 
     files = {name: carrying(f"{name}1", f"{name}2") for name in ("train", "dev", "test")}
-    assert len(read_sources(data(**files, anchor=anchor)).train["t"].records) == 2
+    assert len(read_splits(data(**files, anchor=anchor)).train["t"].records) == 2
     for name in files:
         broken = {**files, name: [*carrying("a"), *pairs("b")]}
         with pytest.raises(AnchorError, match=rf"{name}\.jsonl:2: the user turn must start with"):
-            read_sources(data(**broken, anchor=anchor))
+            read_splits(data(**broken, anchor=anchor))
     bare = {**carrying("b")[0], "response": "b!"}
     with pytest.raises(AnchorError, match=r"train\.jsonl:1: the assistant turn must start with"):
-        read_sources(data(**{**files, "train": [bare]}, anchor=anchor))
+        read_splits(data(**{**files, "train": [bare]}, anchor=anchor))
     # A test row's response is only what is scored by: it may lack the prefix.
-    assert (
-        len(read_sources(data(**{**files, "test": [bare]}, anchor=anchor)).test["t"].records) == 1
-    )
+    assert len(read_splits(data(**{**files, "test": [bare]}, anchor=anchor)).test["t"].records) == 1
 
 
 def test_data_that_carry_an_anchor_unasked_are_refused(data: Data) -> None:
     with pytest.raises(AnchorError, match=r"train\.jsonl:1: .*Set anchor\.present: true"):
-        read_sources(data(train=pairs("Translate this. Now.")))
+        read_splits(data(train=pairs("Translate this. Now.")))
 
 
 def test_a_root_that_is_not_there_is_named(
     data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SourceError, match=r"data\.root") as caught:
-        read_sources(data(root="nowhere/at/all"))
+    with pytest.raises(SplitError, match=r"data\.root") as caught:
+        read_splits(data(root="nowhere/at/all"))
     assert str(caught.value) == (
         f"data.root: must be an existing folder, got 'nowhere/at/all' (looked in {tmp_path}). "
         "Give the folder that your data files are in."
@@ -188,12 +182,12 @@ def test_a_root_that_is_not_there_is_named(
 )
 def test_a_missing_file_is_named(section: dict[str, Any], data: Data) -> None:
     with pytest.raises(RecordError, match=r"none\.jsonl: the file or folder must exist"):
-        read_sources(data(**section))
+        read_splits(data(**section))
 
 
 def test_nothing_to_read_is_an_error(data: Data) -> None:
-    with pytest.raises(SourceError, match="none") as caught:
-        read_sources(data(tasks={}, general={}))
+    with pytest.raises(SplitError, match="none") as caught:
+        read_splits(data(tasks={}, general={}))
     assert str(caught.value) == (
         "data: needs tasks or general sources, got none. Add data.tasks and data.general."
     )
@@ -201,8 +195,8 @@ def test_nothing_to_read_is_an_error(data: Data) -> None:
 
 @pytest.mark.parametrize("name", ["g", "a.b", "a/b", "", "a b"])
 def test_names_must_be_distinct_and_plain(name: str, data: Data) -> None:
-    with pytest.raises(SourceError, match="names of tasks") as caught:
-        read_sources(data(tasks={name: Task(train="train.jsonl")}))
+    with pytest.raises(SplitError, match="names of tasks") as caught:
+        read_splits(data(tasks={name: Task(train="train.jsonl")}))
     assert str(caught.value) == (
         "data: names of tasks and sources must be distinct and made of letters, digits, '_' and "
         f"'-', got '{name}'. Rename it."
@@ -235,7 +229,7 @@ def apart(data: Data, count: int, **changes: Any) -> DataSettings:
 
 
 def test_dev_is_set_apart_from_the_training_file_by_no_seed(data: Data) -> None:
-    sources = read_sources(apart(data, 4, test="test.jsonl"))
+    sources = read_splits(apart(data, 4, test="test.jsonl"))
     train, dev = sources.train["t"], sources.dev["t"]
     assert [record.id for record in dev.records] == [
         f"train.jsonl:{line}" for line in GOLDEN_DEV_LINES
@@ -248,7 +242,7 @@ def test_dev_is_set_apart_from_the_training_file_by_no_seed(data: Data) -> None:
 
 def test_a_larger_dev_holds_the_smaller_one(data: Data) -> None:
     small, large = (
-        {record.id for record in read_sources(apart(data, count)).dev["t"].records}
+        {record.id for record in read_splits(apart(data, count)).dev["t"].records}
         for count in (4, 7)
     )
     assert len(large) == 7
@@ -257,7 +251,7 @@ def test_a_larger_dev_holds_the_smaller_one(data: Data) -> None:
 
 def test_rows_of_the_dev_part_are_protected(data: Data) -> None:
     settings = apart(data, 4)
-    held = read_sources(settings).dev["t"].records[0].turns[0].content
+    held = read_splits(settings).dev["t"].records[0].turns[0].content
     task = {"tasks": settings.tasks, "train": pairs(*(f"t{n}" for n in range(20)))}
     left = general_records(data(**task, mixed_in=pairs("g1", held)), "g")
     assert [record.turns[0].content for record in left] == ["g1"]
@@ -265,8 +259,8 @@ def test_rows_of_the_dev_part_are_protected(data: Data) -> None:
 
 @pytest.mark.parametrize("count", [0, -1, 20, 21])
 def test_rows_set_apart_must_leave_some(count: int, data: Data) -> None:
-    with pytest.raises(SourceError, match="dev_from_train") as caught:
-        read_sources(apart(data, count))
+    with pytest.raises(SplitError, match="dev_from_train") as caught:
+        read_splits(apart(data, count))
     assert str(caught.value) == (
         "data.tasks.t.dev_from_train: must be at least 1 and leave a row to train on, got "
         f"{count} of 20 training rows. Lower it, or give dev."
@@ -274,10 +268,10 @@ def test_rows_set_apart_must_leave_some(count: int, data: Data) -> None:
 
 
 def test_rows_set_apart_need_training_rows_and_no_dev_file(data: Data) -> None:
-    with pytest.raises(SourceError, match="got 4 of 0 training rows"):
-        read_sources(apart(data, 4, train=None))
-    with pytest.raises(SourceError, match="must stand alone") as caught:
-        read_sources(apart(data, 4, dev="dev.jsonl"))
+    with pytest.raises(SplitError, match="got 4 of 0 training rows"):
+        read_splits(apart(data, 4, train=None))
+    with pytest.raises(SplitError, match="must stand alone") as caught:
+        read_splits(apart(data, 4, dev="dev.jsonl"))
     assert str(caught.value) == (
         "data.tasks.t.dev_from_train: must stand alone, got dev as well. Leave one of the two out."
     )
@@ -285,7 +279,7 @@ def test_rows_set_apart_need_training_rows_and_no_dev_file(data: Data) -> None:
 
 def test_prepared_rows_with_another_dev_part_are_kept_apart(data: Data) -> None:
     (four, five) = (
-        training_sources(settings, read_sources(settings))[0].chosen
+        training_sources(settings, read_splits(settings))[0].chosen
         for settings in (apart(data, 4), apart(data, 5))
     )
     assert four != five
@@ -323,7 +317,7 @@ def test_the_embedded_world_reads_clean(tmp_path: Path) -> None:
     settings = DataSettings(**{**vars(settings), "cache_dir": str(tmp_path)})
     root = resolve_root(settings)
     assert root.parent == tmp_path
-    sources = read_sources(settings)
+    sources = read_splits(settings)
     assert sizes(sources) == {
         "train/translate": 3000,
         "dev/translate": 64,
@@ -375,18 +369,18 @@ def test_the_papers_files_read_with_the_anchor_that_they_carry(
             )
         },
     )
-    sources = read_sources(settings)
+    sources = read_splits(settings)
     assert len(sources.train["en_is"].records) == 71
     assert len(sources.test["en_is"].records) == 65
     assert len(general_records(settings, "instructions")) == 500  # of 501
     wrong = Task(train="dev-is-en.jsonl", fields=Fields(prompt="query"), anchor=EN_IS)
     with pytest.raises(AnchorError, match=r"dev-is-en\.jsonl:1: the user turn must start with"):
-        read_sources(DataSettings(**{**vars(settings), "tasks": {"is_en": wrong}}))
+        read_splits(DataSettings(**{**vars(settings), "tasks": {"is_en": wrong}}))
 
 
 def test_cache_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(SourceError) as caught:
+    with pytest.raises(SplitError) as caught:
         cache_folder(DataSettings(cache_dir=str(tmp_path / "file/cache")))
     assert str(caught.value) == (
         f"data.cache_dir: must be a folder to write to, got '{tmp_path / 'file/cache'}': "

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 from tell_lightning.data.anchors import Anchor, AnchorError, anchor_record, carries_anchor
-from tell_lightning.data.formats import Meter, RecordError, Source, cut
+from tell_lightning.data.formats import Meter, RecordError, RowFile, cut
 from tell_lightning.data.ids import Ids
-from tell_lightning.data.records import Rows, check_bad_share, iterate_records, open_source
-from tell_lightning.data.rows import Fields, Record, record_from_line
+from tell_lightning.data.reading import DataLocation, check_bad_share, iterate_records, open_rows
+from tell_lightning.data.records import Fields, Record, record_from_line
 from tell_lightning.data.variants import Variant
 
 STDIN = "standard input"
@@ -32,7 +32,7 @@ class CheckedRows:
         examine: Raises where a row that can be read is bad all the same.
     """
 
-    source: Source
+    source: RowFile
     fields: Fields
     count: int
     bad: tuple[str, ...]
@@ -46,7 +46,7 @@ class CheckedRows:
 
 
 def check_rows(
-    rows: str | Rows,
+    rows: str | DataLocation,
     *,
     fields: Fields,
     root: Path,
@@ -68,7 +68,7 @@ def check_rows(
         RecordError: The rows cannot be read, or too many of them are bad.
         AnchorError: The first bad row is one of those.
     """
-    source = open_source(rows, fields=fields, root=root, need_response=False)
+    source = open_rows(rows, fields=fields, root=root, need_response=False)
     count, bad = 0, []
     for row in _read(source, fields, examine):
         if isinstance(row, Record):
@@ -143,7 +143,7 @@ def settle_anchor(
 
 
 def _read(
-    source: Source, fields: Fields, examine: Callable[[Record], object]
+    source: RowFile, fields: Fields, examine: Callable[[Record], object]
 ) -> Iterator[Record | RecordError | AnchorError]:
     for row in iterate_records(source, fields, Ids(), Meter(), need_response=False):
         try:

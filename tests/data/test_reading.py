@@ -8,15 +8,9 @@ from typing import Any
 
 import pytest
 
-from tell_lightning.data.records import (
-    Fields,
-    RecordError,
-    Rows,
-    Turn,
-    read_records,
-    record_from_line,
-    record_from_row,
-)
+from tell_lightning.data.formats import RecordError
+from tell_lightning.data.reading import DataLocation, read_records
+from tell_lightning.data.records import Fields, Turn, record_from_line, record_from_row
 
 MEND = "Correct or remove the row, or set data.on_bad_rows: skip."
 Writer = Callable[..., Path]
@@ -145,16 +139,20 @@ def test_skipping_every_row_is_an_error(jsonl: Writer, share: float) -> None:
         ("no.jsonl", "{root}/no.jsonl: the file or folder must exist, got 'no.jsonl' below "
          "data.root "
          "'{root}'. Correct the path or data.root."),
-        (Rows(), "rows: exactly one of path and hub must be set, got neither. Set one."),
-        (Rows(path="a", hub="b/c"),
+        (DataLocation(), "rows: exactly one of path and hub must be set, got neither. Set one."),
+        (DataLocation(path="a", hub="b/c"),
          "rows: exactly one of path and hub must be set, got path 'a' and hub 'b/c'. Set one."),
-        (Rows(hub="b/c"), "b/c: a hub data set needs its revision, got none: its rows could change "
+        (DataLocation(hub="b/c"),
+         "b/c: a hub data set needs its revision, got none: its rows could change "
          "between two runs. Set revision to a commit of its 'Files and versions' page."),
-        (Rows(path="a.jsonl", split="train"), "{root}/a.jsonl: split has no meaning for this path, "
+        (DataLocation(path="a.jsonl", split="train"),
+         "{root}/a.jsonl: split has no meaning for this path, "
          "got 'train'. Leave it out."),
     ],
 )  # fmt: skip
-def test_where_rows_come_from_is_checked(tmp_path: Path, rows: str | Rows, message: str) -> None:
+def test_where_rows_come_from_is_checked(
+    tmp_path: Path, rows: str | DataLocation, message: str
+) -> None:
     (tmp_path / "a.jsonl").write_text("{}")
     with pytest.raises(RecordError) as caught:
         read_records(rows, fields=Fields(), root=tmp_path)
@@ -196,7 +194,7 @@ def test_reading_imports_nothing_heavy(jsonl: Writer) -> None:
     path = jsonl({"prompt": "p", "response": "r"})
     code = (
         "import sys; from pathlib import Path; import tell_lightning.data.leaks, "
-        "tell_lightning.data.templates; from tell_lightning.data.records import *; "
+        "tell_lightning.data.templates; from tell_lightning.data.reading import *; "
         f"read_records({str(path)!r}, fields=Fields(), root=Path()); "
         "heavy = {'torch', 'transformers', 'lightning', 'datasets', 'pyarrow', 'zstandard', "
         "'jinja2'}; sys.exit(repr(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"

@@ -1,0 +1,192 @@
+"""Rows of a file or data set as records: one shape for prompt/response rows and conversations.
+
+Enters: a path or a hub id, and which field is what. Leaves: records, each with a stable id and the
+place it came from, and the digest of the bytes. Every row is checked; a bad one is an error that
+names place, rule and value. Rows come one by one, or all in memory. Imports nothing heavy: 9,000
+JSON rows take a fifth of a second.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal, cast
+
+from tell_lightning.data.formats import MEND, Meter, RawRow, RecordError, RowFile, cut, read_file
+from tell_lightning.data.hub import read_folder, read_hub
+from tell_lightning.data.ids import Ids
+from tell_lightning.data.records import Fields, Record, record_from_row
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataLocation:
+    """Where rows come from: give path or hub."""
+
+    path: str | None = None
+    """File, or folder written by datasets' save_to_disk, below data.root or absolute."""
+    hub: str | None = None
+    """Hugging Face data set, as owner/name."""
+    config: str | None = None
+    """Configuration of the hub data set, where it has several."""
+    split: str | None = None
+    """Split to read, where the data set or folder has several."""
+    revision: str | None = None
+    """Commit of the hub data set; without it the rows may change between two runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordSet:
+    """All records of one source, why rows were skipped, and the digest of its bytes."""
+
+    records: tuple[Record, ...]
+    bad: tuple[str, ...]
+    sha256: str
+    where: str
+
+
+def read_records(
+    rows: str | DataLocation,
+    *,
+    fields: Fields,
+    root: Path,
+    on_bad_rows: Literal["error", "skip"] = "error",
+    max_bad_share: float = 0.001,
+    need_response: bool = True,
+) -> RecordSet:
+    """Read every row of a file, folder or hub data set into memory.
+
+    Args:
+        rows: A path, or path or hub with what belongs to it.
+        fields: Which field of a row is what.
+        root: Folder that a relative path starts from.
+        on_bad_rows: Stop at the first bad row, or leave bad rows out and list them.
+        max_bad_share: With skip, the share of bad rows, 0 to 1, above which to stop all the same.
+        need_response: Whether a row without a response is bad.
+
+    Raises:
+        RecordError: The rows cannot be read, or too many of them are bad.
+    """
+    source = open_rows(rows, fields=fields, root=root, need_response=need_response)
+    records: list[Record] = []
+    bad: list[str] = []
+    for record in iterate_records(source, fields, Ids(), Meter(), need_response=need_response):
+        if isinstance(record, Record):
+            records.append(record)
+        elif on_bad_rows == "error":
+            raise record
+        else:
+            bad.append(str(record))
+    check_bad_share(source.where, len(records), len(bad), bad, max_bad_share)
+    return RecordSet(tuple(records), tuple(bad), source.sha256, source.where)
+
+
+def open_rows(
+    rows: str | DataLocation, *, fields: Fields, root: Path, need_response: bool = True
+) -> RowFile:
+    """Find a file, folder or hub data set and digest it; its rows are not looked at yet.
+
+    Raises:
+        RecordError: It is not there, or cannot be what `rows` and `fields` say.
+    """
+    if need_response and fields.messages is None and fields.response is None:
+        raise RecordError("fields.response: rows to train on need a response, got null. Name it.")
+    return _open(DataLocation(path=rows) if isinstance(rows, str) else rows, root)
+
+
+def iterate_records(
+    source: RowFile,
+    fields: Fields,
+    ids: Ids,
+    meter: Meter,
+    *,
+    start: int = 0,
+    need_response: bool = True,
+) -> Iterator[Record | RecordError]:
+    """Yield a record, or what is wrong, for each row of a source.
+
+    Args:
+        source: The opened source.
+        fields: Which field of a row is what.
+        ids: Those of the rows before `start`; the others are added.
+        meter: Told how much has been read.
+        start: Rows to pass over.
+        need_response: Whether a row without a response is bad.
+    """
+    for raw in islice(source.read(meter), start, None):
+        try:
+            record = _record(raw, source.name, fields, need_response)
+            if fields.id is not None:
+                _check_id(record, raw.number, ids)
+        except RecordError as error:
+            yield error
+        else:
+            yield record
+
+
+def _open(rows: DataLocation, root: Path) -> RowFile:
+    if (rows.path is None) == (rows.hub is None):
+        got = "neither" if rows.path is None else f"path {rows.path!r} and hub {rows.hub!r}"
+        raise RecordError(f"rows: exactly one of path and hub must be set, got {got}. Set one.")
+    if rows.hub is not None:
+        if rows.revision is None:
+            raise RecordError(
+                f"{rows.hub}: a hub data set needs its revision, got none: its rows could change "
+                "between two runs. Set revision to a commit of its 'Files and versions' page."
+            )
+        return read_hub(rows.hub, rows.config, rows.split, rows.revision)
+    path = root / Path(cast(str, rows.path)).expanduser()
+    if not path.exists():
+        raise RecordError(
+            f"{path}: the file or folder must exist, got {rows.path!r} below data.root "
+            f"{str(root)!r}. Correct the path or data.root."
+        )
+    for name in ("config", "revision") if path.is_dir() else ("config", "revision", "split"):
+        if (value := getattr(rows, name)) is not None:
+            raise RecordError(
+                f"{path}: {name} has no meaning for this path, got {value!r}. Leave it out."
+            )
+    return read_folder(path, rows.split) if path.is_dir() else read_file(path)
+
+
+def _record(raw: RawRow, name: str, fields: Fields, need_response: bool) -> Record:
+    if raw.fault:
+        raise RecordError(f"{raw.where}: {raw.fault}")
+    id = f"{name}:{raw.number}"
+    return record_from_row(
+        raw.row, fields=fields, where=raw.where, id=id, need_response=need_response
+    )
+
+
+def _check_id(record: Record, number: int, ids: Ids) -> None:
+    first = ids.first(record.id, number)
+    if first is not None:
+        place = record.where.removesuffix(str(number))
+        raise RecordError(
+            f"{record.where}: an id must be given once, got {cut(record.id)} as in "
+            f"{place}{first}. {MEND}"
+        )
+
+
+def check_bad_share(
+    where: str, good: int, bad: int, messages: Sequence[str], max_bad_share: float
+) -> None:
+    """Check at the end of a source that not too many of its rows were bad.
+
+    Args:
+        where: The source.
+        good: Rows that were read.
+        bad: Rows that were not.
+        messages: What was wrong with them, five at least where there are as many.
+        max_bad_share: Largest share of bad rows, 0 to 1.
+
+    Raises:
+        RecordError: There are more of them, or there is no good row.
+    """
+    if good + bad == 0:
+        raise RecordError(f"{where}: there must be at least one row, got none. Write it again.")
+    if bad > max_bad_share * (good + bad) or not good:
+        raise RecordError(
+            f"{where}: at most a share of {max_bad_share:g} of the rows may be bad, got "
+            f"{bad} of {good + bad}. Correct them or raise data.max_bad_share. "
+            "The first: " + "".join(f"\n  {message}" for message in messages[:5])
+        )
