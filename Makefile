@@ -8,10 +8,10 @@ TORCH ?= $(shell sed -n 's/^torch==//p' requirements.lock)
 ARGS ?=
 
 RUN := .venv/bin/python
-PIP_INSTALL := -m pip install -qq --disable-pip-version-check --no-input --no-compile
+PIP_INSTALL := -m pip install -qq --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help fit test test-all check lock python
+.PHONY: help fit test test-long test-all check lock python
 .DELETE_ON_ERROR:
 
 help: ## List the commands
@@ -20,11 +20,14 @@ help: ## List the commands
 fit: .venv/ready ## Train and score the embedded default; options: make fit ARGS="--trainer.max_steps=20"
 	@$(RUN) -m tell_lightning fit $(ARGS)
 
-test: .venv/ready ## Run the tests that take seconds; options: make test ARGS="-k anchor"
-	@$(TESTING) $(RUN) -m pytest -m "not long" $(ARGS)
+test: .venv/ready ## Run the quick tests; options: make test ARGS="-k anchor"
+	@$(PYTEST) -m "not long" $(ARGS)
 
-test-all: .venv/ready ## Run every test and the examples in docstrings
-	@$(TESTING) $(RUN) -m pytest --doctest-modules tests tell_lightning $(ARGS)
+test-long: .venv/ready ## Run the long tests and the examples in docstrings
+	@$(PYTEST) -m long $(EVERYTHING) $(ARGS)
+
+test-all: .venv/ready ## Run both, each test once
+	@$(PYTEST) $(EVERYTHING) $(ARGS)
 
 check: .venv/ready ## Lint, format, types and the direction of imports
 	@$(RUN) -m ruff check .
@@ -32,9 +35,10 @@ check: .venv/ready ## Lint, format, types and the direction of imports
 	@$(RUN) -m mypy
 	@.venv/bin/lint-imports --no-logo
 
-# Tests neither use the network nor fight over the cores.
-TESTING = OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 \
-	WANDB_MODE="$${WANDB_MODE:-offline}"
+# One process of tests per core, up to eight; one file is the work of one process, which builds the
+# fixtures of the file once. tests/conftest.py sets the order. One process: make test ARGS="-n 0"
+PYTEST := $(RUN) -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+EVERYTHING := --doctest-modules tests tell_lightning
 
 # PyTorch goes first and alone: a looser request of another package would bring another build of it.
 .venv/ready: requirements.lock pyproject.toml | python

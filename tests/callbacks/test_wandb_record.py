@@ -214,7 +214,7 @@ def test_wandb_that_does_not_give_up_in_time_is_stopped(
     stopped = threading.Event()
 
     def finish(exit_code: int) -> None:
-        assert stopped.wait(20)
+        assert stopped.wait()
         raise BrokenPipeError
 
     fake.finish = finish  # type: ignore[method-assign]

@@ -1071,7 +1071,7 @@ def test_process_of_wandb_can_be_stopped() -> None:
     process = service._connection._proc._process
     assert process.poll() is None
     _stop_service()
-    assert process.wait(timeout=10) != 0
+    assert process.wait() != 0
     with contextlib.suppress(Exception):
         wandb.teardown()
 
@@ -1309,7 +1309,7 @@ def test_child_that_fails_has_the_first_process_killed_and_one_that_ends_has_not
         try:
             assert _ChildProcessObserver(first.pid, [child])._run()
             if killed:
-                assert first.wait(timeout=20) == -signal.SIGKILL
+                assert first.wait() == -signal.SIGKILL
             else:
                 assert first.poll() is None
         finally:
@@ -1330,7 +1330,7 @@ def test_processes_that_lightning_starts_can_be_told_apart_and_told_to_end() -> 
     ]
     try:
         launcher.kill(signal.SIGTERM)
-        assert child.wait(timeout=20) == -signal.SIGTERM
+        assert child.wait() == -signal.SIGTERM
     finally:
         child.kill()
         child.wait()

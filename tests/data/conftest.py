@@ -9,11 +9,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-SPECIAL = [
-    *("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>"),
-    *("<|eot_id|>", "<start_of_turn>", "<end_of_turn>", "[INST]", "[/INST]"),
-]
-
 # The machine may be busy with other things: time says nothing about a property.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
@@ -21,25 +16,10 @@ settings.load_profile("busy")
 
 @pytest.fixture(scope="session")
 def make_tokenizer() -> Callable[[str | None], Any]:
-    """Return a function that makes a byte-level tokenizer with a chat template."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
+    """The function that makes a byte-level tokenizer with a chat template."""
+    from tiny_tokenizers import byte_tokenizer  # it imports transformers
 
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: number for number, token in enumerate([*SPECIAL, *alphabet])}
-
-    def make(chat_template: str | None) -> Any:
-        tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = decoders.ByteLevel()
-        tokenizer.add_special_tokens(SPECIAL)
-        fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-            tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>"
-        )
-        fast.chat_template = chat_template
-        return fast
-
-    return make
+    return byte_tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -165,7 +165,7 @@ def test_a_byte_that_is_not_utf8_is_named(tmp_path: Path, name: str) -> None:
     [
         ("a.jsonl", b"", "a data file must hold at least one row, got an empty file. Write it "
          "again."),
-        ("a.csv.gz", gzip.compress(b"\r\n"),
+        ("a.csv.gz", gzip.compress(b"\r\n", mtime=0),
          "a data file must hold at least one row, got an empty file. Write it again."),
         ("a.csv", b"prompt,response\n", "there must be at least one row, got none. Write it "
          "again."),
@@ -180,7 +180,7 @@ def test_a_byte_that_is_not_utf8_is_named(tmp_path: Path, name: str) -> None:
          "or "
          ".tsv (each also with .gz or .zst) or .parquet, got 'a.parquet.gz'. Rename or convert "
          "it."),
-        ("a.jsonl.gz", gzip.compress(json_lines())[:-9], "a .gz file must be complete and "
+        ("a.jsonl.gz", gzip.compress(json_lines(), mtime=0)[:-9], "a .gz file must be complete and "
          "undamaged, "
          "got: Compressed file ended before the end-of-stream marker was reached. "
          "Copy or compress it again."),

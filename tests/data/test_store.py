@@ -205,7 +205,7 @@ def _prepare_together(folder: Path, barrier: Any, built: Any, done: Any) -> None
         time.sleep(0.5)  # the other is here by now, and waits
         return build(draft)
 
-    barrier.wait(60)
+    barrier.wait()
     store.prepare(folder, slowly)
     done.put(len(store.load(folder).rows))
 
@@ -221,11 +221,11 @@ def test_of_two_processes_one_prepares_and_the_other_finds_the_result(tmp_path: 
     ]
     for process in processes:
         process.start()
-    assert [done.get(timeout=60) for _ in processes] == [3, 3]
+    assert [done.get() for _ in processes] == [3, 3]
     for process in processes:
-        process.join(60)
+        process.join()
     assert [process.exitcode for process in processes] == [0, 0]
-    assert built.get(timeout=60) in {process.pid for process in processes}
+    assert built.get() in {process.pid for process in processes}
     assert built.empty()
     assert [path.name for path in folder.parent.iterdir()] == ["tokens-1"]
     assert store.load(folder).report == REPORT
@@ -246,7 +246,7 @@ def test_the_lock_of_a_dead_process_is_free(tmp_path: Path) -> None:
         target=_die_with_the_lock, args=(tmp_path / "tokens-1",)
     )
     process.start()
-    process.join(60)
+    process.join()
     assert process.exitcode == -signal.SIGKILL
     assert (tmp_path / ".tokens-1.lock").exists()
     store.prepare(tmp_path / "tokens-1", lambda draft: {"chunks": draft.chunks})

@@ -1,24 +1,15 @@
 """One finished run of the real command line, shared by the tests that look at what it left."""
 
-import os
+import shutil
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-os.environ["OMP_NUM_THREADS"] = "1"
-sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode leaves it out
-
 import pytest
-import torch
+from filelock import FileLock
 from tiny_runs import Fits, Run, command
 from tiny_world import World, make_world
 from wandb_server import KEY, WandbServer
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
@@ -43,15 +34,28 @@ def fit(world: World) -> Fits:
 
 
 @pytest.fixture(scope="session")
-def run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The shared run: 4 steps by `python -m tell_lightning fit`, offline without a key."""
-    home = tmp_path_factory.mktemp("home")
-    done = command(
-        ["fit", *world.overlay, f"--run.dir={home / 'runs'}"], home=home, WANDB_MODE=None
-    )
-    assert done.returncode == 0, done.stderr
+def run(shared_folder: Path) -> Run:
+    """The shared run: 4 steps by `python -m tell_lightning fit`, offline without a key.
+
+    All processes of the tests share it: what changes it takes `copied`.
+    """
+    home = shared_folder / "run"
+    screen = home / "stdout.txt", home / "stderr.txt"
+    with FileLock(shared_folder / "run.lock"):
+        if not home.exists():
+            overlay = make_world(home).overlay
+            done = command(["fit", *overlay], home=home, WANDB_MODE=None)
+            assert done.returncode == 0, done.stderr
+            for path, text in zip(screen, (done.stdout, done.stderr), strict=True):
+                path.write_text(text, encoding="utf-8")
     (folder,) = (home / "runs").iterdir()
-    return Run(folder, done.stdout, done.stderr)
+    return Run(folder, *(path.read_text(encoding="utf-8") for path in screen))
+
+
+@pytest.fixture
+def copied(run: Run, tmp_path: Path) -> Run:
+    """A copy of the shared run, to score again."""
+    return Run(shutil.copytree(run.folder, tmp_path / "copied"))
 
 
 @pytest.fixture

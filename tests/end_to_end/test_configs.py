@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tiny_models import save_llama
 from tiny_runs import Run
-from tiny_world import make_base
 
 from tell_lightning.cli import main
 from tell_lightning.commands.check import check
@@ -60,7 +60,7 @@ def halu_rows(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The options that name the rows rendered from HaluEval."""
     out = tmp_path_factory.mktemp("halu")
     script = [sys.executable, str(ROOT / "experiments/halueval/convert.py")]
-    subprocess.run([*script, "--data", DATA, "--out", out], check=True, timeout=60)
+    subprocess.run([*script, "--data", DATA, "--out", out], check=True)
     return [f"--data.tasks.halu.{split}={out / split}.jsonl" for split in ("train", "dev")]
 
 
@@ -73,7 +73,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in ("gsm8k/train", "natural_instructions/natural_instructions_sample")
         for line in (folder / f"{name}.jsonl").read_text(encoding="utf-8").split("\n")[:2000]
     ]
-    return make_base(tmp_path_factory.mktemp("real") / "base", texts, vocab_size=4000)
+    return save_llama(tmp_path_factory.mktemp("real") / "base", texts, vocab_size=4000)
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,13 @@
 """The report of experiments, looked at in a browser: light and dark, on desk and phone."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from browser import Tab, find_browser, started
-from test_report import FAINT, PICTURES
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "report"))  # importlib mode leaves it out
-
 from small_experiments import write_experiments
+from test_report import FAINT, PICTURES
 
 from tell_lightning.cli import main
 

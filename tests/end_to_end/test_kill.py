@@ -82,7 +82,7 @@ class Trials:
     def finish(self) -> Run:
         """Go on to the end."""
         run = self.start()
-        code = run.process.wait(timeout=150)
+        code = run.process.wait()
         assert code == 0, run.log
         return Run(run.folder)
 

@@ -392,15 +392,13 @@ class Predicting:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        deadline = time.monotonic() + 100
         while not output.exists() or output.read_bytes().count(b"\n") < 3:
             assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline
             time.sleep(0.002)
 
     def stop(self, signal_: signal.Signals) -> int:
         self.process.send_signal(signal_)
-        return self.process.wait(timeout=60)
+        return self.process.wait()
 
 
 @pytest.fixture
@@ -461,7 +459,7 @@ def test_a_pipe_gets_each_answer_at_once_and_its_end_is_no_error(
         process.stdin.flush()
         assert json.loads(process.stdout.readline())["id"] == str(number)
     process.stdout.close()  # as `head` does
-    _, errors = process.communicate("more\nand more\n", timeout=60)
+    _, errors = process.communicate("more\nand more\n")
     assert (process.returncode, errors) == (0, "")
 
 

@@ -184,7 +184,6 @@ def test_offline_folder_of_two_sessions_arrives_whole_when_it_is_sent(
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=60,
             check=False,
         )
     assert done.returncode == 0, done.stderr

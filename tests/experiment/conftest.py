@@ -1,9 +1,6 @@
 """A small folder of experiments, whose cells nothing trains."""
 
-import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode leaves it out
 
 import pytest
 from small_experiment import write_experiment, write_shared

@@ -1,6 +1,6 @@
 """The embedded base model with adapters that do something."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,14 +12,6 @@ from tell_lightning.export.anchor_file import AnchorFile, TaskPrompt
 from tell_lightning.model.base import load_base, load_tokenizer
 from tell_lightning.model.lora import add_adapters
 from tell_lightning.model.settings import LoraSettings, ModelSettings
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ import json
 import random
 import sys
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,6 @@ def main(rank: int, world: int, folder: Path) -> None:
         init_method=f"file://{folder}/meeting",
         rank=rank,
         world_size=world,
-        timeout=timedelta(seconds=110),
     )
     model = Model()
     found = {size: model.answer(most=size, rank=rank, world=world) for size in SIZES}

@@ -12,6 +12,7 @@ import matplotlib as mpl
 import nbformat
 import pytest
 from nbformat import NotebookNode
+from small_experiments import write_experiments
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "notebooks"
@@ -121,10 +122,7 @@ def test_the_quickstart_ends_with_a_scored_adapter_and_its_answers(tmp_path, soc
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_results_that_are_there_are_read_and_the_others_are_named(tmp_path, sockets, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "tests" / "report")  # importlib mode leaves it out
-    from small_experiments import write_experiments
-
+def test_results_that_are_there_are_read_and_the_others_are_named(tmp_path, sockets):
     def is_missing(cell):
         few = cell.testbed == "translate" and cell.n > 100 and cell.seed > 4
         return few or cell.testbed == "compose" or (cell.testbed == "judge" and cell.arm == "sft")

@@ -1,14 +1,10 @@
 """Small run folders, written and read."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode leaves it out
-
 from small_run import write_run
 
 from tell_lightning.callbacks.folder import RunFolder
