@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from browser import Tab, find_browser, started
 from filelock import FileLock
-from tiny_runs import Fits, Run, command
+from tiny_runs import Fits, Run, Watched, command
 from tiny_world import World, make_world
 from wandb_server import KEY, WandbServer
 
@@ -19,6 +20,13 @@ def _no_wandb(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     handler = signal.getsignal(signal.SIGINT)
     yield
     signal.signal(signal.SIGINT, handler)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_runs_on() -> Iterator[None]:
+    """End what a test that failed has left running."""
+    yield
+    Watched.end_all()
 
 
 @pytest.fixture(scope="session")
@@ -69,6 +77,16 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[WandbSer
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         monkeypatch.setenv("WANDB_API_KEY", KEY)
         monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path))
-        monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "20")
+        monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "1000")
         yield server
         wandb.teardown()
+
+
+@pytest.fixture(scope="session")
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
+    """One page of one browser."""
+    program = find_browser()
+    if program is None:
+        pytest.skip("Requires: [chromium]")
+    with started(program, tmp_path_factory.mktemp("profile")) as browser:
+        yield browser.tab()

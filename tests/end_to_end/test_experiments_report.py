@@ -1,13 +1,11 @@
 """The report of experiments, looked at in a browser: light and dark, on desk and phone."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import Tab, find_browser, started
+from browser import FAINT, PICTURES
 from small_experiments import write_experiments
-from test_report import FAINT, PICTURES
 
 from tell_lightning.cli import main
 
@@ -23,15 +21,6 @@ CROWDED = """
 })
 """
 """Names and numbers in figures that lie on each other."""
-
-
-@pytest.fixture(scope="module")
-def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
-    program = find_browser()
-    if program is None:
-        pytest.skip("Requires: [chromium]")
-    with started(program, tmp_path_factory.mktemp("profile")) as browser:
-        yield browser.tab()
 
 
 @pytest.fixture(scope="module")

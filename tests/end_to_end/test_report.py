@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import Tab, find_browser, started
+from browser import FAINT, PICTURES, Tab
 from numpy.typing import NDArray
 from tiny_runs import Fits, Run
 
@@ -24,39 +24,6 @@ SCORES = """
     const beside = own.nextSibling ? own.nextSibling.innerText : '';
     return [each.dataset.path, own.textContent, beside, box.width * box.height];
 })
-"""
-PICTURES = """
-[...document.querySelectorAll('svg')].map(each => {
-    const box = each.getBoundingClientRect();
-    const place = {x: box.x + scrollX, y: box.y + scrollY, width: box.width, height: box.height};
-    const texts = each.querySelectorAll('text').length;
-    return {...place, texts, label: each.getAttribute('aria-label')};
-})
-"""
-FAINT = """
-(() => {
-    const number = colour => colour.match(/[\\d.]+/g).map(Number);
-    const light = colour => {
-        const [r, g, b] = number(colour).slice(0, 3).map(part => part / 255)
-            .map(part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
-        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-    };
-    const bed = node => {
-        for (let each = node; each; each = each.parentElement) {
-            const colour = getComputedStyle(each).backgroundColor, parts = number(colour);
-            if (parts.length < 4 || parts[3] > 0) return colour;
-        }
-    };
-    const texts = [...document.querySelectorAll('body *')].filter(node =>
-        [...node.childNodes].some(child => child.nodeType == 3 && child.textContent.trim())
-        && !['DESC', 'STYLE'].includes(node.tagName.toUpperCase()));
-    return texts.map(node => {
-        const style = getComputedStyle(node);
-        const ink = light(node.closest('svg') ? style.fill : style.color), paper = light(bed(node));
-        const contrast = (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
-        return [contrast, node.textContent.trim().slice(0, 40)];
-    }).filter(([contrast]) => !(contrast >= 4.5));
-})()
 """
 
 
@@ -75,16 +42,6 @@ class View:
     """Pixels by which the page is wider than the window."""
     requests: list[str]
     console: list[str]
-
-
-@pytest.fixture(scope="session")
-def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
-    """One page of one browser, for all these tests."""
-    program = find_browser()
-    if program is None:
-        pytest.skip("Requires: [chromium]")
-    with started(program, tmp_path_factory.mktemp("profile")) as browser:
-        yield browser.tab()
 
 
 @pytest.fixture(scope="session")

@@ -108,7 +108,6 @@ def run(name: str, cwd: Path, home: Path, sockets: Path, **variables: str) -> st
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
 def test_the_quickstart_ends_with_a_scored_adapter_and_its_answers(tmp_path, sockets):
     printed = run("01_quickstart.ipynb", tmp_path, tmp_path / "home", sockets)
     (folder,) = (tmp_path / "quickstart" / "runs").iterdir()
@@ -121,7 +120,6 @@ def test_the_quickstart_ends_with_a_scored_adapter_and_its_answers(tmp_path, soc
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
 def test_results_that_are_there_are_read_and_the_others_are_named(tmp_path, sockets):
     def is_missing(cell):
         few = cell.testbed == "translate" and cell.n > 100 and cell.seed > 4
@@ -140,7 +138,6 @@ def test_results_that_are_there_are_read_and_the_others_are_named(tmp_path, sock
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
 def test_the_committed_results_are_read(tmp_path, sockets):
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")
     (tmp_path / "notebooks").mkdir()

@@ -1,4 +1,4 @@
-"""Runs that are killed at any moment and go on are the run that never stopped, bit for bit."""
+"""Runs that are killed or asked to end and go on are the run that never stopped, bit for bit."""
 
 import random
 import signal
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import Fits, Run, Watched, command, consumed
+from tiny_runs import Run, Watched, audit, command, consumed
 from tiny_world import World
 
 from tell_lightning.cli import main
@@ -117,10 +117,23 @@ def uninterrupted(world: World, home: Path, options: list[str]) -> Run:
     return Run(folder)
 
 
-def test_run_that_is_killed_goes_on_exactly(world: World, fit: Fits, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def whole(world: World, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The run that never stopped."""
+    trials = Trials(world, tmp_path_factory.mktemp("whole"), [])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "disabled")
+        main(["fit", *world.overlay, *trials.settings])
+    (folder,) = trials.runs.iterdir()
+    return Run(folder)
+
+
+# Killed
+
+
+def test_run_that_is_killed_goes_on_exactly(world: World, whole: Run, tmp_path: Path) -> None:
     """One trial; the long test below has ten."""
     trials = Trials(world, tmp_path, [])
-    whole = fit(*trials.settings, f"--run.dir={world.folder / 'runs'}")
     trained = trials.kill_after(EVERY + 2)
     assert trials.checkpoint() < trained < STEPS
     (folder,) = trials.runs.iterdir()
@@ -129,7 +142,6 @@ def test_run_that_is_killed_goes_on_exactly(world: World, fit: Fits, tmp_path: P
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("options", "kills", "writing"),
     [
@@ -158,4 +170,55 @@ def test_run_that_is_killed_again_and_again_goes_on_exactly(
         saved = trials.checkpoint()
         trained = trials.kill_in_writing()
         assert saved <= trials.checkpoint() < trained < STEPS  # the one before is whole
+    exact(trials.finish(), whole)
+
+
+# Asked to end: the step is ended and saved, and the exit code says so
+
+
+def last_step(folder: Path) -> int:
+    return max(line["step"] for line in audit(folder)[0][1:] if "step" in line)
+
+
+def test_run_that_is_asked_to_end_saves_its_step_and_goes_on_exactly(
+    world: World, whole: Run, tmp_path: Path
+) -> None:
+    trials = Trials(world, tmp_path, [])
+    run = trials.start()
+    run.wait_for_step(EVERY + 2)
+    assert run.stop(signal.SIGTERM) == 143
+    folder = run.folder
+    step = last_step(folder)
+    assert EVERY + 2 <= step < STEPS
+    assert trials.checkpoint() == step  # nothing is trained again
+    assert f"SIGTERM: step {step} is saved; the run ends." in run.log
+    assert f"Go on with: python -m tell_lightning fit --resume {folder}" in run.log
+    assert "Traceback" not in run.log
+    record = Run(folder).record
+    assert (record["status"], record["error"]) == ("interrupted", "SIGTERM")
+    assert not (folder / "adapter").exists()
+    main(["fit", "--resume", str(folder), "--trainer.callbacks=null"])
+    exact(Run(folder), whole)
+
+
+@pytest.mark.long
+@pytest.mark.ddp
+def test_all_ranks_end_at_the_same_step_and_the_run_goes_on_exactly(
+    world: World, tmp_path: Path
+) -> None:
+    for name in ("whole", "ended"):
+        (tmp_path / name).mkdir()
+    trials = Trials(world, tmp_path / "ended", [*DDP, *PACKED])
+    run = trials.start()
+    run.wait_for_step(EVERY + 2)
+    assert run.stop(signal.SIGTERM) == 143
+    assert "Traceback" not in run.log
+    folder = run.folder
+    ends = {lines[-1]["step"] for lines in audit(folder)}
+    assert ends == {trials.checkpoint()}
+    assert len(audit(folder)) == 2
+    run = trials.start()
+    run.wait_for_step(max(ends) + EVERY)
+    assert run.stop(signal.SIGTERM) == 143  # a second time
+    whole = Trials(world, tmp_path / "whole", [*DDP, *PACKED]).finish()
     exact(trials.finish(), whole)
