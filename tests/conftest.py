@@ -12,6 +12,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HU
 os.environ.setdefault("WANDB_MODE", "offline")
 
 import pytest
+from messages import Says
 
 # A shell that starts the tests in the background has them ignore Ctrl+C, and with them every
 # process that a test starts.
@@ -49,6 +50,14 @@ def _cache(shared_folder: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(shared_folder / "cache"))
         yield
+
+
+def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
+    """Tell which parts a message lacks."""
+    wanted, text = (right, left) if isinstance(right, Says) else (left, right)
+    if op == "==" and isinstance(wanted, Says) and isinstance(text, str):
+        return [f"a message that lacks {', '.join(wanted.lacks(text))}", text, repr(wanted)]
+    return None
 
 
 # A file that nobody closes is found by the garbage collector, and the warning would fail whatever

@@ -1,46 +1,49 @@
-"""What the YAML or the bytes of a file decide is answered by one line, fast and without torch."""
+"""What the YAML or the bytes of a file decide is answered by one line.
+
+test_repository.py shows that such answers need no torch.
+"""
 
 import json
-import os
 import subprocess
 import sys
-import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
+from messages import Says, says
 
 from tell_lightning import __version__
+from tell_lightning.cli import VERBS, main
 from tell_lightning.commands.check import check
 from tell_lightning.data.settings import General, Task
 
 ANCHOR = "Turn the letters round."
 
 
+@dataclass(frozen=True)
+class Done:
+    """What a command has left."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 class Commands:
-    """Runs `python -m tell_lightning` where importing torch fails."""
+    """Runs commands in a folder."""
 
-    def __init__(self, folder: Path) -> None:
-        poison = folder / "poison"
-        poison.mkdir()
-        (poison / "torch.py").write_text('raise ImportError("torch was imported")\n')
-        self.folder = folder
-        self.environment = {**os.environ, "PYTHONPATH": str(poison), "OMP_NUM_THREADS": "1"}
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder, self.capsys = folder, capsys
 
-    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        started = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-m", "tell_lightning", *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        self.seconds = time.perf_counter() - started
-        return done
+    def run(self, *arguments: str) -> Done:
+        code: str | int | None = 0
+        try:
+            main(arguments)
+        except SystemExit as stop:
+            code = stop.code
+        assert isinstance(code, int)
+        return Done(code, *self.capsys.readouterr())
 
     def error(self, *arguments: str) -> str:
         """Run a command that must fail as a user's mistake, and return the text of the error."""
@@ -50,12 +53,7 @@ class Commands:
         lines = done.stderr.splitlines()
         assert len(lines) == 1, done.stderr
         assert lines[0].startswith("error: ")
-        text = lines[0].removeprefix("error: ")
-        where, colon, rest = text.partition(": ")
-        assert where, text
-        assert colon, text
-        assert ", got" in rest, text
-        return text
+        return lines[0].removeprefix("error: ")
 
     def write(self, name: str, text: str | bytes) -> str:
         path = self.folder / name
@@ -75,9 +73,12 @@ def jsonl(lines: list[dict[str, str]]) -> str:
 
 
 @pytest.fixture
-def commands(tmp_path: Path) -> Commands:
+def commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Commands:
     """A folder with correct data and the configuration `mine.yaml` for them."""
-    made = Commands(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    made = Commands(tmp_path, capsys)
     made.write("data/train.jsonl", jsonl(rows(20)))
     made.write("data/test.jsonl", jsonl(rows(5, 100)))
     made.write("data/general.jsonl", jsonl(rows(40, 200)))
@@ -95,9 +96,8 @@ def test_help_lists_every_verb_at_once(commands: Commands) -> None:
     done = commands.run("--help")
     assert done.returncode == 0
     assert done.stderr == ""
-    for verb in ("fit", "validate", "test", "predict", "prepare", "plan"):
+    for verb in VERBS:
         assert f"\n  {verb} " in done.stdout
-    assert commands.seconds < 2
 
 
 def test_nothing_after_the_command_shows_the_help(commands: Commands) -> None:
@@ -105,9 +105,30 @@ def test_nothing_after_the_command_shows_the_help(commands: Commands) -> None:
 
 
 def test_version_is_the_packages(commands: Commands) -> None:
-    done = commands.run("--version")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"{__version__}\n", "")
-    assert commands.seconds < 2
+    assert commands.run("--version") == Done(0, f"{__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "screen"),
+    [
+        (["--version"], 0, f"{__version__}\n"),
+        (["plan", "--show"], 2, "error: --show: "),
+    ],
+)
+def test_a_process_has_the_exit_code_and_the_lines_of_its_command(
+    arguments: list[str], code: int, screen: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tell_lightning", *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code
+    assert (done.stderr if code else done.stdout).startswith(screen)
+    assert (done.stdout if code else done.stderr) == ""
+    assert len((done.stdout + done.stderr).splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -133,9 +154,8 @@ def test_help_of_a_verb_explains_its_options(commands: Commands, verb: str, usag
 
 
 def test_unknown_verb_is_refused_with_the_known_ones(commands: Commands) -> None:
-    assert commands.error("train") == (
-        "command line: the verb must be one of fit, validate, test, predict, report, "
-        "compare, neural, prepare, experiment, plan, got 'train'. See --help."
+    assert commands.error("train") == says(
+        "command line", rule=list(VERBS), got="'train'", cure="--help"
     )
 
 
@@ -144,167 +164,165 @@ def test_unknown_verb_is_refused_with_the_known_ones(commands: Commands) -> None
     [
         (
             "dta:\n  root: x\n",
-            "x.yaml: dta.root: must be a key of the configuration, got 'dta'. Did you mean 'data'?",
+            says("x.yaml: dta.root", got="'dta'", cure="'data'"),
         ),
         (
             "data:\n  mixture:\n    task_shaer: 0.1\n",
-            "x.yaml: data.mixture.task_shaer: must be a key of the configuration, "
-            "got 'task_shaer'. Did you mean 'data.mixture.task_share'?",
+            says(
+                "x.yaml: data.mixture.task_shaer",
+                got="'task_shaer'",
+                cure="'data.mixture.task_share'",
+            ),
         ),
         (
             "data:\n  tasks:\n    turn:\n      trian: x\n",
-            "x.yaml: data.tasks.turn.trian: must be a key of the configuration, got 'trian'. "
-            "Did you mean 'train'?",
+            says("x.yaml: data.tasks.turn.trian", got="'trian'", cure="'train'"),
         ),
         (
             "data:\n  tasks:\n    turn:\n      anchor: {positon: suffix}\n",
-            "x.yaml: data.tasks.turn.anchor.positon: must be a key of the configuration, "
-            "got 'positon'. Did you mean 'position'?",
+            says("x.yaml: data.tasks.turn.anchor.positon", got="'positon'", cure="'position'"),
         ),
         (
             "data:\n  general:\n    all:\n      train: general.jsonl\n      wieght: 2\n",
-            "x.yaml: data.general.all.wieght: must be a key of the configuration, got 'wieght'. "
-            "Did you mean 'weight'?",
+            says("x.yaml: data.general.all.wieght", got="'wieght'", cure="'weight'"),
         ),
         (
             "trainer:\n  max_step: 3\n",
-            "x.yaml: trainer.max_step: must be a key of the configuration, got 'max_step'. "
-            "Did you mean 'trainer.max_steps'?",
+            says("x.yaml: trainer.max_step", got="'max_step'", cure="'trainer.max_steps'"),
         ),
         (
             "model:\n  lora:\n    rank: four\n",
-            "x.yaml: model.lora.rank: must be int, got four. See `fit --help`.",
+            says("x.yaml: model.lora.rank", rule="int", got="four", cure="`fit --help`"),
         ),
         (
             "trainer:\n  max_steps: many\n",
-            "x.yaml: trainer.max_steps: must be null or int, got many. See `fit --help`.",
+            says(
+                "x.yaml: trainer.max_steps", rule=["null", "int"], got="many", cure="`fit --help`"
+            ),
         ),
         (
             "data:\n  mixture: {arm: tel}\n",
-            "x.yaml: data.mixture.arm: must be one of ['tell', 'sft', 'general_only'], got tel. "
-            "See `fit --help`.",
+            says(
+                "x.yaml: data.mixture.arm",
+                rule=["'tell'", "'sft'", "'general_only'"],
+                got="tel",
+                cure="`fit --help`",
+            ),
         ),
         (
             "data:\n  tasks:\n    turn: {scoring: {kind: judg}}\n",
-            "x.yaml: data.tasks.turn.scoring.kind: must be one of "
-            "['translation', 'judge', 'text'], got judg. See `fit --help`.",
+            says(
+                "x.yaml: data.tasks.turn.scoring.kind",
+                rule=["'translation'", "'judge'", "'text'"],
+                got="judg",
+                cure="`fit --help`",
+            ),
         ),
         (
             "data:\n  tasks: [1\n",
-            "x.yaml:3: a configuration must be valid YAML, got: expected ',' or ']', but got "
-            "'<stream end>'. Check brackets, quotes and indentation here and above.",
+            says("x.yaml:3", rule="YAML", got="expected ',' or ']', but got '<stream end>'"),
         ),
-        ("", "x.yaml: a configuration must hold keys, got an empty file. Add some."),
-        ("hello\n", "x.yaml: a configuration must hold keys, got 'hello'. Add some."),
+        ("", says("x.yaml", rule="keys", got="an empty file")),
+        ("hello\n", says("x.yaml", rule="keys", got="'hello'")),
         (
             b"run:\n  name: \xe9\n",
-            "x.yaml: a configuration must be UTF-8 text, got the byte 0xe9 at 13. "
-            "Save it as UTF-8.",
+            says("x.yaml", rule="UTF-8", got="the byte 0xe9 at 13", cure="UTF-8"),
         ),
     ],
 )
 def test_mistake_in_a_configuration_is_named(
-    commands: Commands, text: str | bytes, error: str
+    commands: Commands, text: str | bytes, error: Says
 ) -> None:
     commands.write("x.yaml", text)
     assert commands.error("fit", "-c", "mine.yaml", "-c", "x.yaml") == error
-    assert commands.seconds < 2
 
 
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        (
-            ["-c", "none.yaml"],
-            "-c: must name a configuration file, got 'none.yaml', which is not there",
-        ),
-        (["-c"], "-c: needs a configuration file, got none. Write -c FILE."),
-        (
-            ["--data.mixtrue.arm=sft"],
-            "data.mixtrue.arm: must be a key of the configuration, got 'mixtrue'. "
-            "Did you mean 'mixture'?",
-        ),
+        (["-c", "none.yaml"], says("-c", got="'none.yaml'")),
+        (["-c"], says("-c", got="none", cure="-c FILE")),
+        (["--data.mixtrue.arm=sft"], says("data.mixtrue.arm", got="'mixtrue'", cure="'mixture'")),
         (
             ["--eval.temperatur=1"],  # a beginning of a key is none
-            "eval.temperatur: must be a key of the configuration, got 'temperatur'. "
-            "Did you mean 'eval.temperature'?",
+            says("eval.temperatur", got="'temperatur'", cure="'eval.temperature'"),
         ),
         (
             ["-c", "mine.yaml", "--data.root=5", "--model.lora.rank=four"],
-            "model.lora.rank: must be int, got four. See `fit --help`.",
+            says("model.lora.rank", rule="int", got="four", cure="`fit --help`"),
         ),
-        (["frob"], "command line: options must start with '--', got 'frob'. Write --KEY=VALUE"),
-        (["--trainer.fast_dev_run=true"], "trainer.fast_dev_run: is decided by other keys, got"),
+        (["frob"], says("command line", rule="'--'", got="'frob'", cure="--KEY=VALUE")),
+        (
+            ["--trainer.fast_dev_run=true"],
+            says("trainer.fast_dev_run", got="True", cure="trainer.max_steps: 2"),
+        ),
         (
             ["--trainer.accumulate_grad_batches=2"],
-            "trainer.accumulate_grad_batches: is decided by other keys, got 2. "
-            "Set data.optimizer_batch and data.micro_batch instead.",
+            says(
+                "trainer.accumulate_grad_batches",
+                got="2",
+                cure=["data.optimizer_batch", "data.micro_batch"],
+            ),
         ),
         (
             ["--trainer.precision=bf16-true"],
-            "trainer.precision: must keep the adapters in float32, got bf16-true",
+            says("trainer.precision", rule="float32", got="bf16-true", cure="bf16-mixed"),
         ),
-        (["--trainer.max_steps=0"], "trainer.max_steps: must be at least 1, got 0."),
+        (["--trainer.max_steps=0"], says("trainer.max_steps", rule="1", got="0")),
         (
             ["--data.mixture.cycles=2"],
-            "trainer.max_steps: must be null where data.mixture.cycles: 2 says when to stop, got",
+            says("trainer.max_steps", rule=["null", "data.mixture.cycles", "2"], got="250"),
         ),
-        (["--seed_everything=true"], "seed_everything: must be a whole number from 0 on, got True"),
-        (["--run.name=a/b"], "run.name: must be made of letters, digits, '-', '_' and '.', got"),
-        (["--resume"], "--resume: needs a value, got none. Write --resume VALUE."),
-        (["--resume", "data"], "RUN: must be the folder of a run, with config.yaml in it, got"),
-        (["--data.root=/nowhere"], "data.root: must be an existing folder, got '/nowhere'"),
+        (["--seed_everything=true"], says("seed_everything", rule="0", got="True")),
+        (["--run.name=a/b"], says("run.name", rule=["'-'", "'_'", "'.'"], got="'a/b'")),
+        (["--resume"], says("--resume", got="none", cure="--resume VALUE")),
+        (["--resume", "data"], says("RUN", rule="config.yaml", got="'data'")),
+        (["--data.root=/nowhere"], says("data.root", got="'/nowhere'")),
     ],
 )
 def test_mistake_on_the_command_line_is_named(
-    commands: Commands, options: list[str], error: str
+    commands: Commands, options: list[str], error: Says
 ) -> None:
-    assert commands.error("fit", "-c", "mine.yaml", *options).startswith(error)
-    assert commands.seconds < 2
+    assert commands.error("fit", "-c", "mine.yaml", *options) == error
 
 
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["test"], "test: needs the folder of a run, got none. Write `test runs/NAME`"),
-        (["validate", "data"], "RUN: must be the folder of a run, with config.yaml in it, got"),
-        (
-            ["plan", "--show", "x"],
-            "--show: must be a number of examples of at most 9 digits, got 'x'.",
-        ),
-        (["plan", "--show"], "--show: needs a value, got none."),
-        (["plan", "--positions", "9:3"], "--positions: must be A:B, whole numbers of at most 18"),
-        (["predict"], "predict: one of --run, --adapter and --base must be given, got none."),
-        (["predict", "--base", "--frob"], "predict: options must be known, got --frob."),
-        (["predict", "--run", "data"], "RUN: must be the folder of a run, with config.yaml in it"),
+        (["test"], says("test", got="none", cure="test runs/NAME")),
+        (["validate", "data"], says("RUN", rule="config.yaml", got="'data'")),
+        (["plan", "--show", "x"], says("--show", rule="9", got="'x'")),
+        (["plan", "--show"], says("--show", got="none")),
+        (["plan", "--positions", "9:3"], says("--positions", rule=["A:B", "18"], got="'9:3'")),
+        (["predict"], says("predict", rule=["--run", "--adapter", "--base"], got="none")),
+        (["predict", "--base", "--frob"], says("predict", got="--frob")),
+        (["predict", "--run", "data"], says("RUN", rule="config.yaml", got="'data'")),
         (
             ["predict", "--adapter", "data", "--input", "-"],
-            "data: an adapter folder holds anchor.json, got none. Give the adapter/ folder of a "
-            "run.",
+            says("data", rule="anchor.json", got="none", cure="adapter/"),
         ),
         (
             ["predict", "--base", "--input", "-"],
-            "--task: must say whose anchor the rows get, got none. Choose one of translate, judge.",
+            says("--task", got="none", cure="translate, judge"),
         ),
         (
             ["predict", "--base", "-c", "mine.yaml", "--task", "x"],
-            "--task: must be one of turn, got 'x'. Choose one of them.",
+            says("--task", rule="turn", got="'x'"),
         ),
         (
             ["predict", "--base", "-c", "mine.yaml", "--input", "none.jsonl"],
-            "none.jsonl: the file or folder must exist, got 'none.jsonl'",
+            says("none.jsonl", got="'none.jsonl'"),
         ),
         (
             ["predict", "--base", "-c", "mine.yaml", "--output", "no/where.jsonl"],
-            "--output: must be in an existing folder, got 'no/where.jsonl'. Make the folder.",
+            says("--output", got="'no/where.jsonl'"),
         ),
     ],
 )
 def test_mistake_in_another_verb_is_named(
-    commands: Commands, arguments: list[str], error: str
+    commands: Commands, arguments: list[str], error: Says
 ) -> None:
-    assert commands.error(*arguments).startswith(error)
-    assert commands.seconds < 2
+    assert commands.error(*arguments) == error
 
 
 @pytest.mark.parametrize(
@@ -313,43 +331,40 @@ def test_mistake_in_another_verb_is_named(
         (
             "train.jsonl",
             jsonl(rows(16)) + "{not json}\n",
-            "data/train.jsonl:17: a line must be valid JSON, got",
+            says("data/train.jsonl:17", rule="JSON"),
         ),
         (
             "train.jsonl",
             "",
-            "data/train.jsonl: a data file must hold at least one row, got an empty",
+            says("data/train.jsonl", got="an empty"),
         ),
         (
             "train.jsonl",
             jsonl([*rows(3), {"prompt": "p", "answer": "a"}]),
-            "data/train.jsonl:4: field 'response' must be there, got the fields",
+            says("data/train.jsonl:4", rule="'response'", cure=["prompt", "answer"]),
         ),
         (
             "general.jsonl",
             jsonl([*rows(2, 300), {"prompt": " ", "response": "x"}]),
-            "data/general.jsonl:3: field 'prompt' must be a non-empty string, got ' '.",
+            says("data/general.jsonl:3", rule="'prompt'", got="' '"),
         ),
         (
             "test.jsonl",
             jsonl([*rows(2, 300), rows(20)[7]]),
-            "data/test.jsonl:3: a held-out row must not be among the task's training rows, got "
-            "the prompt of data/train.jsonl:8. Remove one of the two.",
+            says("data/test.jsonl:3", cure="data/train.jsonl:8. "),
         ),
         (
             "train.jsonl",
             jsonl([*rows(2), {"prompt": f"{ANCHOR}\n\nx", "response": "y"}]),
-            "data/train.jsonl:3: the user turn must get the anchor once, got data that already "
-            "start with it",
+            says("data/train.jsonl:3", rule="anchor", got="data"),
         ),
     ],
 )
 def test_bad_row_is_named_by_file_and_line(
-    commands: Commands, name: str, content: str, error: str
+    commands: Commands, name: str, content: str, error: Says
 ) -> None:
     commands.write(f"data/{name}", content)
-    assert commands.error("fit", "-c", "mine.yaml").startswith(error)
-    assert commands.seconds < 2
+    assert commands.error("fit", "-c", "mine.yaml") == error
 
 
 def test_row_without_the_anchor_that_the_data_should_carry_is_named(commands: Commands) -> None:
@@ -359,16 +374,15 @@ def test_row_without_the_anchor_that_the_data_should_carry_is_named(commands: Co
     present = yaml.safe_load((commands.folder / "mine.yaml").read_text())
     present["data"]["tasks"]["turn"] |= {"anchor": {"text": ANCHOR, "present": True}, "test": None}
     commands.write("present.yaml", yaml.safe_dump(present))
-    assert commands.error("plan", "-c", "present.yaml") == (
-        f"data/train.jsonl:5: the user turn must start with the anchor '{ANCHOR}', "
-        "got 'letters 4'. Correct the row, or set anchor.present: false where no row carries it."
+    assert commands.error("plan", "-c", "present.yaml") == says(
+        "data/train.jsonl:5", rule=f"'{ANCHOR}'", got="'letters 4'", cure="anchor.present: false"
     )
 
 
 def test_no_tasks_and_no_general_sources_are_refused(commands: Commands) -> None:
     commands.write("empty.yaml", "data: {root: data, tasks: {}, general: {}}\n")
-    assert commands.error("fit", "-c", "empty.yaml") == (
-        "data: needs tasks or general sources, got none. Add data.tasks and data.general."
+    assert commands.error("fit", "-c", "empty.yaml") == says(
+        "data", got="none", cure=["data.tasks", "data.general"]
     )
 
 
@@ -391,16 +405,17 @@ def test_a_task_of_a_file_takes_nothing_from_a_default_one_of_its_name(tmp_path:
 
 def test_run_without_a_checkpoint_cannot_be_resumed(commands: Commands) -> None:
     commands.write("run/config.yaml", (commands.folder / "mine.yaml").read_text())
-    error = commands.error("fit", "--resume", "run")
-    assert error.startswith("--resume: the run must have a checkpoint, got none at run/checkpoints")
+    assert commands.error("fit", "--resume", "run") == says(
+        "--resume", rule="checkpoint", got="none", cure="run/checkpoints"
+    )
 
 
 def test_run_without_test_rows_cannot_be_tested(commands: Commands) -> None:
     config = yaml.safe_load((commands.folder / "mine.yaml").read_text())
     config["data"]["tasks"]["turn"]["test"] = None
     commands.write("run/config.yaml", yaml.safe_dump(config))
-    assert commands.error("test", "run") == (
-        "data.tasks: test needs a task with test rows, got none. Add data.tasks.NAME.test."
+    assert commands.error("test", "run") == says(
+        "data.tasks", rule="test", got="none", cure="data.tasks.NAME.test"
     )
 
 

@@ -31,8 +31,7 @@ def test_there_are_configurations_to_check() -> None:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_configuration_is_read_and_its_header_says_how_to_run_it(path: Path) -> None:
-    check(["-c", str(path)])
+def test_header_of_a_configuration_says_how_to_run_it(path: Path) -> None:
     header = path.read_text().partition("\nrun:")[0]
     for word in ("# What:", "# Needs:", "# Time:"):
         assert word in header

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from messages import Says, says
 from tiny_runs import Fits, Run, command
 from tiny_world import PREFIX, World
 
@@ -19,10 +20,7 @@ ROOT = Path(__file__).parents[2]
 def again(run: Run, *options: str) -> dict[str, Any]:
     """Score a run's test rows again."""
     main(["test", str(run.folder), *options])
-    path = run.folder / "scores-test.json"
-    scores = json.loads(path.read_text(encoding="utf-8"))
-    path.unlink()  # the run is shared
-    return scores
+    return json.loads((run.folder / "scores-test.json").read_text(encoding="utf-8"))
 
 
 def test_test_rows_are_scored_without_their_anchor_after_training(run: Run) -> None:
@@ -79,10 +77,10 @@ def test_trained_without_the_anchor_the_rows_are_scored_with_it(fit: Fits) -> No
     assert metrics["test_with_anchor"]["after"]["tasks"]["turn"]["values"]["rows"] == 3
 
 
-def test_anchor_check_can_be_left_out(run: Run) -> None:
-    found = again(run, "--eval.anchor_check=false")
+def test_anchor_check_can_be_left_out(copied: Run) -> None:
+    found = again(copied, "--eval.anchor_check=false")
     assert "test_without_anchor" not in found
-    assert found["after"]["tasks"] == run.record["metrics"]["test"]["after"]["tasks"]
+    assert found["after"]["tasks"] == copied.record["metrics"]["test"]["after"]["tasks"]
 
 
 def test_predictions_hold_tokens_log_probability_and_the_judge_s_thought(run: Run) -> None:
@@ -95,95 +93,85 @@ def test_predictions_hold_tokens_log_probability_and_the_judge_s_thought(run: Ru
             assert ("thought" in row) == ("label" in row) == (task == "verdict")
 
 
-def test_scores_do_not_depend_on_the_budget_of_a_batch(run: Run) -> None:
-    scored = run.record["metrics"]["test"]["after"]["tasks"]
-    for budget in (1, 200, 1_000_000):
-        found = again(run, f"--eval.batch_tokens={budget}", "--eval.anchor_check=false")
+def test_scores_do_not_depend_on_the_budget_of_a_batch(copied: Run) -> None:
+    scored = copied.record["metrics"]["test"]["after"]["tasks"]  # all rows in one batch
+    for budget in (1, 200):
+        found = again(copied, f"--eval.batch_tokens={budget}", "--eval.anchor_check=false")
         assert found["after"]["tasks"] == scored
 
 
 @pytest.mark.long
-def test_draws_are_the_same_each_time_and_other_than_the_greedy_answers(run: Run) -> None:
+def test_draws_are_the_same_each_time_and_other_than_the_greedy_answers(copied: Run) -> None:
     options = ("--eval.temperature=1.5", "--eval.anchor_check=false")
-    name = f"test-turn-step-{run.record['selected']['step']:06d}"
-    greedy = run.jsonl(name)
-    try:
-        first, second = (
-            (again(run, *options, f"--eval.batch_tokens={budget}"), run.jsonl(name))
-            for budget in (1, 100_000)
-        )
-    finally:
-        again(run)
+    name = f"test-turn-step-{copied.record['selected']['step']:06d}"
+    greedy = copied.jsonl(name)
+    first, second = (
+        (again(copied, *options, f"--eval.batch_tokens={budget}"), copied.jsonl(name))
+        for budget in (1, 100_000)
+    )
     predictions = [[row["prediction"] for row in rows] for rows in (first[1], second[1], greedy)]
     assert predictions[0] == predictions[1] != predictions[2]
     assert first[0]["after"]["tasks"] == second[0]["after"]["tasks"]
 
 
-def test_answers_end_where_the_configuration_says(run: Run, world: World) -> None:
+def test_answers_end_where_the_configuration_says(copied: Run, world: World) -> None:
     """A stop token ends answers that went on, and no answer ends before its least length."""
-    name = f"test-turn-step-{run.record['selected']['step']:06d}"
-    before = run.jsonl(name)
+    name = f"test-turn-step-{copied.record['selected']['step']:06d}"
+    before = copied.jsonl(name)
     assert len({row["new_tokens"] for row in before} - {8}) == 0
     tokenizer = json.loads((world.base / "tokenizer.json").read_text(encoding="utf-8"))
     words = [w for w in tokenizer["model"]["vocab"] if w.isascii() and w.isalpha()]
     stops = f"--data.tasks.turn.stop_tokens={json.dumps(words)}"
-    try:
-        again(run, "--eval.anchor_check=false", stops)
-        short = run.jsonl(name)
-        least = "--data.tasks.turn.min_new_tokens=5"
-        again(run, "--eval.anchor_check=false", stops, least)
-        longer = run.jsonl(name)
-    finally:
-        again(run)
+    again(copied, "--eval.anchor_check=false", stops)
+    short = copied.jsonl(name)
+    least = "--data.tasks.turn.min_new_tokens=5"
+    again(copied, "--eval.anchor_check=false", stops, least)
+    longer = copied.jsonl(name)
     assert any(row["stopped"] and row["new_tokens"] < 5 for row in short)
     assert all(row["new_tokens"] >= 5 for row in longer)
 
 
 def test_response_prefix_can_be_forced_and_is_then_no_part_of_the_answer(
-    run: Run, capsys: pytest.CaptureFixture[str]
+    copied: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    name = f"test-turn-step-{run.record['selected']['step']:06d}"
-    free = run.jsonl(name)
+    name = f"test-turn-step-{copied.record['selected']['step']:06d}"
+    free = copied.jsonl(name)
     option = "--data.tasks.turn.force_response_prefix=true"
-    try:
-        scores = again(run, "--eval.anchor_check=false", option)["after"]["tasks"]["turn"]
-        forced = run.jsonl(name)
-    finally:
-        again(run)
+    scores = again(copied, "--eval.anchor_check=false", option)["after"]["tasks"]["turn"]
+    forced = copied.jsonl(name)
     assert "prefix_rate" not in scores["values"]
     for ours, other in zip(forced, free, strict=True):
         assert ours["prompt_tokens"] > other["prompt_tokens"]
         assert ours["prefix_found"] is None
         assert not ours["prediction"].startswith(PREFIX.strip())
     capsys.readouterr()
-    main(["predict", "--run", str(run.folder), "--task", "turn", option])
+    main(["predict", "--run", str(copied.folder), "--task", "turn", option])
     predicted = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     for key in ("prompt_sha256", "prediction", "prefix_found"):
         assert [row[key] for row in predicted] == [row[key] for row in forced]
 
 
 @pytest.mark.parametrize(
-    ("option", "says"),
+    ("option", "error"),
     [
         (
             "--data.tasks.turn.stop_tokens=['one two three']",
-            "data.tasks.turn.stop_tokens: each must be one token of the tokenizer, got 'one two "
-            "three', which is ",
+            says("data.tasks.turn.stop_tokens", got="'one two three'"),
         ),
         (
             "--data.tasks.turn.min_new_tokens=9",
-            "data.tasks.turn.min_new_tokens: must be 0 to max_new_tokens (8), got 9. Lower it",
+            says("data.tasks.turn.min_new_tokens", rule=["0", "max_new_tokens", "8"], got="9"),
         ),
-        ("--eval.temperature=-1", "eval.temperature: must be at least 0.0, got -1.0. Raise it."),
+        ("--eval.temperature=-1", says("eval.temperature", rule="0.0", got="-1.0")),
     ],
 )
 def test_limits_that_cannot_be_met_are_refused_before_training(
-    option: str, says: str, world: World, capsys: pytest.CaptureFixture[str]
+    option: str, error: Says, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["fit", *world.overlay, option])
     assert stop.value.code == 2
-    assert capsys.readouterr().err.startswith(f"error: {says}")
+    assert capsys.readouterr().err.removeprefix("error: ").strip() == error
 
 
 # A trained model of the microworld, on one process and on several

@@ -176,8 +176,9 @@ def test_saved_configuration_is_complete_and_gives_the_same_plan(
 
 @pytest.mark.parametrize(("verb", "split"), [("test", "test"), ("validate", "dev")])
 def test_scoring_again_gives_the_scores_of_the_record(
-    run: Run, verb: str, split: str, capsys: pytest.CaptureFixture[str]
+    copied: Run, verb: str, split: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    run = copied
     main([verb, str(run.folder)])
     again = json.loads((run.folder / f"scores-{split}.json").read_text())["after"]
     history = run.record["metrics"]["dev_history"]

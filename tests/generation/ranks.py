@@ -1,17 +1,11 @@
-"""Translations of the microworld's base, and one process of several that make them.
-
-`python tests/generation/ranks.py RANK WORLD FOLDER` answers 65 rows and then two, with the other
-ranks, and writes what this rank got to `FOLDER/RANK.json`.
-"""
+"""Translations of the microworld's base, and one process of several that make them."""
 
 import json
 import random
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import distributed
 
 from tell_lightning.data.anchors import Anchor
@@ -34,7 +28,6 @@ class Model:
     """The base with its rows."""
 
     def __init__(self) -> None:
-        torch.set_num_threads(1)
         self.model: Any = load_base(ModelSettings())
         self.tokenizer = load_tokenizer(ModelSettings())
         self.rows = self._rows()
@@ -61,8 +54,8 @@ class Model:
         return answer_rows(self.model, self.tokenizer, self.rows, budget=Budget(tokens), **options)
 
 
-def main(rank: int, world: int, folder: Path) -> None:
-    """Be one of the ranks."""
+def answer_with_others(rank: int, world: int, folder: Path) -> None:
+    """Be a rank: answer 65 rows and then two, and write what it got to `folder/rank.json`."""
     distributed.init_process_group(
         "gloo",
         init_method=f"file://{folder}/meeting",
@@ -74,7 +67,3 @@ def main(rank: int, world: int, folder: Path) -> None:
     distributed.destroy_process_group()
     rows = {size: [asdict(each) for each in predictions] for size, predictions in found.items()}
     (folder / f"{rank}.json").write_text(json.dumps(rows), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

@@ -66,9 +66,9 @@ class Page(HTMLParser):
 
 @pytest.fixture(autouse=True, scope="module")
 def few_draws() -> Iterator[None]:
-    """Draw a tenth of what a report draws: known effects are large, and minutes are saved."""
+    """Draw less than a report does: known effects are large, and minutes are saved."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(statistics, "DRAWS", 2000)
+        patch.setattr(statistics, "DRAWS", 500)
         yield
 
 
