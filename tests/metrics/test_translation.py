@@ -30,6 +30,7 @@ CORPUS = DOCUMENT + LINES
 PREFIX = "Sure, here is the Icelandic translation: \n\n "
 
 
+@pytest.mark.long
 def test_scores_of_the_real_test_set_are_those_of_sacrebleu(read_tell, predict):
     rows = read_tell("test-en-is.jsonl")
     references = [strip_prefix(row["response"], PREFIX)[0] for row in rows]
@@ -93,6 +94,7 @@ def translated(predict, saved) -> Callable[[list[str], list[str]], dict[str, flo
     return values
 
 
+@pytest.mark.long
 @PAIRS
 def test_real_references_have_100_at_every_level(documents, copied, real, translated):
     _, references = real
@@ -103,6 +105,7 @@ def test_real_references_have_100_at_every_level(documents, copied, real, transl
     assert [round(best[name], 9) for name in CORPUS] == [100] * 6
 
 
+@pytest.mark.long
 @PAIRS
 def test_real_sources_copied_have_their_known_score_of_lines(documents, copied, real, translated):
     floor = translated(*real)
@@ -110,6 +113,7 @@ def test_real_sources_copied_have_their_known_score_of_lines(documents, copied, 
     assert (round(floor["bleu_lines"], 2), round(floor["chrf_lines"], 1)) == copied
 
 
+@pytest.mark.long
 @PAIRS
 def test_real_lines_shuffled_over_the_file_have_none(documents, copied, real, translated):
     _, references = real
@@ -124,6 +128,7 @@ def test_real_lines_shuffled_over_the_file_have_none(documents, copied, real, tr
     assert shuffled["bleu"] > 2 * shuffled["bleu_lines"]
 
 
+@pytest.mark.long
 def test_the_prefix_left_in_would_change_the_score(read_tell):
     rows = read_tell("test-en-is.jsonl")
     references = [strip_prefix(row["response"], PREFIX)[0] for row in rows]
