@@ -11,6 +11,7 @@ def test_a_message_with_every_part_is_equal_whatever_its_words() -> None:
     assert says(**RIGHT) == TEXT
     other = "x.yaml:3: eval.rows: only from 1 to 99 is allowed, got: 100. Try eval.limit=9."
     assert other == says(**RIGHT)
+    assert says(**RIGHT) == f"/a/folder/{TEXT}"
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,9 @@ def test_a_part_that_is_wrong_or_elsewhere_is_found(part: str, wrong: str | list
     assert says(**RIGHT | {part: wrong}) != TEXT
 
 
-@pytest.mark.parametrize("text", [TEXT.replace(", got", ", not"), TEXT.replace("Set", "\nSet")])
+@pytest.mark.parametrize(
+    "text",
+    [TEXT.replace(", got", ", not"), TEXT.replace("Set", "\nSet"), f"a: /{TEXT}", f"a{TEXT}"],
+)
 def test_a_message_of_another_form_is_found(text: str) -> None:
     assert says("x.yaml:3: eval.rows") != text

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from messages import says
 
 from tell_lightning.cli import main
 from tell_lightning.commands.compare import read_predictions
@@ -114,13 +115,12 @@ def test_a_run_s_files_are_scored_as_the_run_says(run, capsys):
     assert (found["accuracy"]["a"], found["accuracy"]["b"]) == (0.5, 1)
     other = write(run / "predictions/dev-judge-step-1-step-000250.jsonl", GOOD, REFERENCES)
     assert "bleu" in jsonl(capsys, other, other)
-    assert error(capsys, first, other).startswith("compare: both runs must score alike, got Scor")
+    assert error(capsys, first, other) == says("compare", got="Scoring(")
     swapped = run / "predictions/test_without_anchor-judge-step-1-step-000250.jsonl"
     assert "bleu" in jsonl(capsys, other, write(swapped, GOOD, REFERENCES))
     wrong = write(run / "predictions/test-turn-base.jsonl", ["a"], ["a"])
-    assert error(capsys, wrong, wrong).startswith(
-        f"{wrong}: must name one of the tasks judge, judge-step-1 in its rows or, as a run does, "
-        "SPLIT-TASK-MOMENT.jsonl, got 'turn'. Say how it is scored by --kind."
+    assert error(capsys, wrong, wrong) == says(
+        str(wrong), rule=["judge-step-1", "SPLIT-TASK-MOMENT.jsonl"], got="'turn'", cure="--kind"
     )
 
 
@@ -141,8 +141,8 @@ def test_answers_of_predict_are_scored_as_the_run_says_in_which_one_of_them_lies
         found = jsonl(capsys, *files)
         assert {found["accuracy"]["a"], found["accuracy"]["b"]} == {0.5, 1}
     other = write(run / "predictions/other.jsonl", verdicts("a"), ["a"], task="turn")
-    assert "in its rows or, as a run does, SPLIT-TASK-MOMENT.jsonl, got 'turn'." in error(
-        capsys, base, other
+    assert error(capsys, base, other) == says(
+        other, rule="SPLIT-TASK-MOMENT.jsonl", got="'turn'", cure="--kind"
     )
 
 
@@ -170,60 +170,63 @@ def test_what_an_evaluation_writes_is_read_back_with_its_listed_words_and_though
 
 def test_other_rows_and_references_are_refused(files, tmp_path, capsys):
     fewer = write(tmp_path / "fewer.jsonl", GOOD[:4], REFERENCES[:4])
-    assert error(capsys, files[0], fewer, "--kind=text") == (
-        "compare: both files must hold the same rows, got no 'r4' in the second (2 of 6 rows). "
-        "Score both on the same rows.\n"
+    assert error(capsys, files[0], fewer, "--kind=text") == says(
+        "compare", got="no 'r4'", cure="2 of 6"
     )
     other = write(tmp_path / "other.jsonl", GOOD, [*REFERENCES[:5], "x"])
-    assert "the same references, got " in error(capsys, files[0], other, "--kind=text")
+    assert error(capsys, files[0], other, "--kind=text") == says("compare", rule="references")
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "line", "parts"),
     [
-        ('{"id": "r0", "prediction": "x", "reference": "y"}\n' * 2, "2: an id must come once, got"),
+        ('{"id": "r0", "prediction": "x", "reference": "y"}\n' * 2, "2", {"got": "'r0'"}),
         (
             '{"id": "r0", "prediction": "x"}',
-            "1: field 'reference' must be a string, got None. Give",
+            "1",
+            {"rule": "'reference'", "got": "None"},
         ),
-        ('{"id": 1, "prediction": "x", "reference": "y"}', "1: field 'id' must be a string, got 1"),
-        ("[1]", "1: a row must be a JSON object, got [1]. Mend it."),
-        ('{"id"', "1: a line must be valid JSON, got"),
+        ('{"id": 1, "prediction": "x", "reference": "y"}', "1", {"rule": "'id'", "got": "1"}),
+        ("[1]", "1", {"rule": "JSON", "got": "[1]"}),
+        ('{"id"', "1", {"rule": "JSON"}),
     ],
 )
-def test_a_file_of_something_else_is_refused_by_line(text, message, files, tmp_path, capsys):
+def test_a_file_of_something_else_is_refused_by_line(text, line, parts, files, tmp_path, capsys):
     path = tmp_path / "wrong.jsonl"
     path.write_text(text)
-    assert error(capsys, files[0], str(path), "--kind=text").startswith(f"{path}:{message}")
+    assert error(capsys, files[0], str(path), "--kind=text") == says(f"{path}:{line}", **parts)
 
 
 def test_answers_to_several_tasks_are_refused(files, tmp_path, capsys):
     path = Path(write(tmp_path / "a.jsonl", GOOD[:1], REFERENCES[:1], task="halu"))
     line = path.read_text()
-    message = f"{path}: the rows must be of one task, got halu, mt. Write them with `predict --task"
+    message = says(str(path), got="halu, mt", cure="predict --task")
     for id in ("r0", "r1"):  # files of two tasks may have the same name, and so the same ids
         path.write_text(line + line.replace("r0", id).replace("halu", "mt"))
-        assert error(capsys, files[0], str(path), "--kind=text").startswith(message)
+        assert error(capsys, files[0], str(path), "--kind=text") == message
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--kind: must say how {0} is scored, which lies in no run's predictions/, got none."),
-        (["--kind=bleu"], "--kind: must be one of translation, judge, text, got 'bleu'. Choose"),
-        (["--kind"], "--kind: needs a value, got none."),
-        (["--format=csv"], "--format: must be table or jsonl, got 'csv'. Choose one of them."),
-        (["--frob"], "compare: needs two predictions files, got '{0} {1} --frob'. Write `compare"),
-        (["more.jsonl"], "compare: needs two predictions files, got '{0} {1} more.jsonl'."),
+        ([], says("--kind", rule="predictions/", got="none")),
+        (
+            ["--kind=bleu"],
+            says("--kind", rule=["translation", "judge", "text"], got="'bleu'"),
+        ),
+        (["--kind"], says("--kind", got="none")),
+        (["--format=csv"], says("--format", rule=["table", "jsonl"], got="'csv'")),
+        (["--frob"], says("compare", got="'", cure=["bad.jsonl", "good.jsonl --frob'"])),
+        (["more.jsonl"], says("compare", got="'", cure=["bad.jsonl", "good.jsonl more.jsonl'"])),
     ],
 )
 def test_a_wrong_command_line_is_named(arguments, message, files, capsys):
-    assert error(capsys, *files, *arguments).startswith(message.format(*files))
+    assert error(capsys, *files, *arguments) == message
 
 
 def test_a_missing_file_is_named(files, capsys):
-    assert "none.jsonl: the file must be readable, got No such file" in error(
-        capsys, files[0], "none.jsonl", "--kind=text"
+    assert error(capsys, files[0], "none.jsonl", "--kind=text") == says(
+        "none.jsonl", got="No such file"
     )
 
 

@@ -5,6 +5,7 @@ import os
 
 import pytest
 import yaml
+from messages import Says, says
 
 from tell_lightning.cli import main
 from tell_lightning.commands import plan as command
@@ -123,34 +124,39 @@ def test_a_reader_that_stops_is_no_error(config: str, monkeypatch: pytest.Monkey
         *(
             (
                 [f"--positions={asked}"],
-                "--positions: must be A:B, whole numbers of at most 18 digits with A below B, got "
-                f"'{asked}'. Write --positions 0:32 for the first 32.",
+                says(
+                    "--positions",
+                    rule=["A:B", "18"],
+                    got=f"'{asked}'",
+                    cure="--positions 0:32",
+                ),
             )
             for asked in ("7", "3:3", "5:3", "-1:3", "a:b", "0:1e9", "0:5:2", "0:" + "9" * 19)
         ),
-        (["--positions"], "--positions: needs a value, got none. Write --positions VALUE."),
+        (["--positions"], says("--positions", got="none", cure="--positions VALUE")),
         (
             ["--positions", "0:9", "--format", "csv"],
-            "--format: must be table or jsonl, got 'csv'. Choose one of them.",
+            says("--format", rule=["table", "jsonl"], got="'csv'"),
         ),
         (
             ["--format", "jsonl"],
-            "--format: must go with --positions, got 'jsonl' alone. Write --positions A:B before "
-            "it.",
+            says("--format", rule="--positions", got="'jsonl'", cure="--positions A:B"),
         ),
         (
             ["--positions", "0:9", "--show", "3"],
-            "--positions: must go without --show, got --show 3 too. Ask for one of them.",
+            says("--positions", rule="--show", got="--show 3"),
         ),
     ],
 )
 def test_wrong_positions_are_refused(
-    options: list[str], error: str, capsys: pytest.CaptureFixture[str]
+    options: list[str], error: Says, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as exit_:
         main(["plan", *options])
     assert exit_.value.code == 2
-    assert capsys.readouterr() == ("", f"error: {error}\n")
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.removeprefix("error: ") == error
 
 
 def test_a_plan_of_cycles_is_counted_over_exactly_those(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from messages import says
 
 from tell_lightning.cli import main
 from tell_lightning.commands.prediction_request import PredictionRequest, read_request
@@ -162,27 +163,26 @@ def test_the_base_alone_may_answer_as_long_as_the_longest_known_answer_needs(con
 def test_the_known_answers_of_the_base_must_be_there_or_its_length_given(config, rows, capsys):
     (config.parent / "train.jsonl").unlink()
     options = ["--base", "-c", config, "--input", rows]
-    assert error(capsys, *options).startswith(
-        "data.tasks.turn.max_new_tokens: must be set where the known answers cannot be read that "
-        f"it follows from, got null: {config.parent / 'train.jsonl'}: the file or folder must exist"
+    assert error(capsys, *options) == says(
+        "data.tasks.turn.max_new_tokens", got="null", cure=str(config.parent / "train.jsonl")
     )
 
 
 def test_another_anchor_than_the_trained_one_is_refused(adapter, rows, config, capsys):
     text = config.read_text().replace("Turn.", "Turn it.")
     config.write_text(text)
-    assert error(capsys, "--adapter", adapter, "-c", config, "--input", rows) == (
-        "data.tasks.turn.anchor: must be the one that the adapter was trained with, in "
-        f"{adapter / 'anchor.json'}, got 'Turn it.'. Leave it out; --data.mixture.anchor=none asks "
-        "without an anchor."
+    assert error(capsys, "--adapter", adapter, "-c", config, "--input", rows) == says(
+        "data.tasks.turn.anchor",
+        rule=str(adapter / "anchor.json"),
+        got="'Turn it.'",
+        cure="--data.mixture.anchor=none",
     )
 
 
 def test_half_an_adapter_folder_is_refused(adapter, rows, capsys):
     (adapter / "adapter_model.safetensors").unlink()
-    assert error(capsys, "--adapter", adapter, "--input", rows) == (
-        f"{adapter}: an adapter folder holds adapter_model.safetensors, got none. Copy the whole "
-        "folder."
+    assert error(capsys, "--adapter", adapter, "--input", rows) == says(
+        str(adapter), rule="adapter_model.safetensors", got="none"
     )
 
 
@@ -190,10 +190,7 @@ def test_a_run_that_has_not_ended_is_refused(config, capsys):
     run = config.parent / "run"
     run.mkdir()
     config.rename(run / "config.yaml")
-    assert error(capsys, "--run", run) == (
-        f"--run: must be a run that has ended and left its adapter, got '{run}' without one. Go on "
-        f"with it: fit --resume {run}."
-    )
+    assert error(capsys, "--run", run) == says("--run", got=f"'{run}'", cure=f"fit --resume {run}")
 
 
 def test_a_data_set_of_several_splits_is_refused_with_the_way_to_one(adapter, tmp_path, capsys):
@@ -204,9 +201,8 @@ def test_a_data_set_of_several_splits_is_refused_with_the_way_to_one(adapter, tm
     datasets.DatasetDict({"test": split, "dev": split}).save_to_disk(folder)
     capsys.readouterr()
     options = ["--adapter", adapter, "--task", "turn", "--input"]
-    assert error(capsys, *options, folder) == (
-        f"--input: must be one split of a data set, got '{folder}' with test, dev. "
-        f"Write --input {folder / 'test'}."
+    assert error(capsys, *options, folder) == says(
+        "--input", got=f"'{folder}'", cure=["test, dev", f"--input {folder / 'test'}"]
     )
     assert request(adapter=str(adapter), input=str(folder / "dev")).total == 1
 
@@ -214,24 +210,30 @@ def test_a_data_set_of_several_splits_is_refused_with_the_way_to_one(adapter, tm
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--base", "--adapter", "x"], "predict: one of --run, --adapter and --base must be given"),
-        (["--base", "--inptu", "x"], "predict: options must be known, got --inptu. Did you mean '"),
-        (["--base", "-c", "x.yaml", "y"], "predict: options must be known, got y. See `predict -"),
+        (
+            ["--base", "--adapter", "x"],
+            says("predict", rule=["--run", "--adapter", "--base"], got="two"),
+        ),
+        (["--base", "--inptu", "x"], says("predict", got="--inptu", cure="'--input'")),
+        (["--base", "-c", "x.yaml", "y"], says("predict", got="y", cure="predict --help")),
         (
             ["--base=my/base", "--input", "x"],
-            "--base: takes no value, got 'my/base'. The base is named by --model.base=NAME.",
+            says("--base", got="'my/base'", cure="--model.base=NAME"),
         ),
-        (["--base", "foo"], "--base: takes no value, got 'foo'. The base is named by --model.base"),
-        (["--base", "--frob=1"], "predict: options must be known, got --frob=1. See `predict --h"),
-        (["--base", "--input"], "--input: needs a value, got none. Write --input VALUE."),
-        (["--base", "-c"], "--config: needs a value, got none. Write --config VALUE."),
+        (["--base", "foo"], says("--base", got="'foo'", cure="--model.base=NAME")),
+        (["--base", "--frob=1"], says("predict", got="--frob=1", cure="predict --help")),
+        (["--base", "--input"], says("--input", got="none", cure="--input VALUE")),
+        (["--base", "-c"], says("--config", got="none", cure="--config VALUE")),
         (
             ["--base", "--eval.frob=1"],
-            "eval.frob: must be a key of the configuration, got",
+            says("eval.frob", got="'frob'"),
         ),
-        (["--base", "--eval.batch_tokens", "0"], "eval.batch_tokens: must be at least 1, got 0."),
-        (["--base", "--data.tasks={}"], "data.tasks: predict needs a task, whose anchor the rows "),
+        (["--base", "--eval.batch_tokens", "0"], says("eval.batch_tokens", rule="1", got="0")),
+        (
+            ["--base", "--data.tasks={}"],
+            says("data.tasks", rule="predict", got="none", cure="data.tasks.NAME"),
+        ),
     ],
 )
 def test_a_wrong_command_line_is_named(arguments, message, capsys):
-    assert error(capsys, *arguments).startswith(message)
+    assert error(capsys, *arguments) == message

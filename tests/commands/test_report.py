@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from messages import says
 
 from tell_lightning.cli import main
 
@@ -42,9 +43,8 @@ def test_the_report_goes_where_it_is_told_to(run, tmp_path):
 @pytest.mark.parametrize("arguments", [[], ["a", "b"], ["--flag"]])
 def test_one_run_is_needed(arguments, capsys):
     got = " ".join(arguments)
-    assert error(capsys, *arguments) == (
-        f"error: report: needs the folder of one run, got '{got}'. Write `report runs/NAME`; "
-        "`fit` prints the folder that it writes to.\n"
+    assert error(capsys, *arguments) == says(
+        "error: report", got=f"'{got}'", cure=["`report runs/NAME`", "`fit`"]
     )
 
 

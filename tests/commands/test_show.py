@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from messages import says
 
 from tell_lightning.cli import main
 
@@ -39,7 +40,6 @@ def test_no_number_of_examples_is_refused(count: str, capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit) as exit_:
         main(["plan", "--show", count])
     assert exit_.value.code == 2
-    assert capsys.readouterr().err == (
-        f"error: --show: must be a number of examples of at most 9 digits, got '{count}'. "
-        "Write --show 3.\n"
+    assert capsys.readouterr().err == says(
+        "error: --show", rule="9", got=f"'{count}'", cure="--show 3"
     )
