@@ -14,6 +14,12 @@ def test_a_message_with_every_part_is_equal_whatever_its_words() -> None:
     assert says(**RIGHT) == f"/a/folder/{TEXT}"
 
 
+def test_an_error_is_looked_at_where_it_is_raised() -> None:
+    with pytest.raises(ValueError, check=says(**RIGHT)):
+        raise ValueError(TEXT)
+    assert not says("elsewhere")(ValueError(TEXT))
+
+
 @pytest.mark.parametrize(
     ("part", "wrong"),
     [

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from messages import says
 
 from tell_lightning.callbacks.folder import (
     RunFolder,
@@ -65,10 +66,7 @@ def test_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     for parent, reason in (("file", "Not a directory"), ("link", "File exists")):
         with pytest.raises(RunFolderError) as caught:
             claim(new_folder(str(tmp_path / parent), "name"))
-        assert str(caught.value) == (
-            f"run.dir: must be a folder to write to, got '{tmp_path / parent}': {reason}. "
-            "Give another one."
-        )
+        assert str(caught.value) == says("run.dir", got=f"'{tmp_path / parent}'", cure=reason)
 
 
 def test_folder_that_another_process_uses_is_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from messages import Says, says
 
 from tell_lightning.data.anchors import (
     Anchor,
@@ -129,32 +130,43 @@ PRESENT = Anchor(text="A", response_prefix="X:", present=True)
 @pytest.mark.parametrize(
     ("one", "anchor", "message"),
     [
-        (record("A p", "X: r", "p2", "X: r"), PRESENT, "d.jsonl:7: the user turn must start with "
-         "the "
-         "anchor 'A', got 'p2'. Correct the row, or set anchor.present: false where no row "
-         "carries it."),
-        (record("A p", "X: r"), replace(PRESENT, position="suffix"), "d.jsonl:7: the user turn "
-         "must "
-         "end with the anchor 'A', got 'A p'. Correct the row, or set anchor.present: false "
-         "where no "
-         "row carries it."),
-        (record("A p", "X: r"), replace(PRESENT, position="system"), "d.jsonl:7: the system turn "
-         "must "
-         "start with the anchor 'A', got ''. Correct the row, or set anchor.present: false where "
-         "no "
-         "row carries it."),
-        (record("A p", "r"), PRESENT, "d.jsonl:7: the assistant turn must start with the response "
-         "prefix 'X:', got 'r'. Correct the row, or set anchor.present: false."),
-        (record("A p", "r"), Anchor(text="A"), "d.jsonl:7: the user turn must get the anchor "
-         "once, got "
-         "data that already start with it: 'A p'. Set anchor.present: true."),
-        (record("p", "X: r"), Anchor(response_prefix="X: "), "d.jsonl:7: the assistant turn must "
-         "get "
-         "the response prefix once, got data that already start with it: 'X: r'. Set "
-         "anchor.present: true, or leave it out."),
+        (
+            record("A p", "X: r", "p2", "X: r"),
+            PRESENT,
+            says("d.jsonl:7", rule=["user", "'A'"], got="'p2'", cure="anchor.present: false"),
+        ),
+        (
+            record("A p", "X: r"),
+            replace(PRESENT, position="suffix"),
+            says("d.jsonl:7", rule=["user", "'A'"], got="'A p'", cure="anchor.present: false"),
+        ),
+        (
+            record("A p", "X: r"),
+            replace(PRESENT, position="system"),
+            says("d.jsonl:7", rule=["system", "'A'"], got="''", cure="anchor.present: false"),
+        ),
+        (
+            record("A p", "r"),
+            PRESENT,
+            says("d.jsonl:7", rule=["assistant", "'X:'"], got="'r'", cure="anchor.present: false"),
+        ),
+        (
+            record("A p", "r"),
+            Anchor(text="A"),
+            says("d.jsonl:7", rule=["user", "anchor"], cure=["'A p'", "anchor.present: true"]),
+        ),
+        (
+            record("p", "X: r"),
+            Anchor(response_prefix="X: "),
+            says(
+                "d.jsonl:7",
+                rule=["assistant", "response prefix"],
+                cure=["'X: r'", "anchor.present: true"],
+            ),
+        ),
     ],
-)  # fmt: skip
-def test_a_row_that_breaks_the_rule_is_named(one: Record, anchor: Anchor, message: str) -> None:
+)
+def test_a_row_that_breaks_the_rule_is_named(one: Record, anchor: Anchor, message: Says) -> None:
     with pytest.raises(AnchorError) as caught:
         anchor_record(one, anchor, anchored=True)
     assert str(caught.value) == message
@@ -163,10 +175,7 @@ def test_a_row_that_breaks_the_rule_is_named(one: Record, anchor: Anchor, messag
 def test_nothing_but_the_anchor_is_an_error() -> None:
     with pytest.raises(AnchorError) as caught:
         anchor_record(record("A ", "X: r"), PRESENT, anchored=False)
-    assert str(caught.value) == (
-        "d.jsonl:7: the user turn must hold more than the anchor, got 'A '. "
-        "Correct or remove the row."
-    )
+    assert str(caught.value) == says("d.jsonl:7", rule=["user", "anchor"], got="'A '")
 
 
 def test_a_reference_may_lack_the_response_prefix() -> None:
@@ -206,21 +215,26 @@ def test_an_anchor_survives_its_file(anchor: Anchor) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"colour": 1}, "anchor.json: an anchor must have the keys text, position, "
-         "response_prefix, "
-         "present, separator, digest, got {"),
-        ({"present": "yes"}, "anchor.json: present must be bool, got 'yes'. Export the adapter "
-         "again."),
-        ({"position": "top"}, "anchor.json: position must be one of prefix, suffix, system, got "
-         "'top'. "
-         "Export the adapter again."),
-        ({"text": "B"}, "anchor.json: the digest must be that of the anchor, got '"),
+        (
+            {"colour": 1},
+            says(
+                "anchor.json",
+                rule="text, position, response_prefix, present, separator, digest",
+                got="{",
+            ),
+        ),
+        ({"present": "yes"}, says("anchor.json", rule=["present", "bool"], got="'yes'")),
+        (
+            {"position": "top"},
+            says("anchor.json", rule=["position", "prefix", "suffix", "system"], got="'top'"),
+        ),
+        ({"text": "B"}, says("anchor.json", rule="digest", got="'")),
     ],
-)  # fmt: skip
-def test_a_damaged_anchor_file_is_named(change: dict[str, object], message: str) -> None:
+)
+def test_a_damaged_anchor_file_is_named(change: dict[str, object], message: Says) -> None:
     with pytest.raises(AnchorError) as caught:
         anchor_from_json({**anchor_to_json(Anchor(text="A")), **change}, where="anchor.json")
-    assert str(caught.value).startswith(message)
+    assert str(caught.value) == message
     with pytest.raises(AnchorError, match=r"got \[\]\. Export"):
         anchor_from_json([], where="anchor.json")
 
@@ -247,5 +261,5 @@ def test_every_real_row_carries_its_anchor_and_loses_it(shared_data: Path, name:
 
 def test_a_real_file_under_the_other_direction_s_anchor_is_refused(shared_data: Path) -> None:
     rows = read_records("tell/dev-en-is.jsonl", fields=Fields(prompt="query"), root=shared_data)
-    with pytest.raises(AnchorError, match=r"dev-en-is\.jsonl:1: the user turn must start with"):
+    with pytest.raises(AnchorError, check=says("dev-en-is.jsonl:1", rule=["user", "anchor"])):
         anchor_record(rows.records[0], ENGLISH, anchored=True)

@@ -18,6 +18,7 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
+from messages import says
 
 from tell_lightning.data.formats import Meter, RecordError, read_file
 from tell_lightning.data.reading import read_records
@@ -298,9 +299,7 @@ def test_a_file_is_digested_as_it_is_and_must_not_change_while_it_is_read(tmp_pa
         file.write(json_lines())
     with pytest.raises(RecordError) as caught:
         list(rows)
-    assert str(caught.value) == (
-        f"{path}: a file must stay as it is while it is read, got a change. Start again."
-    )
+    assert str(caught.value) == says(str(path), got="a change")
 
 
 @given(

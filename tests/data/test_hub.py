@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from messages import Says, says
 
 from tell_lightning.data.formats import RecordError
 from tell_lightning.data.reading import DataLocation, RecordSet, read_records
@@ -51,31 +52,32 @@ def test_of_several_splits_one_is_chosen(folder: Path) -> None:
     [
         (
             DataLocation(path="two"),
-            "{0}/two: split must be one of train, test, got none. Set split.",
+            says("two", rule=["split", "train", "test"], got="none"),
         ),
         (
             DataLocation(path="two", split="dev"),
-            "{0}/two: split must be one of train, test, got 'dev'. Set split.",
+            says("two", rule=["split", "train", "test"], got="'dev'"),
         ),
         (
             DataLocation(path="one", revision="x"),
-            "{0}/one: revision has no meaning for this path, got 'x'. Leave it out.",
+            says("one", rule="revision", got="'x'"),
         ),
         (
             "none",
-            "{0}/none: a folder must be a data set that save_to_disk wrote, got: Directory "
-            "{0}/none "
-            "is neither a `Dataset` directory nor a `DatasetDict` directory. Name a file in it, "
-            "or save the data set again.",
+            says(
+                "none",
+                rule="save_to_disk",
+                cure=["`Dataset`", "`DatasetDict`"],
+            ),
         ),
     ],
 )
 def test_a_wrong_split_or_folder_is_named(
-    folder: Path, rows: str | DataLocation, message: str
+    folder: Path, rows: str | DataLocation, message: Says
 ) -> None:
     with pytest.raises(RecordError) as caught:
         read(rows, folder)
-    assert str(caught.value) == message.format(folder)
+    assert str(caught.value) == message
 
 
 def test_a_hub_set_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,9 +89,8 @@ def test_a_hub_set_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(datasets, "load_dataset", refuse)
     with pytest.raises(RecordError) as caught:
         read(DataLocation(hub="a/b", revision="0123456789abcdef"), Path())
-    assert str(caught.value) == (
-        "a/b@0123456789ab: the data set must be on the hub or in the cache, got: offline. Check "
-        "hub, config, split, revision and the network, or save it with save_to_disk and set path."
+    assert str(caught.value) == says(
+        "a/b@0123456789ab", got="offline", cure=["hub, config, split, revision", "save_to_disk"]
     )
 
 

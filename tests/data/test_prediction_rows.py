@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from messages import says
 
 from tell_lightning.data.anchors import Anchor, AnchorError
 from tell_lightning.data.evaluation_rows import evaluation_example
@@ -57,19 +58,19 @@ def test_every_row_is_examined_before_the_first_is_given(tmp_path):
 
 def test_bad_rows_are_an_error_or_left_out_and_named_up_to_a_share(tmp_path):
     path = write(tmp_path / "d.jsonl", {"prompt": "a"}, {"prompt": ""}, {"prompt": "c"})
-    with pytest.raises(RecordError, match=r"d\.jsonl:2: field 'prompt' must be a non-empty"):
+    with pytest.raises(RecordError, check=says("d.jsonl:2", rule="'prompt'")):
         check(path)
     rows = check(path, on_bad_rows="skip")
     assert (rows.count, [row.id for row in rows]) == (2, ["d.jsonl:1", "d.jsonl:3"])
     assert [line.split(": ")[1][:14] for line in rows.bad] == ["field 'prompt'"]
-    with pytest.raises(RecordError, match=r"at most a share of 0\.1 of the rows may be bad, got 1"):
+    with pytest.raises(RecordError, match=r"0\.1 .*, got 1"):
         check(path, on_bad_rows="skip", max_bad_share=0.1)
 
 
 def test_an_id_comes_once(tmp_path):
     rows = [{"prompt": "a", "name": "x"}, {"prompt": "b", "name": "x"}]
     path = write(tmp_path / "d.jsonl", *rows)
-    with pytest.raises(RecordError, match=r"2: an id must be given once, got 'x' as in .*jsonl:1"):
+    with pytest.raises(RecordError, check=says("d.jsonl:2", got="'x'", cure="d.jsonl:1")):
         check(path, id="name")
 
 
@@ -77,7 +78,7 @@ def test_a_file_that_is_changed_between_check_and_answers_is_named(tmp_path):
     path = write(tmp_path / "d.jsonl", {"prompt": "a"})
     rows = check(path)
     write(tmp_path / "d.jsonl", {"prompt": "a"}, {"prompt": "b"})
-    with pytest.raises(RecordError, match="a file must stay as it is while it is read"):
+    with pytest.raises(RecordError, match="got a change"):
         list(rows)
 
 
@@ -108,12 +109,12 @@ def test_a_line_is_a_prompt_or_a_json_row_and_its_number_its_id():
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b'{"prompt": ', "standard input:2: a line that starts with { must be valid JSON, got"),
-        (b'{"query": "x"}', "standard input:2: field 'prompt' must be there, got the fields"),
-        (b"caf\xe9", "standard input:2: text must be UTF-8, got the byte 0xe9. Convert it."),
+        (b'{"prompt": ', says("standard input:2", rule="JSON")),
+        (b'{"query": "x"}', says("standard input:2", rule="'prompt'", cure="query")),
+        (b"caf\xe9", says("standard input:2", rule="UTF-8", cure="0xe9")),
         (
             b'{"prompt": "x", "name": "a"}',
-            "standard input:2: an id must be given once, got 'a' as in standard input:1. Give",
+            says("standard input:2", got="'a'", cure="standard input:1"),
         ),
     ],
 )
@@ -122,7 +123,7 @@ def test_what_is_wrong_with_a_line_is_said_and_the_next_one_read(line, message):
     first, wrong, last = lines(b'{"prompt": "x", "name": "a"}', line, b"next", **fields)
     assert isinstance(first, Record)
     assert isinstance(wrong, RecordError)
-    assert str(wrong).startswith(message)
+    assert str(wrong) == message
     assert last.turns[0].content == "next"
 
 
@@ -164,12 +165,12 @@ def test_white_space_around_an_anchor_that_is_there_stays_as_it_is():
 
 
 def test_a_row_of_the_task_s_files_is_checked_as_in_training():
-    with pytest.raises(AnchorError, match=r"must start with the anchor '.*', got 'x'"):
+    with pytest.raises(AnchorError, match=r"anchor '.*', got 'x'"):
         asked(record("x"), replace(ANCHOR, present=True), "given", free=False)
-    with pytest.raises(AnchorError, match="must get the anchor once, got data that already start"):
+    with pytest.raises(AnchorError, match=r"anchor .*, got data .*"):
         asked(record("Translate this. x"), ANCHOR, "given", free=False)
 
 
 def test_a_conversation_that_carries_the_anchor_in_part_is_refused():
-    with pytest.raises(AnchorError, match=r"must start with the anchor '.*', got 'b'"):
+    with pytest.raises(AnchorError, match=r"anchor '.*', got 'b'"):
         asked(record("Translate this.\n\na", "A", "b"), ANCHOR, "given", free=True)

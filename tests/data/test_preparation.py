@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from messages import says
 
 from tell_lightning.data import preparation as stage
 from tell_lightning.data import store
@@ -154,26 +155,22 @@ def test_no_more_than_a_thousand_rows_left_out_are_named(
 
 def test_the_first_bad_row_stops_or_too_many_do_at_the_end(made: Stage, tmp_path: Path) -> None:
     made.put("g", [*pairs("g", 2), {"prompt": "a"}, "?"])
-    with pytest.raises(RecordError, match=r"g\.jsonl:3: field 'response' must be there"):
+    with pytest.raises(RecordError, check=says("g.jsonl:3", rule="'response'")):
         made.prepare()
     assert made.report(on_bad_rows="skip", max_bad_share=0.5)["counts"]["bad"] == 2
     with pytest.raises(RecordError) as caught:
         made.prepare(on_bad_rows="skip", max_bad_share=0.4)
-    assert str(caught.value).startswith(
-        f"{tmp_path}/g.jsonl: at most a share of 0.4 of the rows may be bad, got 2 of 4. Correct "
-        f"them or raise data.max_bad_share. The first: \n  {tmp_path}/g.jsonl:3: field"
-    )
+    message, first, *_ = str(caught.value).splitlines()
+    assert message == says("g.jsonl", rule="0.4", got="2 of 4", cure="data.max_bad_share")
+    assert first.strip() == says("g.jsonl:3")
     assert not list((tmp_path / "cache").glob(".*"))  # no draft, no lock
 
 
 def test_a_general_source_of_protected_rows_alone_is_an_error(made: Stage) -> None:
     made.put("g", [*pairs("t", 1), *pairs("h", 1)])
-    with pytest.raises(SplitError, match="no row is left") as caught:
+    with pytest.raises(SplitError, match=r"^data\.general\.g: ") as caught:
         made.prepare()
-    assert str(caught.value) == (
-        "data.general.g: must hold rows that no task or held-out set has, got 2 rows and no row is "
-        "left. Give other general data."
-    )
+    assert str(caught.value) == says("data.general.g", got="2 rows")
 
 
 def test_a_source_of_long_rows_alone_is_an_error(made: Stage) -> None:
@@ -187,23 +184,20 @@ def test_a_source_of_long_rows_alone_is_an_error(made: Stage) -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 100])
-def test_an_id_given_twice_is_named_with_both_rows(
-    chunk: int, made: Stage, chunks: Chunks, tmp_path: Path
-) -> None:
+def test_an_id_given_twice_is_named_with_both_rows(chunk: int, made: Stage, chunks: Chunks) -> None:
     chunks(chunk_rows=chunk, batch_rows=2)
     rows = [{**row, "name": name} for row, name in zip(pairs("g", 6), "abcadb", strict=True)]
     rows[1]["prompt"] = "t1"  # a protected row has an id too
     made.put("g", rows)
     general = {"fields": Fields(id="name")}
-    with pytest.raises(RecordError, match="must be given once") as caught:
+    first = says("g.jsonl:4", rule="id", got="'a'", cure=["g.jsonl:1. ", "data.on_bad_rows: skip"])
+    with pytest.raises(RecordError, check=first):
         made.prepare(general=general)
-    first = f"{tmp_path}/g.jsonl:4: an id must be given once, got 'a' as in {tmp_path}/g.jsonl:1"
-    assert str(caught.value) == f"{first}. {MEND}"
     report = made.report(general=general, on_bad_rows="skip", max_bad_share=0.5)
     assert report["counts"]["bad"] == 2
     assert report["counts"]["kept"] == 3
-    second = f"{tmp_path}/g.jsonl:6: an id must be given once, got 'b' as in {tmp_path}/g.jsonl:2"
-    assert report["left_out"][:2] == [f"{first}. {MEND}", f"{second}. {MEND}"]
+    second = says("g.jsonl:6", rule="id", got="'b'", cure=["g.jsonl:2. ", "data.on_bad_rows: skip"])
+    assert report["left_out"][:2] == [first, second]
 
 
 # Chunks

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from messages import Parts, Says, says
 
 from tell_lightning.data.formats import RecordError
 from tell_lightning.data.reading import DataLocation, read_records
 from tell_lightning.data.records import Fields, Turn, record_from_line, record_from_row
 
-MEND = "Correct or remove the row, or set data.on_bad_rows: skip."
+MEND = "data.on_bad_rows: skip"
 Writer = Callable[..., Path]
 
 
@@ -21,8 +22,7 @@ def read(path: Path, **options: Any) -> Any:
     return read_records(str(path), root=Path(), **options)
 
 
-def expect(message: str, path: Path, **options: Any) -> None:
-    """The error is this text, word for word."""
+def expect(message: Says, path: Path, **options: Any) -> None:
     with pytest.raises(RecordError) as caught:
         read(path, **options)
     assert str(caught.value) == message
@@ -56,43 +56,69 @@ def test_a_system_field_comes_first_where_it_is_not_empty(jsonl: Writer) -> None
 
 
 @pytest.mark.parametrize(
-    ("row", "fields", "rule"),
+    ("row", "fields", "rule", "got", "cure"),
     [
-        ("{'prompt'", Fields(), "a line must be valid JSON, got \"{'prompt'\": Expecting property "
-         f"name enclosed in double quotes: line 1 column 2 (char 1). {MEND}"),
-        ("", Fields(), f"a line must be valid JSON, got '': Expecting value: line 1 column 1 "
-         f"(char 0). {MEND}"),
-        ("[1]", Fields(), f"a row must be an object with fields, got [1]. {MEND}"),
-        ({"query": "q", "response": "r"}, Fields(), "field 'prompt' must be there, got the fields "
-         "['query', 'response']. Set fields to the names that the rows have, or correct the row."),
-        ({"prompt": " \n", "response": "r"}, Fields(),
-         f"field 'prompt' must be a non-empty string, got ' \\n'. {MEND}"),
-        ({"prompt": "p", "response": 3}, Fields(),
-         f"field 'response' must be a non-empty string, got 3. {MEND}"),
-        ({"prompt": "p", "response": list(range(99))}, Fields(),
-         "field 'response' must be a non-empty string, got "
-         f"{repr(list(range(99)))[:77]}.... {MEND}"),
-        ({"prompt": "p", "response": "r\ud800"}, Fields(),
-         f"field 'response' must be Unicode text, got the lone surrogate '\\ud800'. {MEND}"),
-        ({"m": "hi"}, Fields(messages="m"),
-         f"field 'm' must be a list of messages, got 'hi'. {MEND}"),
-        ({"m": ["hi"]}, Fields(messages="m"), f"m[0] must be {{role, content}}, got 'hi'. {MEND}"),
-        ({"m": [{"role": "human", "content": "x"}]}, Fields(messages="m"),
-         f"m[0]: role must be system, user or assistant, got 'human'. {MEND}"),
-        ({"m": [{"role": "user", "content": "x"}, {"role": "user", "content": "y"}]},
-         Fields(messages="m"), "turns must alternate user, assistant after at most one system "
-         f"turn, got 'user, user'. {MEND}"),
-        ({"m": [{"role": "system", "content": "x"}]}, Fields(messages="m"),
-         f"turns must alternate user, assistant after at most one system turn, got 'system'. "
-         f"{MEND}"),
-        ({"m": [{"role": "user", "content": "x"}]}, Fields(messages="m"),
-         f"a conversation must end in an assistant turn, got 'user'. {MEND}"),
-        ({"prompt": "p", "response": "r", "id": None}, Fields(id="id"),
-         f"field 'id' must be a non-empty string, got None. {MEND}"),
+        ("{'prompt'", Fields(), "JSON", "\"{'prompt'\"", [MEND, "line 1 column 2 (char 1)"]),
+        ("", Fields(), "JSON", "''", MEND),
+        ("[1]", Fields(), "object", "[1]", MEND),
+        (
+            {"query": "q", "response": "r"},
+            Fields(),
+            "'prompt'",
+            "the fields ['query', 'response']",
+            "fields",
+        ),
+        ({"prompt": " \n", "response": "r"}, Fields(), "'prompt'", "' \\n'", MEND),
+        ({"prompt": "p", "response": 3}, Fields(), "'response'", "3", MEND),
+        (
+            {"prompt": "p", "response": list(range(99))},
+            Fields(),
+            "'response'",
+            f"{repr(list(range(99)))[:77]}...",
+            MEND,
+        ),
+        (
+            {"prompt": "p", "response": "r\ud800"},
+            Fields(),
+            ["'response'", "Unicode"],
+            "the lone surrogate '\\ud800'",
+            MEND,
+        ),
+        ({"m": "hi"}, Fields(messages="m"), "'m'", "'hi'", MEND),
+        ({"m": ["hi"]}, Fields(messages="m"), ["m[0]", "{role, content}"], "'hi'", MEND),
+        (
+            {"m": [{"role": "human", "content": "x"}]},
+            Fields(messages="m"),
+            ["m[0]", "system", "user", "assistant"],
+            "'human'",
+            MEND,
+        ),
+        (
+            {"m": [{"role": "user", "content": "x"}, {"role": "user", "content": "y"}]},
+            Fields(messages="m"),
+            ["user", "assistant", "system"],
+            "'user, user'",
+            MEND,
+        ),
+        (
+            {"m": [{"role": "system", "content": "x"}]},
+            Fields(messages="m"),
+            ["user", "assistant", "system"],
+            "'system'",
+            MEND,
+        ),
+        (
+            {"m": [{"role": "user", "content": "x"}]},
+            Fields(messages="m"),
+            "assistant",
+            "'user'",
+            MEND,
+        ),
+        ({"prompt": "p", "response": "r", "id": None}, Fields(id="id"), "'id'", "None", MEND),
     ],
-)  # fmt: skip
+)
 def test_a_bad_row_is_named_with_its_line_rule_and_value(
-    jsonl: Writer, row: object, fields: Fields, rule: str
+    jsonl: Writer, row: object, fields: Fields, rule: Parts, got: str, cure: Parts
 ) -> None:
     good: dict[str, object] = {"prompt": "p", "response": "r", "id": "one"}
     good[fields.messages or "unused"] = [
@@ -100,17 +126,19 @@ def test_a_bad_row_is_named_with_its_line_rule_and_value(
         {"role": "assistant", "content": "y"},
     ]
     path = jsonl(good, row, {**good, "id": "two"})
-    expect(f"{path}:2: {rule}", path, fields=fields)
+    message = says(f"{path}:2", rule=rule, got=got, cure=cure)
+    expect(message, path, fields=fields)
     # The same row, left out and listed.
     read_back = read(path, fields=fields, on_bad_rows="skip", max_bad_share=0.5)
     assert len(read_back.records) == 2
-    assert read_back.bad == (f"{path}:2: {rule}",)
+    (bad,) = read_back.bad
+    assert bad == message
 
 
 def test_ids_are_given_once(jsonl: Writer) -> None:
     path = jsonl(*[{"prompt": "p", "response": "r", "id": "a"}] * 2)
     expect(
-        f"{path}:2: an id must be given once, got 'a' as in {path}:1. {MEND}",
+        says(f"{path}:2", rule="id", got="'a'", cure=[f"{path}:1. ", MEND]),
         path,
         fields=Fields(id="id"),
     )
@@ -121,10 +149,9 @@ def test_skipping_stops_above_the_limit(jsonl: Writer) -> None:
     assert len(read(path, on_bad_rows="skip", max_bad_share=0.03).bad) == 3
     with pytest.raises(RecordError) as caught:
         read(path, on_bad_rows="skip", max_bad_share=0.029)
-    assert str(caught.value).startswith(
-        f"{path}: at most a share of 0.029 of the rows may be bad, got 3 of 100. Correct them or "
-        f"raise data.max_bad_share. The first: \n  {path}:98: a line must be valid JSON, got '?'"
-    )
+    message, first, *_ = str(caught.value).splitlines()
+    assert message == says(str(path), rule="0.029", got="3 of 100", cure="data.max_bad_share")
+    assert first.strip() == says(f"{path}:98", rule="JSON", got="'?'")
 
 
 @pytest.mark.parametrize("share", [0.001, 1.0])
@@ -136,32 +163,28 @@ def test_skipping_every_row_is_an_error(jsonl: Writer, share: float) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("no.jsonl", "{root}/no.jsonl: the file or folder must exist, got 'no.jsonl' below "
-         "data.root "
-         "'{root}'. Correct the path or data.root."),
-        (DataLocation(), "rows: exactly one of path and hub must be set, got neither. Set one."),
-        (DataLocation(path="a", hub="b/c"),
-         "rows: exactly one of path and hub must be set, got path 'a' and hub 'b/c'. Set one."),
-        (DataLocation(hub="b/c"),
-         "b/c: a hub data set needs its revision, got none: its rows could change "
-         "between two runs. Set revision to a commit of its 'Files and versions' page."),
-        (DataLocation(path="a.jsonl", split="train"),
-         "{root}/a.jsonl: split has no meaning for this path, "
-         "got 'train'. Leave it out."),
+        ("no.jsonl", says("no.jsonl", got="'no.jsonl'", cure="data.root")),
+        (DataLocation(), says("rows", rule=["path", "hub"], got="neither")),
+        (
+            DataLocation(path="a", hub="b/c"),
+            says("rows", rule=["path", "hub"], got="path 'a' and hub 'b/c'"),
+        ),
+        (DataLocation(hub="b/c"), says("b/c", rule="revision", got="none", cure="revision")),
+        (DataLocation(path="a.jsonl", split="train"), says("a.jsonl", rule="split", got="'train'")),
     ],
-)  # fmt: skip
+)
 def test_where_rows_come_from_is_checked(
-    tmp_path: Path, rows: str | DataLocation, message: str
+    tmp_path: Path, rows: str | DataLocation, message: Says
 ) -> None:
     (tmp_path / "a.jsonl").write_text("{}")
     with pytest.raises(RecordError) as caught:
         read_records(rows, fields=Fields(), root=tmp_path)
-    assert str(caught.value) == message.format(root=tmp_path)
+    assert str(caught.value) == message
 
 
 def test_training_needs_a_response_field(jsonl: Writer) -> None:
     expect(
-        "fields.response: rows to train on need a response, got null. Name it.",
+        says("fields.response", got="null"),
         jsonl({"prompt": "p"}),
         fields=Fields(response=None),
     )
@@ -182,11 +205,9 @@ def test_a_line_to_predict_is_json_or_the_prompt_itself() -> None:
     options: dict[str, Any] = {"fields": fields, "where": "-:1", "id": "-:1"}
     assert record_from_line("Hvað er þetta?\n", **options).turns[0].content == "Hvað er þetta?\n"
     assert record_from_line('{"query": "q"}', **options).turns == (Turn("user", "q"),)
-    with pytest.raises(
-        RecordError, match=r"^-:1: a line that starts with { must be valid JSON, got"
-    ):
+    with pytest.raises(RecordError, check=says("-:1", rule="JSON")):
         record_from_line('{"query"', **options)
-    with pytest.raises(RecordError, match=r"^-:1: field 'line' must be a non-empty string"):
+    with pytest.raises(RecordError, check=says("-:1", rule="'line'")):
         record_from_line(" ", **options)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from messages import says
 
 from tell_lightning.data.anchors import Anchor, Example, anchor_record
 from tell_lightning.data.records import Record, Turn
@@ -161,10 +162,7 @@ def test_a_token_over_the_border_of_prompt_and_response_is_not_used() -> None:
 def test_an_example_without_a_token_to_train_on_is_named(encoders: dict[str, Encoder]) -> None:
     with pytest.raises(TokenError, match="response token") as caught:
         encoders["qwen"].encode([example("a", "b"), example("Hi?")])
-    assert str(caught.value) == (
-        "d.jsonl:1: an example needs a response token to train on, got none after tokenising. "
-        "Remove the row or check the tokenizer's chat template."
-    )
+    assert str(caught.value) == says("d.jsonl:1", rule="response", got="none")
 
 
 # Over-long examples
@@ -199,9 +197,11 @@ def test_an_over_long_example_is_an_error_that_says_how_long(encoders: dict[str,
     assert source(encoder, [record("x", "y"), long], "error", size).records == [0, 1]
     with pytest.raises(TokenError, match="must fit") as caught:
         source(encoder, [record("x", "y"), long], "error", size - 1)
-    assert str(caught.value) == (
-        f"d.jsonl:7: an example must fit data.max_tokens {size - 1}, got {size} tokens. Raise "
-        "data.max_tokens, or set data.tasks.t.overlong: truncate_prompt or drop."
+    assert str(caught.value) == says(
+        "d.jsonl:7",
+        rule=["data.max_tokens", str(size - 1)],
+        got=str(size),
+        cure=["data.max_tokens", "data.tasks.t.overlong", "truncate_prompt"],
     )
 
 

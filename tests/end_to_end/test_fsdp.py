@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from messages import says
 from safetensors.torch import load_file
 from tiny_runs import Fits, Run, audit, command, consumed
 from tiny_world import World
@@ -116,16 +117,17 @@ def test_one_process_goes_on_where_two_ended(world: World, two: Run) -> None:
     "strategy", ["fsdp", "lightning.pytorch.strategies.FSDPStrategy", "ModelParallelStrategy"]
 )
 def test_other_ways_to_cut_weights_are_refused(strategy: str) -> None:
-    assert _message(f"--trainer.strategy={strategy}") == (
-        f"trainer.strategy: weights are cut over devices by FSDP2, got {strategy}, which does not "
-        "fit adapters and their checkpoints. Write --trainer.strategy=fsdp2."
+    assert _message(f"--trainer.strategy={strategy}") == says(
+        "trainer.strategy", rule="FSDP2", got=strategy, cure="--trainer.strategy=fsdp2"
     )
 
 
 def test_half_precision_that_scales_the_loss_is_refused() -> None:
-    assert _message("--trainer.strategy=fsdp2", "--trainer.precision=16-mixed") == (
-        "trainer.precision: fsdp2 goes with bf16-mixed or 32-true, got 16-mixed, whose scaling of "
-        "the loss does not look at all shards. Set bf16-mixed."
+    assert _message("--trainer.strategy=fsdp2", "--trainer.precision=16-mixed") == says(
+        "trainer.precision",
+        rule=["fsdp2", "bf16-mixed", "32-true"],
+        got="16-mixed",
+        cure="bf16-mixed",
     )
 
 

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 import yaml
+from messages import says
 from small_experiment import BASES, EXPERIMENT, write_experiment
 
 from tell_lightning.experiment.bases import located, made_folder, recipe
@@ -66,9 +67,8 @@ def test_a_cell_that_two_groups_name_alike_is_one_cell(root: Path) -> None:
     assert len(names(experiment(root, {}, {"arms": ["tell"]}))) == 4
     with pytest.raises(SpecificationError) as caught:
         names(experiment(root, {}, {"arms": ["tell"], "set": {"trainer.max_steps": 3}}))
-    assert str(caught.value) == (
-        f"{root}/first/experiment.yaml: cells: a cell must have one configuration, got two for "
-        "translate-tell-n10-s0. Give one of them a variant's name."
+    assert str(caught.value) == says(
+        f"{root}/first/experiment.yaml: cells", cure="translate-tell-n10-s0"
     )
 
 
@@ -107,10 +107,11 @@ def test_an_arm_that_waits_for_tuning_says_what_to_run(root: Path) -> None:
     assert read_chosen(found) is None
     with pytest.raises(SpecificationError) as caught:
         configuration(found, expand(found)[0])
-    assert str(caught.value) == (
-        f"{root}/tuning/chosen.json: must say which settings were chosen for tell on translate, "
-        "got nothing. Run first, with the same -c and --results if you give any: "
-        f"python -m tell_lightning experiment {root}/tuning"
+    assert str(caught.value) == says(
+        f"{root}/tuning/chosen.json",
+        rule=["tell", "translate"],
+        got="nothing",
+        cure=f"python -m tell_lightning experiment {root}/tuning",
     )
 
 
@@ -189,18 +190,14 @@ def test_the_path_of_a_base_starts_from_the_folder_of_the_experiments(first: Exp
 def test_a_base_without_a_recipe_or_of_another_made_one_is_refused(root: Path) -> None:
     with pytest.raises(SpecificationError) as caught:
         recipe(experiment(root), "no")
-    assert str(caught.value) == (
-        "model.base: made:NAME must name a base of bases.yaml (plain, general), got 'made:no'. "
-        "Name one of them, or write its recipe there."
+    assert str(caught.value) == says(
+        "model.base", rule=["bases.yaml", "plain, general"], got="'made:no'"
     )
     twice = {"a": {"tuned": {"model.base": "made:plain"}}}
     (root / "bases.yaml").write_text(yaml.safe_dump(twice))
     with pytest.raises(SpecificationError) as caught:
         recipe(experiment(root), "a")
-    assert str(caught.value) == (
-        "bases.yaml: a.tuned: must start from a base that is there, got 'made:plain'. Name "
-        "'microworld', a hub id or a folder."
-    )
+    assert str(caught.value) == says("bases.yaml: a.tuned", got="'made:plain'", cure="'microworld'")
 
 
 def test_where_the_order_is_not_mixed_the_run_is_one_cycle(root: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from messages import says
 
 from tell_lightning.experiment import statistics
 from tell_lightning.experiment.cells import Cell, expand
@@ -347,9 +348,8 @@ def test_seeds_that_arms_do_not_share_give_no_verdict_and_no_traceback():
     claim = dataclasses.replace(claim, groups=groups)
     found = verdicts(claim, results(claim, effect))[0]
     assert found.verdict == "none"
-    assert found.reason == (
-        "rule: TELL and Mix without anchor on compose must have a seed in common at n = 10, got "
-        "none. Run both with the same seeds."
+    assert found.reason == says(
+        "rule", rule=["TELL", "Mix without anchor", "compose", "n = 10"], got="none"
     )
 
 
@@ -386,44 +386,72 @@ ORDER = ("reproduced", "refuted", "undecided", "none")
         (
             "better",
             {},
-            "rule.kind: must be one of activation, same_data, tenfold, ten_examples, anchor, "
-            "shuffle, amount, tuning, got 'better'. Choose one of them.",
+            says(
+                "experiment.yaml: rule.kind",
+                rule=[
+                    "same_data",
+                    "ten_examples",
+                    "activation",
+                    "tenfold",
+                    "anchor",
+                    "shuffle",
+                    "amount",
+                    "tuning",
+                ],
+                got="'better'",
+            ),
         ),
         (
             "anchor",
             {"against": "tell"},
-            "rule.against: must be one of sft, sft_equal_steps, general_only, mix_without_anchor, "
-            "general_then_task, arbitrary_anchor, got 'tell'. Mend it.",
+            says(
+                "experiment.yaml: rule.against",
+                rule=[
+                    "sft_equal_steps",
+                    "general_only",
+                    "mix_without_anchor",
+                    "general_then_task",
+                    "arbitrary_anchor",
+                    "sft",
+                ],
+                got="'tell'",
+            ),
         ),
         (
             "tenfold",
             {"reproduced_form": 5},
-            "rule.reproduced_form: must be one of n, reproduced_from, refuted_below, got "
-            "'reproduced_form'. Rename or remove it.",
+            says(
+                "experiment.yaml: rule.reproduced_form",
+                rule=["reproduced_from", "refuted_below", "n"],
+                got="'reproduced_form'",
+            ),
         ),
         (
             "same_data",
             {"n": 10},
-            "rule.n: must be a list of whole numbers from 1 on, got 10. Mend it.",
+            says("experiment.yaml: rule.n", rule="1", got="10"),
         ),
-        ("tenfold", {"n": True}, "rule.n: must be a whole number from 1 on, got True. Mend it."),
+        (
+            "tenfold",
+            {"n": True},
+            says("experiment.yaml: rule.n", rule="1", got="True"),
+        ),
         (
             "tenfold",
             {"refuted_below": "3"},
-            "rule.refuted_below: must be a number, got '3'. Mend it.",
+            says("experiment.yaml: rule.refuted_below", got="'3'"),
         ),
         (
             "amount",
             {"variants": ["one"]},
-            "rule.variants: must be a list of two variants or more, the least first, got ['one']. "
-            "Mend it.",
+            says("experiment.yaml: rule.variants", got="['one']"),
         ),
     ],
 )
 def test_a_rule_that_is_not_written_as_it_must_be_is_refused(kind, changes, message):
     with pytest.raises(RuleError) as error:
         verdicts(experiment(kind, **changes), {})
-    assert str(error.value) == f"experiments/claim/experiment.yaml: {message}"
+    assert str(error.value) == message
 
 
 @pytest.mark.parametrize("kind", RULES)
@@ -507,10 +535,7 @@ def test_seeds_that_were_tested_on_other_rows_are_refused():
     test["items"]["rows"] = test["items"]["rows"][:60]
     with pytest.raises(StatisticsError) as error:
         samples(made, "compose", "tell", 10)
-    assert str(error.value) == (
-        "results: all seeds of tell on compose must be tested on the same rows, got 60 and 100 "
-        "rows. Delete the older ones, and they are run again."
-    )
+    assert str(error.value) == says("results", rule=["tell", "compose"], got="60 and 100")
     assert verdicts(claim, made)[0].verdict == "none"
 
 

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 import yaml
+from messages import Says, says
 from small_experiment import EXPERIMENT, TESTBEDS, write_experiment
 
 from tell_lightning.experiment.specification import (
@@ -45,95 +46,124 @@ def test_used_folders_are_found_from_the_experiment(root: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"title": None}, "title: is needed, got nothing. Add it."),
-        ({"extra": 1}, "extra: must be one of cells, claim, refuted_by, rule, title, uses, got"),
-        ({"rule": {"n": 1}}, "rule: must be a mapping with a kind, got {'n': 1}. Write rule:"),
-        ({"uses": ["../no"]}, "uses: must name folders with an experiment.yaml, got '../no'."),
-        ({"uses": "../no"}, "uses: must be a list, got '../no'. Write [...]."),
-        ({"cells": 3}, "cells: must be a list, got 3. Write [...]."),
-        ({"cells": [3]}, "cells[0]: must be a mapping, got 3. Write {testbeds: [...], arms:"),
+        ({"title": None}, says("experiment.yaml: title", got="nothing")),
+        (
+            {"extra": 1},
+            says(
+                "experiment.yaml: extra",
+                rule="cells, claim, refuted_by, rule, title, uses",
+                got="'extra'",
+            ),
+        ),
+        (
+            {"rule": {"n": 1}},
+            says("experiment.yaml: rule", rule="kind", got="{'n': 1}", cure="kind"),
+        ),
+        ({"uses": ["../no"]}, says("experiment.yaml: uses", rule="experiment.yaml", got="'../no'")),
+        ({"uses": "../no"}, says("experiment.yaml: uses", got="'../no'", cure="[...]")),
+        ({"cells": 3}, says("experiment.yaml: cells", got="3", cure="[...]")),
+        ({"cells": [3]}, says("experiment.yaml: cells[0]", got="3", cure="[...]")),
         (
             {"cells": [{**GROUP, "arms": ["no"]}]},
-            "cells[0].arms: must be one of tell, sft, general_only, best, base, got 'no'. Name one "
-            "of them, or add it to arms.yaml.",
+            says(
+                "experiment.yaml: cells[0].arms",
+                rule=["general_only", "tell", "sft", "best", "base"],
+                got="'no'",
+                cure="arms.yaml",
+            ),
         ),
         (
             {"cells": [{**GROUP, "testbeds": ["no"]}]},
-            "cells[0].testbeds: must be one of translate, compose, got 'no'. Name one of them, or "
-            "add it to testbeds.yaml.",
+            says(
+                "experiment.yaml: cells[0].testbeds",
+                rule=["translate", "compose"],
+                got="'no'",
+                cure="testbeds.yaml",
+            ),
         ),
         (
             {"cells": [{**GROUP, "n": [-1]}]},
-            "cells[0].n: must be whole numbers from 0 on, got -1. Mend it.",
+            says("experiment.yaml: cells[0].n", rule="0", got="-1"),
         ),
         (
             {"cells": [{**GROUP, "seeds": ["x"]}]},
-            "cells[0].seeds: must be whole numbers from 0 on, got 'x'. Mend it.",
+            says("experiment.yaml: cells[0].seeds", rule="0", got="'x'"),
         ),
         *(
             (
                 {"cells": [{**GROUP, "seeds": seeds}]},
-                f"cells[0].seeds: must be a number of seeds from 1 on, or a list of them, got "
-                f"{seeds}. Write 10, or [100, 101].",
+                says(
+                    "experiment.yaml: cells[0].seeds", rule="1", got=str(seeds), cure="[100, 101]"
+                ),
             )
             for seeds in (0, -2, True)
         ),
         (
             {"cells": [{**GROUP, "variants": [1]}]},
-            "cells[0].variants: must be a mapping, got [1]. Write NAME: {KEY: VALUE}.",
+            says("experiment.yaml: cells[0].variants", got="[1]", cure="NAME: {KEY: VALUE}"),
         ),
         (
             {"cells": [{**GROUP, "variants": {"a-b": {}}}]},
-            "cells[0].variants: names are made of letters, digits, '_' and '.', got 'a-b'. Rename",
+            says("experiment.yaml: cells[0].variants", rule=["'_'", "'.'"], got="'a-b'"),
         ),
         (
             {"cells": [{**GROUP, "variants": {"a": 3}}]},
-            "cells[0].variants.a: must be a mapping of dotted keys, got 3. Write "
-            "{model.optimizer.lr: 0.004}.",
+            says(
+                "experiment.yaml: cells[0].variants.a", got="3", cure=["model.optimizer.lr: 0.004"]
+            ),
         ),
     ],
 )
 def test_a_mistake_in_an_experiment_is_named(
-    root: Path, changes: dict[str, Any], message: str
+    root: Path, changes: dict[str, Any], message: Says
 ) -> None:
     write_experiment(root / "first", **changes)
     with pytest.raises(SpecificationError) as caught:
         read_experiment(root / "first")
-    assert f"{root / 'first' / 'experiment.yaml'}: {message}" in str(caught.value)
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(
     ("name", "values", "message"),
     [
-        ("arms", {"a": 3}, "a: must be a mapping, got 3. Give its keys below it."),
-        ("arms", {"a-b": {}}, "names are made of letters, digits, '_' and '.', got 'a-b'."),
-        ("arms", {"a": {}}, "a.label: is needed, got nothing. Add it."),
+        ("arms", {"a": 3}, says("arms.yaml: a", got="3")),
+        ("arms", {"a-b": {}}, says("arms.yaml", rule=["'_'", "'.'"], got="'a-b'")),
+        ("arms", {"a": {}}, says("arms.yaml: a.label", got="nothing")),
         (
             "testbeds",
             {"t": {**TESTBEDS["compose"], "chance": "low"}},
-            "t.chance: must be a number of points, got 'low'. Mend it.",
+            says("testbeds.yaml: t.chance", got="'low'"),
         ),
         (
             "testbeds",
             {"t": {**TESTBEDS["compose"], "config": None}},
-            "t.config: must be a mapping, got None. Write {} for none.",
+            says("testbeds.yaml: t.config", got="None", cure="{}"),
         ),
         (
             "testbeds",
             {"t": {**TESTBEDS["compose"], "score": "f1"}},
-            "t.score: must be one of bleu, balanced_accuracy, exact_match, got 'f1'.",
+            says(
+                "testbeds.yaml: t.score",
+                rule=["balanced_accuracy", "exact_match", "bleu"],
+                got="'f1'",
+            ),
         ),
         (
             "bases",
             {"b": {}},
-            "b: must hold either tuned or pretrain, got nothing. Write tuned: {KEY: VALUE} for a",
+            says(
+                "bases.yaml: b",
+                rule=["tuned", "pretrain"],
+                got="nothing",
+                cure="tuned: {KEY: VALUE}",
+            ),
         ),
-        ("base", [], "must hold keys, got []. Add some."),
-        ("base", None, "must be there, got no such file. Write it, or name another folder."),
+        ("base", [], says("base.yaml", rule="keys", got="[]")),
+        ("base", None, says("base.yaml", got="no such file")),
     ],
 )
 def test_a_mistake_in_what_is_shared_is_named(
-    root: Path, name: str, values: Any, message: str
+    root: Path, name: str, values: Any, message: Says
 ) -> None:
     path = root / f"{name}.yaml"
     path.unlink()
@@ -141,12 +171,12 @@ def test_a_mistake_in_what_is_shared_is_named(
         path.write_text(yaml.safe_dump(values))
     with pytest.raises(SpecificationError) as caught:
         read_experiment(root / "first")
-    assert f"{path}: {message}" in str(caught.value)
+    assert str(caught.value) == message
 
 
 def test_a_folder_without_an_experiment_and_broken_yaml_are_named(root: Path) -> None:
-    with pytest.raises(SpecificationError, match=r"needs a folder with an experiment\.yaml"):
+    with pytest.raises(SpecificationError, match=r"experiment\.yaml.*, got"):
         read_experiment(root / "nothing")
     (root / "first" / "experiment.yaml").write_text("title: [\n")
-    with pytest.raises(SpecificationError, match=r"experiment\.yaml:2: must be valid YAML, got: "):
+    with pytest.raises(SpecificationError, match=r"experiment\.yaml:2: .*YAML.*, got: "):
         read_experiment(root / "first")

@@ -2,6 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from messages import says
 from small_experiment import EXPERIMENT, result_of, write_experiment
 
 from tell_lightning.experiment.results import ResultError, write_result
@@ -49,10 +50,11 @@ def test_results_of_another_configuration_are_refused(first: Experiment) -> None
     digest = look(first)[2].digest
     with pytest.raises(ResultError) as caught:
         check_same(look(first))
-    assert str(caught.value) == (
-        f"{first.results}/translate-tell-n10-s1.json: must be made with the configuration that its "
-        f"cell has now, {digest}, got 000000000000 (and 1 more). Undo the change, delete the "
-        "results, or run their cells again with --retry."
+    assert str(caught.value) == says(
+        f"{first.results}/translate-tell-n10-s1.json",
+        rule=digest,
+        got="000000000000",
+        cure=["1 more", "--retry"],
     )
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from messages import says
 
 from tell_lightning.data.anchors import AnchorError
 from tell_lightning.export.anchor_file import AdapterFolderError, AnchorFile, read_anchor_file
@@ -22,19 +23,15 @@ def test_comes_back_as_it_was(tmp_path: Path, anchors: AnchorFile) -> None:
 def test_a_folder_without_anchor_json(tmp_path: Path) -> None:
     with pytest.raises(AdapterFolderError) as raised:
         read_anchor_file(tmp_path)
-    assert str(raised.value) == (
-        f"{tmp_path}: an adapter folder holds anchor.json, got none. "
-        "Give the adapter/ folder of a run."
-    )
+    assert str(raised.value) == says(str(tmp_path), rule="anchor.json", got="none")
 
 
 def test_another_format(tmp_path: Path, anchors: AnchorFile) -> None:
     write(tmp_path, {**anchors.to_json(), "format": 7})
     with pytest.raises(AdapterFolderError) as raised:
         read_anchor_file(tmp_path)
-    assert str(raised.value) == (
-        f"{tmp_path / 'anchor.json'}: format must be 1, got 7. "
-        "Use the version of tell_lightning that wrote it."
+    assert str(raised.value) == says(
+        str(tmp_path / "anchor.json"), rule=["format", "1"], got="7", cure="tell_lightning"
     )
 
 
@@ -56,7 +53,7 @@ def test_a_broken_file(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(AdapterFolderError) as raised:
         read_anchor_file(tmp_path)
     text = str(raised.value)
-    assert text.startswith(f"{tmp_path / 'anchor.json'}: must be the file that `fit` wrote, got ")
+    assert text == says(str(tmp_path / "anchor.json"), rule="`fit`")
     assert text.endswith("Export the adapter again.")
 
 

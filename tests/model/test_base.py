@@ -8,6 +8,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 import torch
+from messages import says
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
@@ -81,18 +82,14 @@ def test_a_padding_token_of_its_own_is_kept(
 @pytest.mark.parametrize("load", [load_base, load_tokenizer])
 def test_a_folder_without_config(load: Callable[[ModelSettings], object], folder: Path) -> None:
     (folder / "config.json").unlink()
-    assert message(load, folder) == (
-        f"model.base: a model folder holds config.json, got '{folder}' without it. "
-        "Give a folder that `save_pretrained` wrote."
+    assert message(load, folder) == says(
+        "model.base", rule="config.json", got=f"'{folder}'", cure="`save_pretrained`"
     )
 
 
 @pytest.mark.parametrize("base", ["./gone", "/gone", "~/gone", "a/b/c"])
 def test_a_missing_folder(base: str) -> None:
-    assert message(load_base, base) == (
-        f"model.base: no such folder, got '{base}' (looked in {Path.cwd()}). "
-        "Give an existing folder or a Hugging Face hub id."
-    )
+    assert message(load_base, base) == says("model.base", got=f"'{base}'", cure=str(Path.cwd()))
 
 
 @pytest.mark.parametrize("spoil", [lambda data: b"garbage" * 99, lambda data: data[:5000]])
@@ -100,7 +97,7 @@ def test_corrupted_weights(folder: Path, spoil: Callable[[bytes], bytes]) -> Non
     weights = folder / "model.safetensors"
     weights.write_bytes(spoil(weights.read_bytes()))
     text = message(load_base, folder)
-    assert text.startswith(f"model.base: the model of '{folder}' could not be loaded, got: Error")
+    assert text == says("model.base", rule=f"'{folder}'")
     assert text.endswith(FOLDER_ADVICE)
 
 
@@ -115,10 +112,11 @@ def test_a_missing_weight_is_not_made_up(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     del weights["model.layers.0.self_attn.q_proj.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    assert message(load_base, folder) == (
-        "model.base: the weights must be those that config.json describes, got 1 missing or of "
-        f"another shape in '{folder}', such as model.layers.0.self_attn.q_proj.weight. "
-        "Give a causal language model that `save_pretrained` wrote."
+    assert message(load_base, folder) == says(
+        "model.base",
+        rule="config.json",
+        got="1 missing",
+        cure=[f"'{folder}'", "model.layers.0.self_attn.q_proj.weight", "`save_pretrained`"],
     )
 
 
@@ -139,16 +137,15 @@ def test_a_broken_config(folder: Path) -> None:
 def test_a_broken_tokenizer(folder: Path, content: str) -> None:
     (folder / "tokenizer.json").write_text(content)
     text = message(load_tokenizer, folder)
-    assert text.startswith(f"model.base: the tokenizer of '{folder}' could not be loaded, got: ")
+    assert text == says("model.base", rule=f"'{folder}'")
 
 
 def test_a_tokenizer_without_an_end_token(folder: Path) -> None:
     config = json.loads((folder / "tokenizer_config.json").read_text())
     del config["eos_token"]
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    assert message(load_tokenizer, folder) == (
-        f"model.base: the tokenizer needs an end-of-text token, got none in '{folder}'. "
-        "Set eos_token in its tokenizer_config.json."
+    assert message(load_tokenizer, folder) == says(
+        "model.base", got=f"none in '{folder}'", cure=["eos_token", "tokenizer_config.json"]
     )
 
 

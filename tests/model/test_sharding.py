@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from messages import says
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -162,7 +163,9 @@ def test_a_model_without_named_layers_is_refused(
     mesh: Any = None
     with pytest.raises(ShardingError) as error:
         shard(add_adapters(base, LoraSettings(rank=2), seed=0), mesh)
-    assert str(error.value) == (
-        "trainer.strategy: fsdp2 needs a model that names its layers in _no_split_modules, got "
-        "LlamaForCausalLM, which names none. Set trainer.strategy: ddp."
+    assert str(error.value) == says(
+        "trainer.strategy",
+        rule=["fsdp2", "_no_split_modules"],
+        got="LlamaForCausalLM",
+        cure="trainer.strategy: ddp",
     )
