@@ -91,7 +91,7 @@ def check(arguments: list[str]) -> Config:
     Raises:
         ConfigError: A file that is missing or no YAML, a wrong key, a wrong value.
     """
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    set_parsing_settings(docstring_parse_attribute_docstrings=False)
     parser = _parser()
     given = {path: read_config(path) for path in config_paths(arguments)}
     # What is typed wins over the files, so that a mistake is looked for there first.
