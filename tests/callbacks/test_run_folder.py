@@ -72,10 +72,7 @@ def test_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 def test_folder_that_another_process_uses_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("{}")
     folder = existing_folder(str(tmp_path))
-    refused = pytest.raises(
-        RunFolderError,
-        match=r"^RUN: must be a run that has ended, got '.*', which another process uses\. ",
-    )
+    refused = pytest.raises(RunFolderError, check=says("RUN", got=f"'{tmp_path}'"))
     with held(folder), refused, held(folder):
         raise AssertionError
     with held(folder):

@@ -49,9 +49,7 @@ def test_one_run_is_needed(arguments, capsys):
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path, capsys):
-    assert f"RUN: must be the folder of a run, with config.yaml in it, got '{tmp_path}'" in error(
-        capsys, tmp_path
-    )
+    assert error(capsys, tmp_path) == says("error: RUN", rule="config.yaml", got=f"'{tmp_path}'")
 
 
 def test_an_output_that_cannot_be_written_is_named(run, tmp_path, capsys):
@@ -60,8 +58,8 @@ def test_an_output_that_cannot_be_written_is_named(run, tmp_path, capsys):
         (run / "config.yaml" / "a.html", "Not a directory"),
         (tmp_path, "Is a directory"),
     ):
-        assert f"--output: must be a file that can be written, got '{output}': {reason}" in error(
-            capsys, run, "--output", output
+        assert error(capsys, run, "--output", output) == says(
+            "error: --output", got=f"'{output}'", cure=reason
         )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 

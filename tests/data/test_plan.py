@@ -502,8 +502,12 @@ G: dict[str, tuple[int, float | None]] = {"g": (1000, None)}
                 mix(task_share=share),
                 {"t": 5},
                 G,
-                f"data.mixture.task_share: must lie between 0 and 1, got {share}. For task rows "
-                "alone set data.mixture.arm: sft, for none of them general_only.",
+                says(
+                    "data.mixture.task_share",
+                    rule=["0", "1"],
+                    got=str(share),
+                    cure=["data.mixture.arm: sft", "general_only"],
+                ),
             )
             for share in (0, 1, -0.1, 1.5, float("nan"))
         ),
@@ -524,8 +528,7 @@ G: dict[str, tuple[int, float | None]] = {"g": (1000, None)}
                 mixture,
                 {"t": 5},
                 {"g": (9, None)},
-                f"data.mixture: a cycle must have at most 1e+15 slots, got {slots}. Raise "
-                "task_share, or lower task_passes.",
+                says("data.mixture", rule="1e+15", got=slots, cure=["task_share", "task_passes"]),
             )
             for mixture, slots in (
                 (mix(task_share=1e-300), "5e+300"),

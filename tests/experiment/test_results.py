@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import yaml
+from messages import Says, says
 from small_experiment import result_of
 
 from tell_lightning.experiment.cells import Cell
@@ -110,17 +111,17 @@ def test_a_list_of_numbers_is_one_line_and_keys_are_sorted() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "a result must be JSON, got: Expecting property name"),
-        ("[]", "a result must hold keys, got '[]'. Delete it, and its cell is run again."),
-        ("{}", "a result must hold name, got '{}'. Delete it, and its cell is run again."),
+        ("{", says("x.json", rule="JSON", got="Expecting property name")),
+        ("[]", says("x.json", rule="keys", got="'[]'")),
+        ("{}", says("x.json", rule="name", got="'{}'")),
     ],
 )
-def test_a_file_that_is_no_result_is_named(tmp_path: Path, text: str, message: str) -> None:
+def test_a_file_that_is_no_result_is_named(tmp_path: Path, text: str, message: Says) -> None:
     path = tmp_path / "x.json"
     path.write_text(text)
     with pytest.raises(ResultError) as caught:
         read_result(path)
-    assert str(caught.value).startswith(f"{path}: {message}")
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,7 @@ def test_a_result_that_lacks_what_is_read_of_it_is_named(
     path = write_result(tmp_path, result_of(CELL, "0" * 12) | changes)
     with pytest.raises(ResultError) as caught:
         read_result(path)
-    assert str(caught.value).startswith(f"{path}: a result must hold {lacking}, got ")
+    assert str(caught.value) == says(str(path), rule=lacking)
 
 
 def test_drafts_and_locks_are_no_results(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from messages import says
 from scipy import stats
 
 from tell_lightning.experiment.items import SCORES
@@ -223,13 +224,9 @@ def test_arms_without_a_common_seed_or_with_other_rows_are_not_compared():
     first = matches([[1, 0]], seeds=[0])
     with pytest.raises(StatisticsError) as error:
         difference(first, matches([[1, 0]], seeds=[1]))
-    assert str(error.value) == (
-        "statistics: compared arms must have a seed in common, got [0] and [1]. "
-        "Run both with the same seeds."
-    )
+    assert str(error.value) == says("statistics", rule="seed", got="[0] and [1]")
     with pytest.raises(StatisticsError) as error:
         difference(first, matches([[1, 0, 1]], seeds=[0]))
-    assert str(error.value) == (
-        "statistics: compared arms must have the same score of the same test rows, got exact_match "
-        "of 2 rows and exact_match of 3 rows. Run both on the same test rows."
+    assert str(error.value) == says(
+        "statistics", rule="rows", got="exact_match", cure=["2 rows", "3 rows"]
     )

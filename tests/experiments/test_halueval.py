@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from messages import Says, says
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "data"
@@ -104,7 +105,7 @@ def test_long_spans_are_quoted_by_their_start(script: ModuleType) -> None:
         (
             [paper_row(ROWS[4]), {**paper_row(ROWS[5]), "response": "yes"}],
             "1",
-            "test_Halu_CoT_JSON.jsonl:2: the prompt and label must be those rendered from",
+            says("test_Halu_CoT_JSON.jsonl:2"),
         ),
         (
             [
@@ -112,17 +113,17 @@ def test_long_spans_are_quoted_by_their_start(script: ModuleType) -> None:
                 {**paper_row(ROWS[5]), "prompt": paper_row(ROWS[5])["prompt"] + " "},
             ],
             "1",
-            "test_Halu_CoT_JSON.jsonl:2: the prompt and label must be those rendered from",
+            says("test_Halu_CoT_JSON.jsonl:2"),
         ),
         (
             [paper_row(ROWS[3]), paper_row(ROWS[5])],
             "1",
-            "the first prompt must hold the query and answer of its line",
+            says("test_Halu_CoT_JSON.jsonl", rule=["query", "answer"]),
         ),
-        ([paper_row(row) for row in ROWS], "1", "must hold more rows than tell/test_Halu_CoT_JSON"),
-        ([paper_row(ROWS[5])], "5", "--dev: must be at least 1 and leave a row to train on, got 5"),
-        ([paper_row(ROWS[5])], "0", "--dev: must be at least 1 and leave a row to train on, got 0"),
-        ([], "1", "test_Halu_CoT_JSON.jsonl: the file must hold rows, got none."),
+        ([paper_row(row) for row in ROWS], "1", says("general_data.json")),
+        ([paper_row(ROWS[5])], "5", says("--dev", rule="1", got="5")),
+        ([paper_row(ROWS[5])], "0", says("--dev", rule="1", got="0")),
+        ([], "1", says("test_Halu_CoT_JSON.jsonl", got="none")),
     ],
 )
 def test_other_files_than_the_papers_are_refused_and_nothing_is_written(
@@ -130,16 +131,16 @@ def test_other_files_than_the_papers_are_refused_and_nothing_is_written(
     tmp_path: Path,
     test: list[dict[str, str]],
     dev: str,
-    error: str,
+    error: Says,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     data = write(tmp_path / "data", ROWS, test)
     with pytest.raises(SystemExit) as exit_:
         script.main(["--data", str(data), "--out", str(tmp_path / "out"), "--dev", dev])
     assert exit_.value.code == 2
-    said = capsys.readouterr().err
+    said, *_ = capsys.readouterr().err.splitlines()  # the prompt that it shows has others
     assert said.startswith("error: ")
-    assert error in said
+    assert said.removeprefix("error: ") == error
     assert not (tmp_path / "out").exists()
 
 
@@ -148,7 +149,7 @@ def test_a_missing_file_is_named(
 ) -> None:
     with pytest.raises(SystemExit):
         script.main(["--data", str(tmp_path), "--out", str(tmp_path / "out")])
-    assert "general_data.json: the file must exist, got none." in capsys.readouterr().err
+    assert capsys.readouterr().err.removeprefix("error: ") == says("general_data.json", got="none")
 
 
 @pytest.mark.skipif(
