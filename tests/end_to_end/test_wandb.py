@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 import yaml
 from tiny_runs import Fits, Run, environment
 from wandb_files import OfflineRun
@@ -170,6 +171,7 @@ def test_offline_folder_of_two_sessions_arrives_whole_when_it_is_sent(
     # Nothing is learned, so that the best scores are those of the first session.
     run = fit(*SHORT, "--trainer.max_steps=2", "--model.optimizer.lr=0.0")
     main(["fit", "--resume", str(run.folder), "--trainer.max_steps=3"])
+    wandb.teardown()  # after which its process has written everything
     folders = sorted((run.folder / "wandb").glob("offline-run-*"))
     first, second = map(OfflineRun, folders)
     name = (run.folder / "wandb" / "id").read_text().strip()
@@ -283,6 +285,7 @@ def test_run_that_fails_says_so_to_wandb(
     options = [*SHORT, "--trainer.callbacks=tiny_world.Raise", f"--run.dir={tmp_path}"]
     with pytest.raises(RuntimeError, match="on purpose"):
         main(["fit", *fit.world.overlay, *options])
+    wandb.teardown()
     (folder,) = tmp_path.glob("*/wandb/offline-run-*")
     (end,) = OfflineRun(folder).of("exit")
     assert end.exit_code == 1
