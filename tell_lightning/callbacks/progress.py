@@ -8,7 +8,7 @@ Both show the same numbers, read where the logs are written, and count in optimi
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import timedelta
 from typing import Any, TextIO
 
@@ -30,17 +30,17 @@ ROOM = 90
 """Columns of a terminal that has room for a bar beside the numbers."""
 
 
-def progress_callback(*, terminal: bool) -> pl.Callback:
-    """Choose a bar on a terminal, else plain lines."""
-    return StepsBar() if terminal else PlainProgress()
+def progress_callback(tasks: Collection[str], *, terminal: bool) -> pl.Callback:
+    """Choose a bar on a terminal, else plain lines; `tasks` are the names of the tasks."""
+    return StepsBar(tasks) if terminal else PlainProgress(tasks)
 
 
 class Pace:
     """The clock of a session of training, and what its numbers say now."""
 
-    def __init__(self, trainer: pl.Trainer) -> None:
+    def __init__(self, trainer: pl.Trainer, tasks: Collection[str]) -> None:
         """Start the clock; a resumed run starts at its own step."""
-        self._trainer = trainer
+        self._trainer, self._tasks = trainer, tasks
         self._since, self._from = time.perf_counter(), trainer.global_step
         self._every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         self._seen = trainer.global_step
@@ -53,11 +53,10 @@ class Pace:
 
     def numbers(self) -> dict[str, str]:
         """Return the logged numbers by label, as they are shown."""
-        trainer: Any = self._trainer
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        sources = trainer.datamodule.plan.sources
-        counts = {s: metrics.get(f"train/examples/{s.name}", 0.0) for s in sources}
-        task = sum(count for source, count in counts.items() if source.kind == "task")
+        metrics = {n: float(value) for n, value in self._trainer.callback_metrics.items()}
+        start = "train/examples/"
+        counts = {n.removeprefix(start): v for n, v in metrics.items() if n.startswith(start)}
+        task = sum(counts.get(name, 0.0) for name in self._tasks)
         metrics["task"] = task / max(1.0, sum(counts.values()))
         return {
             label: f"{metrics[name]:{style}}"
@@ -75,9 +74,13 @@ class Pace:
 class PlainProgress(pl.Callback):
     """Prints a line whenever the logs are written."""
 
+    def __init__(self, tasks: Collection[str]) -> None:
+        """Take the names of the tasks, whose share of the examples is shown."""
+        self._tasks = tasks
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
-        self._pace = Pace(trainer)
+        self._pace = Pace(trainer, self._tasks)
 
     def on_train_batch_end(
         self,
@@ -99,9 +102,10 @@ class StepsBar(ProgressBar):
     Lightning's own counts micro-batches of an epoch, and the stream is one epoch without end.
     """
 
-    def __init__(self) -> None:
-        """Show nothing before training."""
+    def __init__(self, tasks: Collection[str]) -> None:
+        """Show nothing before training; `tasks` are the names of the tasks."""
         super().__init__()
+        self._tasks = tasks
         self._bar: Progress | None = None
         self._enabled = True
         self._text = ""
@@ -117,7 +121,7 @@ class StepsBar(ProgressBar):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock and show the bar."""
-        self._pace = Pace(trainer)
+        self._pace = Pace(trainer, self._tasks)
         self._text = ""
         if not self._enabled:
             return

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
-from tell_lightning.callbacks.evaluation import Evaluation, Scored
+from tell_lightning.callbacks.evaluation import GenerationEvaluation, Scored
 from tell_lightning.callbacks.folder import RunFolder, write_json
 from tell_lightning.metrics.score import Scores
 
@@ -63,7 +63,7 @@ class RunRecord:
         write_json(self.folder.record, self.facts)
 
 
-def scores_json(evaluation: Evaluation) -> dict[str, Any]:
+def scores_json(evaluation: GenerationEvaluation) -> dict[str, Any]:
     """Return everything that was scored: by split, before and after and at each step.
 
     The floors are what needs no model; `before` is the base with the same prompts. Beside `dev` and

@@ -3,6 +3,21 @@
 from dataclasses import dataclass
 from typing import Literal
 
+LEAST: dict[str, dict[str, float]] = {
+    "run": {"checkpoint_every_steps": 1},
+    "eval": {
+        "every_steps": 1,
+        "dev_rows": 1,
+        "test_rows": 1,
+        "batch_tokens": 1,
+        "temperature": 0.0,
+        "samples": 0,
+        "table_rows": 0,
+        "patience": 1,
+    },
+}
+"""The least that a number of a section may be, where a smaller one would fail late."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvalSettings:

@@ -1,6 +1,7 @@
-"""Tokens per second and peak memory of training, evaluation left out.
+"""Tokens per second and peak memory of training.
 
-Tokens are those of the examples, padding not counted, summed over all ranks.
+Tokens are those of the examples, padding not counted, summed over all ranks. The clock runs while
+data are awaited, too; it stands still during validation.
 """
 
 import resource
@@ -23,13 +24,13 @@ def peak_memory_bytes() -> int:
 
 
 class Throughput(pl.Callback):
-    """Times the training steps and counts their tokens."""
+    """Times training and counts its tokens."""
 
     def __init__(self) -> None:
         """Start at zero.
 
         Attributes:
-            seconds: Time spent on training steps.
+            seconds: Time spent on training, validation left out.
             tokens: Tokens of this rank's examples, as a tensor on the training device.
         """
         self.seconds = 0.0
@@ -37,13 +38,16 @@ class Throughput(pl.Callback):
         self._since = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Learn how often numbers are logged."""
-        self._every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
-    ) -> None:
         """Start the clock."""
+        self._every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        self._since = time.perf_counter()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop the clock."""
+        self._count()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Go on with the clock."""
         self._since = time.perf_counter()
 
     def on_train_batch_end(
@@ -54,13 +58,18 @@ class Throughput(pl.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Stop the clock; validation, which comes after this, is not counted."""
+        """Count the tokens of a batch and the time since the last one."""
         tokens = (batch.examples != PADDING).sum()
         self.tokens = tokens if self.tokens is None else self.tokens + tokens
-        self.seconds += time.perf_counter() - self._since
+        self._count()
         ended = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if ended and trainer.global_step % self._every == 0:  # reading it waits for the device
             pl_module.log("train/tokens_per_second", self.tokens_per_second(trainer))
+
+    def _count(self) -> None:
+        now = time.perf_counter()
+        self.seconds += now - self._since
+        self._since = now
 
     def tokens_per_second(self, trainer: pl.Trainer) -> float:
         """Return tokens of all ranks over the seconds of this one."""

@@ -1,20 +1,13 @@
-"""The YAML files of a command line, read once before they are parsed, so that errors name them.
+"""The YAML files of a command line, read before they are parsed, so that errors can name them."""
 
-Enters: the arguments of a verb. Leaves: the paths, their plain values, and where in them a key is.
-"""
-
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tell_lightning.errors import TellError
-
-
-class ConfigError(TellError):
-    """A configuration that cannot be read or does not fit together."""
+from tell_lightning.settings import ConfigError
 
 
 def config_paths(arguments: list[str]) -> list[str]:
@@ -78,27 +71,3 @@ def without_default_tasks(arguments: list[str]) -> list[str]:
         if any(isinstance(data, Mapping) and section in data for data in given)
     ]
     return [*cleared, *arguments]
-
-
-def locate(key: str, files: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
-    """Find the file and the whole dotted path of a key of which only the end may be known.
-
-    >>> locate("tasks.shape", {"a.yaml": {"data": {"tasks": {"halu": {"shape": 1}}}}})
-    ('a.yaml', 'data.tasks.halu.shape')
-    """
-    last = key.rpartition(".")[2]
-    for name, values in reversed(list(files.items())):
-        for path in _paths(values, ""):
-            if path == key or path.endswith(f".{key}"):
-                return name, path
-            if path.rpartition(".")[2] == last and set(key.split(".")) <= set(path.split(".")):
-                return name, path
-    return "", key
-
-
-def _paths(values: Any, above: str) -> Iterator[str]:
-    if isinstance(values, Mapping):
-        for key, value in values.items():
-            path = f"{above}.{key}" if above else str(key)
-            yield path
-            yield from _paths(value, path)

@@ -6,7 +6,6 @@ The run's own configuration is used; what is typed after it wins. The scores go 
 `scores-dev.json` or `scores-test.json` in the run's folder, the predictions beside the others.
 """
 
-from functools import partial
 from typing import Literal
 
 from tell_lightning.callbacks.folder import RunFolder, existing_folder, read_record, write_json
@@ -53,18 +52,17 @@ def _evaluate(verb: str, split: Literal["dev", "test"], arguments: list[str]) ->
     _score(split, folder, options, config, read_splits(config.data))
 
 
-def _score(split: str, folder: RunFolder, options: list[str], config: Config, text: Splits) -> None:
+def _score(
+    split: str, folder: RunFolder, options: list[str], config: Config, splits: Splits
+) -> None:
     quieten()
     from tell_lightning.callbacks.run_record import scores_json
-    from tell_lightning.commands.lightning_cli import open_session
+    from tell_lightning.commands.session import open_session
     from tell_lightning.commands.tables import print_next, print_scores
-    from tell_lightning.export.adapter import load_weights
 
-    session = open_session(options, config, folder, text, training=False)
+    session = open_session(config, folder, splits, training=False, adapter=folder.adapter)
     module, trainer = session.module, session.trainer
-    module.built = partial(load_weights, folder=folder.adapter)
-    session.evaluation.adapter = True
-    session.evaluation.selected_step = trained_steps(folder)
+    module.trained_steps = trained_steps(folder)
     run = trainer.validate if split == "dev" else trainer.test
     run(module, datamodule=session.datamodule, verbose=False)
     if split == "test" and config.eval.anchor_check and session.datamodule.swap_anchor():

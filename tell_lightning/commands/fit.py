@@ -33,7 +33,7 @@ SESSION = ("command", "started", "versions", "git", "machine")
 
 if TYPE_CHECKING:
     from tell_lightning.callbacks.run_record import RunRecord
-    from tell_lightning.commands.lightning_cli import Session
+    from tell_lightning.commands.session import Session
 
 
 def fit(arguments: list[str]) -> None:
@@ -53,17 +53,17 @@ def fit(arguments: list[str]) -> None:
     config = check(options)
     if folder:
         _check_place(folder, config)
-    text = read_splits(config.data)  # before torch: a bad row is answered at once
+    splits = read_splits(config.data)  # before torch: a bad row is answered at once
     checkpoint = _checkpoint(folder) if folder else None
     folder = folder or new_folder(config.run.dir, config.run.name)
 
     quieten()
     from tell_lightning.callbacks.loggers import logged
     from tell_lightning.callbacks.run_record import RunRecord
-    from tell_lightning.commands.lightning_cli import open_session
+    from tell_lightning.commands.session import open_session
 
     with nullcontext(folder) if checkpoint else _claimed(folder, config) as folder:
-        session = open_session(options, config, folder, text, training=True)
+        session = open_session(config, folder, splits, training=True)
         # Before the base is loaded and anything is written.
         step = _prepare(session, config, folder, checkpoint)
     with held(folder) if session.trainer.is_global_zero else nullcontext():
@@ -129,11 +129,10 @@ def _prepare(session: "Session", config: Config, folder: RunFolder, checkpoint: 
 
     check_lora(load_skeleton(config.model), config.model.lora)
     datamodule, trainer = session.datamodule, session.trainer
+    datamodule.trainer = trainer  # as Lightning does when it starts
     datamodule.prepare_data()
-    datamodule.setup()
-    trainer.accumulate_grad_batches = datamodule.accumulation(trainer.world_size)
-    trainer.fit_loop.epoch_loop.max_steps = datamodule.steps(trainer.max_steps)
-    datamodule.check_supply(trainer.max_steps)
+    datamodule.setup("fit")
+    session.evaluation.every_steps = config.eval.every_steps or max(1, trainer.max_steps // 5)
     return 0 if checkpoint is None else _check_resume(session, folder, checkpoint)
 
 
@@ -145,11 +144,10 @@ def _check_resume(session: "Session", folder: RunFolder, checkpoint: Path) -> in
     """
     saved = _load(checkpoint)
     step = int(saved["global_step"])
-    session.datamodule.trainer = session.trainer  # as Lightning does when it starts
     session.datamodule.load_state_dict(saved[type(session.datamodule).__qualname__])
     done = read_record(folder).get("status") == "completed"
     done = done and step == session.trainer.max_steps
-    if done and session.datamodule.stop is not None:
+    if done and session.datamodule.prepared.stop is not None:
         raise ConfigError(
             f"--resume: the run must not have ended, got all {step} steps of its "
             f"data.mixture.cycles: {session.datamodule.settings.mixture.cycles:g}. "
@@ -200,6 +198,7 @@ def _fit(
     from lightning.pytorch.utilities import rank_zero_info
 
     from tell_lightning.callbacks.run_record import scores_json
+    from tell_lightning.export.adapter import save_adapter
     from tell_lightning.model.sharding import whole_adapters
 
     trainer, module, datamodule = session.trainer, session.module, session.datamodule
@@ -224,7 +223,7 @@ def _fit(
     rank_zero_info(f"Adapter: {selected['by']}, of step {selected['step']}")
     weights = whole_adapters(module.model)  # each rank may hold a part
     if trainer.is_global_zero:
-        _export(session, config, folder, weights)
+        save_adapter(folder.adapter, module, datamodule, weights=weights)
     if has_test:
         with _timed(seconds, "after"):
             rank_zero_info("After training:")
@@ -241,13 +240,13 @@ def _write_inputs(
     from tell_lightning.callbacks.run_record import file_digest
     from tell_lightning.callbacks.wandb_record import log_plan
     from tell_lightning.commands.plan import print_plan
-    from tell_lightning.model.base import base_path
+    from tell_lightning.data.tokenizer import base_path
 
     datamodule = session.datamodule
     folder.path.mkdir(parents=True, exist_ok=True)
     path = folder.draft_config if resuming else folder.config
     path.write_text(config.to_yaml(), encoding="utf-8")
-    plan = datamodule.describe(session.trainer.max_steps)
+    plan = datamodule.prepared.describe(session.trainer.max_steps)
     write_json(folder.path / "plan.json", plan)
     log_plan(session.trainer, plan, folder.path / "plan.json")
     print(f"Run: {folder.path}")
@@ -256,7 +255,7 @@ def _write_inputs(
         base={
             "name": config.model.base,
             "revision": config.model.revision,
-            "sha256": file_digest(base_path(config.model)),
+            "sha256": file_digest(base_path(config.model.base)),
         },
         data={"inputs": plan["inputs"], "plan_digest": plan["digest"]},
         mixture=plan["realised"],
@@ -273,44 +272,10 @@ def _select(session: "Session", config: Config, has_dev: bool) -> dict[str, Any]
     if config.eval.select == "best" and has_dev and path:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         session.module.load_state_dict(saved["state_dict"])
-        step = int(saved["global_step"])
-        session.evaluation.selected_step = step
+        step = session.module.trained_steps = int(saved["global_step"])
         score = float(callback.best_model_score)  # type: ignore[union-attr]
         return {"by": "best dev score", "step": step, "score": score}
     return {"by": "last step", "step": trainer.global_step, "score": None}
-
-
-def _export(session: "Session", config: Config, folder: RunFolder, weights: dict[str, Any]) -> None:
-    from tell_lightning.export.adapter import save_adapter
-    from tell_lightning.export.anchor_file import AnchorFile, TaskPrompt
-
-    datamodule = session.datamodule
-    rows = {**datamodule.evaluation["dev"], **datamodule.evaluation["test"]}
-    tasks = {
-        name: TaskPrompt(
-            anchor=task.anchor,
-            max_new_tokens=rows[name].max_new_tokens if name in rows else 256,
-            fields=task.fields,
-            min_new_tokens=task.min_new_tokens,
-            stop_tokens=task.stop_tokens,
-        )
-        for name, task in config.data.tasks.items()
-    }
-    anchors = AnchorFile(
-        base=config.model.base,
-        revision=config.model.revision,
-        variant=config.data.mixture.anchor,
-        template_digest=datamodule.encoder.renderer.template_digest,
-        tasks=tasks,
-    )
-    save_adapter(
-        session.module.model,
-        session.tokenizer,
-        folder.adapter,
-        config.model,
-        anchors,
-        weights=weights,
-    )
 
 
 def _finish(

@@ -70,7 +70,8 @@ def _tune(config: Mapping[str, Any], folder: Path, out: Path) -> None:
 
     from tell_lightning.commands.check import check
     from tell_lightning.commands.fit import fit
-    from tell_lightning.model.base import load_base, load_tokenizer
+    from tell_lightning.data.tokenizer import load_tokenizer
+    from tell_lightning.model.base import load_base
 
     path, runs = folder / "config.yaml", folder / "runs"
     path.write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
@@ -80,4 +81,4 @@ def _tune(config: Mapping[str, Any], folder: Path, out: Path) -> None:
     settings = check(options).model
     model: Any = PeftModel.from_pretrained(load_base(settings), str(run / "adapter"))
     model.merge_and_unload().save_pretrained(out)
-    load_tokenizer(settings).save_pretrained(out)
+    load_tokenizer(settings.base, **settings.hub_options).save_pretrained(out)

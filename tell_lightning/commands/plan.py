@@ -27,7 +27,7 @@ from tell_lightning.data.splits import read_splits
 from tell_lightning.data.variants import variant_anchor, variant_prefix
 
 if TYPE_CHECKING:
-    from tell_lightning.data.datamodule import TellDataModule
+    from tell_lightning.data.prepared import PreparedData
 
 MARKS = {"anchor": ("⟦anchor ", "⟧"), "supervised": ("⟦train ", "⟧"), "prompt": ("", "")}
 COLOURS = {
@@ -58,23 +58,23 @@ def plan(arguments: list[str]) -> None:
     form, options = take_option(options, "--format")
     positions = _positions(asked, shown, form)
     config = check(options)
-    text = read_splits(config.data)
+    splits = read_splits(config.data)
     quieten()
-    from tell_lightning.data.datamodule import TellDataModule
-    from tell_lightning.model.base import load_tokenizer
+    from tell_lightning.data.prepared import PreparedData
+    from tell_lightning.data.tokenizer import load_tokenizer
 
-    datamodule = TellDataModule(**vars(config.data))
-    datamodule.connect(load_tokenizer(config.model), seed=config.seed, text=text)
-    datamodule.prepare_data()
-    datamodule.setup()
+    tokenizer = load_tokenizer(config.model.base, **config.model.hub_options)
+    data = PreparedData(config.data, tokenizer, seed=config.seed, given=splits)
+    data.prepare()
+    data.open()
     if positions:
-        _print_positions(datamodule, positions, form or "table")
+        _print_positions(data, positions, form or "table")
         return
-    steps = datamodule.steps(config.trainer["max_steps"])
-    print_plan(datamodule.describe(steps))
-    datamodule.check_supply(steps)
+    steps = data.steps(config.trainer["max_steps"])
+    print_plan(data.describe(steps))
+    data.check_supply(steps)
     if shown:
-        _show(datamodule, int(shown))
+        _show(data, int(shown))
 
 
 def print_plan(plan: Mapping[str, Any]) -> None:
@@ -143,12 +143,12 @@ def _positions(asked: str | None, shown: str | None, form: str | None) -> range:
     return positions
 
 
-def _print_positions(datamodule: "TellDataModule", positions: range, form: str) -> None:
+def _print_positions(data: "PreparedData", positions: range, form: str) -> None:
     """Print what stands at each position, one line each and nothing else."""
-    sources = datamodule.plan.sources
+    sources = data.plan.sources
     widths = {
         "position": max(len("position"), len(str(positions[-1]))),
-        "cycle": max(len("cycle"), len(str(positions[-1] // datamodule.plan.cycle))),
+        "cycle": max(len("cycle"), len(str(positions[-1] // data.plan.cycle))),
         "source": max(len("source"), *(len(source.name) for source in sources)),
         "row": max(len("row"), *(len(str(source.rows - 1)) for source in sources)),
     }
@@ -159,17 +159,17 @@ def _print_positions(datamodule: "TellDataModule", positions: range, form: str) 
     try:
         if form == "table":
             print(line.format(**{name: name for name in (*widths, "id")}))
-        for slot in _slots(datamodule, positions):
+        for slot in _slots(data, positions):
             print(json.dumps(slot, ensure_ascii=False) if form == "jsonl" else line.format(**slot))
         sys.stdout.flush()
     except BrokenPipeError:  # a reader such as `head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _slots(datamodule: "TellDataModule", positions: range) -> Iterator[dict[str, Any]]:
+def _slots(data: "PreparedData", positions: range) -> Iterator[dict[str, Any]]:
     """Look positions up, block by block."""
-    plan = datamodule.plan
-    ids = [rows.select_columns(["id"]) for rows in datamodule.rows]
+    plan = data.plan
+    ids = [rows.select_columns(["id"]) for rows in data.rows]
     for start in range(0, len(positions), BLOCK):
         found = plan.at(positions[start : start + BLOCK])
         names = np.empty(len(found.positions), dtype=object)
@@ -186,13 +186,13 @@ def _slots(datamodule: "TellDataModule", positions: range) -> Iterator[dict[str,
             }
 
 
-def _show(datamodule: "TellDataModule", count: int) -> None:
+def _show(data: "PreparedData", count: int) -> None:
     style = COLOURS if sys.stdout.isatty() else MARKS
     legend = "  ".join(f"{before}{kind}{after}" for kind, (before, after) in style.items())
     print(f"\n{legend}")
-    for position, source, row in datamodule.plan.at(range(count)):
-        name = datamodule.plan.sources[source].name
-        tokens = datamodule.rows[source][row]
+    for position, source, row in data.plan.at(range(count)):
+        name = data.plan.sources[source].name
+        tokens = data.rows[source][row]
         supervised = sum(tokens["supervised"])
         print(
             f"\nposition {position}: {name}, {tokens['id']}, {len(tokens['input_ids'])} tokens, "
@@ -200,9 +200,9 @@ def _show(datamodule: "TellDataModule", count: int) -> None:
         )
         print(
             _mark(
-                datamodule.encoder.tokenizer,
+                data.encoder.tokenizer,
                 tokens,
-                _anchor_texts(datamodule.settings, name, tokens["id"]),
+                _anchor_texts(data.settings, name, tokens["id"]),
                 style,
             )
         )

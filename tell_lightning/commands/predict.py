@@ -171,13 +171,13 @@ def _answer(request: PredictionRequest, answers: Answers) -> None:
     import torch
 
     from tell_lightning.data.templates import Renderer
+    from tell_lightning.data.tokenizer import load_tokenizer
     from tell_lightning.data.tokens import Encoder
     from tell_lightning.generation.answer import answer_rows, prompt_digest
     from tell_lightning.generation.batched import Budget
     from tell_lightning.generation.prefix import Prefix
-    from tell_lightning.model.base import load_tokenizer
 
-    tokenizer = load_tokenizer(request.model)
+    tokenizer = load_tokenizer(request.model.base, **request.model.hub_options)
     encoder = Encoder(tokenizer, Renderer(tokenizer))
     template = encoder.renderer.template_digest
     if request.template_digest not in {None, template}:
@@ -292,15 +292,15 @@ def _slice(rows: EvaluationRows, chunk: slice) -> EvaluationRows:
 
 def _weights(request: PredictionRequest, device_type: str) -> dict[str, Any]:
     """Name base and adapter: hub id and revision, or the SHA-256 of the files, and their type."""
-    from tell_lightning.model.base import base_path
+    from tell_lightning.data.tokenizer import base_path
+    from tell_lightning.model.base import base_dtype
 
-    path = base_path(request.model)
+    path = base_path(request.model.base)
     local = Path(path).is_dir()
-    auto = "bfloat16" if device_type == "cuda" else "float32"
     return {
         "base": _digests(Path(path), "model*", "pytorch_model*", "config.json") if local else path,
         "revision": None if local else request.model.revision,
-        "dtype": auto if request.model.dtype == "auto" else request.model.dtype,
+        "dtype": base_dtype(request.model, device_type),
         "adapter": _digests(request.adapter, "adapter_*") if request.adapter else None,
     }
 

@@ -22,7 +22,7 @@ from tell_lightning.data.anchors import Example, anchor_digest
 from tell_lightning.data.evaluation_rows import evaluation_example
 from tell_lightning.data.formats import RecordError, cut
 from tell_lightning.data.prediction_rows import CheckedRows, check_rows, read_lines, settle_anchor
-from tell_lightning.data.reading import DataLocation
+from tell_lightning.data.reading import Location
 from tell_lightning.data.records import Record
 from tell_lightning.data.settings import DataSettings, Task
 from tell_lightning.data.splits import read_splits, resolve_root
@@ -230,7 +230,7 @@ def _part(
     request: PredictionRequest,
     name: str,
     task: Task,
-    rows: str | DataLocation,
+    rows: Location,
     root: Path,
     *,
     free: bool,
@@ -261,7 +261,7 @@ def _examination(
     return examine
 
 
-def _test_rows(name: str, task: Task) -> str | DataLocation:
+def _test_rows(name: str, task: Task) -> Location:
     if task.test is None:
         raise ConfigError(
             f"data.tasks.{name}.test: there are no test rows to answer, got null. "

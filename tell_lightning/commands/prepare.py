@@ -26,10 +26,10 @@ def prepare(arguments: list[str]) -> None:
     from tell_lightning.data import store
     from tell_lightning.data.preparation import Preparation, training_sources
     from tell_lightning.data.templates import Renderer
+    from tell_lightning.data.tokenizer import load_tokenizer
     from tell_lightning.data.tokens import Encoder
-    from tell_lightning.model.base import load_tokenizer
 
-    tokenizer = load_tokenizer(config.model)
+    tokenizer = load_tokenizer(config.model.base, **config.model.hub_options)
     preparation = Preparation(config.data, Encoder(tokenizer, Renderer(tokenizer)))
     for source in training_sources(config.data, text):
         preparation.prepare([source])

@@ -1,8 +1,7 @@
-"""Bins of examples become a padded batch of tensors.
+"""Put examples together into a padded batch of tensors.
 
-Enters: B bins, each with the examples that share a row of the batch, one after the other. Leaves: a
-`Batch` of N examples in rows of T tokens. Packed and unpacked batches have one form: an unpacked
-one has one example in every bin.
+A batch has B rows of T tokens and N examples. Each row is a bin: the examples in it stand one after
+the other. Packed and unpacked batches have one form: an unpacked batch has one example in each bin.
 
     bins            [a a a, b b]   [c c c c]   []
     input_ids        7 9 4 7 8      7 5 3 2 .   . . . . .
@@ -16,7 +15,7 @@ it; and a mask would hide the restarts from transformers, which then lets exampl
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +25,15 @@ from torch import Tensor
 IGNORE = -100
 PADDING = -1
 SHORTEST = 2  # a token and the one that it predicts
+
+
+def log_stage(split: str) -> str:
+    """Return how the log keys of a split begin.
+
+    >>> log_stage("dev"), log_stage("test_without_anchor")
+    ('val', 'test_without_anchor')
+    """
+    return "val" if split == "dev" else split
 
 
 class Item(NamedTuple):
@@ -39,7 +47,7 @@ class Item(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A micro-batch; integer tensors.
+    """A micro-batch. `TellModule` needs no more than this, whichever loader it comes from.
 
     Attributes:
         input_ids: [B, T].
@@ -50,6 +58,9 @@ class Batch(NamedTuple):
         sources: [N], index of the source in the plan.
         rows: [N], row of that source.
         positions: [N], position in the stream.
+        names: The names that `sources` are indices of; the same in every batch of a run.
+        split: What the batch is for: train, dev, test ...
+        packed: Whether bins may hold several examples.
     """
 
     input_ids: Tensor
@@ -59,6 +70,9 @@ class Batch(NamedTuple):
     sources: Tensor
     rows: Tensor
     positions: Tensor
+    names: tuple[str, ...] = ("data",)
+    split: str = "train"
+    packed: bool = False
 
 
 def collate(bins: Sequence[Sequence[Item]]) -> Batch:
@@ -70,9 +84,10 @@ def collate(bins: Sequence[Sequence[Item]]) -> Batch:
     return unpack(*lay_out(bins))
 
 
-def unpack(tokens: Tensor, origins: Tensor) -> Batch:
-    """Name what `lay_out` has put together."""
-    return Batch(*tokens.unbind(), *origins.unbind())
+def unpack(tokens: Tensor, origins: Tensor, **about: Any) -> Batch:
+    """Make a batch of what `lay_out` has put together, and of its names, split and so on."""
+    parts: Sequence[Any] = (*tokens.unbind(), *origins.unbind())
+    return Batch(*parts, **about)
 
 
 def lay_out(bins: Sequence[Sequence[Item]]) -> tuple[Tensor, Tensor]:

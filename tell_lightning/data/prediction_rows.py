@@ -13,7 +13,7 @@ from typing import Literal
 from tell_lightning.data.anchors import Anchor, AnchorError, anchor_record, carries_anchor
 from tell_lightning.data.formats import Meter, RecordError, RowFile, cut
 from tell_lightning.data.ids import Ids
-from tell_lightning.data.reading import DataLocation, check_bad_share, iterate_records, open_rows
+from tell_lightning.data.reading import Location, check_bad_share, iterate_records, open_rows
 from tell_lightning.data.records import Fields, Record, record_from_line
 from tell_lightning.data.variants import Variant
 
@@ -46,7 +46,7 @@ class CheckedRows:
 
 
 def check_rows(
-    rows: str | DataLocation,
+    rows: Location,
     *,
     fields: Fields,
     root: Path,

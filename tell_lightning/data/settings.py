@@ -1,13 +1,22 @@
-"""The `data` section of the configuration. Plain values: no torch, no Lightning, no files read."""
+"""The `data` section of the configuration: plain values, without torch or Lightning."""
 
 from dataclasses import dataclass, field
 from typing import Literal
 
 from tell_lightning.data.anchors import Anchor
-from tell_lightning.data.reading import DataLocation
+from tell_lightning.data.reading import Location
 from tell_lightning.data.records import Fields
 from tell_lightning.data.variants import Variant
 from tell_lightning.metrics.settings import Scoring
+
+LEAST: dict[str, float] = {
+    "max_tokens": 1,
+    "optimizer_batch": 1,
+    "micro_batch": 1,
+    "num_workers": 0,
+    "prefetch_factor": 1,
+}
+"""The least that a number of the section may be, where a smaller one would fail late."""
 
 Arm = Literal["tell", "sft", "general_only"]
 Order = Literal["random", "spread", "general_then_task", "task_then_general", "late_mix"]
@@ -18,13 +27,13 @@ Overlong = Literal["error", "drop", "truncate_prompt"]
 class Task:
     """A named low-resource set with its anchor and its metrics."""
 
-    train: str | DataLocation | None = None
-    """Rows to train on; a path below data.root, or {path, hub, split, revision}."""
-    dev: str | DataLocation | None = None
+    train: Location | None = None
+    """Rows to train on: a path below data.root, {path, hub, split, revision}, or a list of rows."""
+    dev: Location | None = None
     """Rows to choose the adapter by."""
     dev_from_train: int | None = None
     """In place of dev: so many rows of the training file are set apart, the same for every seed."""
-    test: str | DataLocation | None = None
+    test: Location | None = None
     """Rows to report the final score on; never dropped, never trained on."""
     fields: Fields = Fields()
     """Which field of a row is what."""
@@ -55,9 +64,9 @@ class Task:
 class General:
     """A source of general instruction data."""
 
-    train: str | DataLocation
+    train: Location
     """Rows to mix in."""
-    held_out: str | DataLocation | None = None
+    held_out: Location | None = None
     """Rows never trained on; their loss is the forgetting guard."""
     fields: Fields = Fields()
     """Which field of a row is what."""
@@ -103,7 +112,7 @@ class Mixture:
 class DataSettings:
     """Everything that decides which tokens are trained, in which order, and what is evaluated."""
 
-    root: str = "microworld"
+    root: str = "."
     """Folder that the paths below start from; 'microworld' is the embedded default, 'testbeds' the
     world of experiments/."""
     tasks: dict[str, Task] = field(default_factory=dict)

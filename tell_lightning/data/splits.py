@@ -18,7 +18,7 @@ from tell_lightning.data.ids import Ids
 from tell_lightning.data.leaks import Protected, check_disjoint
 from tell_lightning.data.permutation import derive_key, permute
 from tell_lightning.data.reading import (
-    DataLocation,
+    Location,
     RecordSet,
     iterate_records,
     open_rows,
@@ -125,7 +125,7 @@ def read_splits(settings: DataSettings) -> Splits:
         for split in ("train", "dev", "test"):
             rows = getattr(task, split)
             if rows is not None:
-                pool = _read(settings, root, rows, task.fields)
+                pool = _read(settings, root, rows, task.fields, f"{name}.{split}")
                 for record in pool.records:  # names a row without the anchor that it must carry
                     anchor_record(
                         record, task.anchor, anchored=True, check_reference=split == "train"
@@ -138,11 +138,15 @@ def read_splits(settings: DataSettings) -> Splits:
                 held_out = getattr(sources, split)[name].records
                 check_disjoint(sources.train[name].records, held_out, task.anchor)
     for name, general in settings.general.items():
-        sources.general[name] = open_rows(general.train, fields=general.fields, root=root)
+        sources.general[name] = open_rows(
+            general.train, fields=general.fields, root=root, name=f"{name}.train"
+        )
         if settings.on_bad_rows == "error":
             _check_start(sources.general[name], general.fields)
         if general.held_out is not None:
-            sources.held_out[name] = _read(settings, root, general.held_out, general.fields)
+            sources.held_out[name] = _read(
+                settings, root, general.held_out, general.fields, f"{name}.held_out"
+            )
     return replace(sources, protected=Protected(_protected(settings, sources)))
 
 
@@ -162,11 +166,12 @@ def general_example(record: Record) -> Example:
     return anchor_record(record, Anchor(), anchored=False)
 
 
-def _read(settings: DataSettings, root: Path, rows: str | DataLocation, fields: Fields) -> Pool:
+def _read(settings: DataSettings, root: Path, rows: Location, fields: Fields, name: str) -> Pool:
     read: RecordSet = read_records(
         rows,
         fields=fields,
         root=root,
+        name=name,
         on_bad_rows=settings.on_bad_rows,
         max_bad_share=settings.max_bad_share,
     )

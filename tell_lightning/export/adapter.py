@@ -1,8 +1,6 @@
-"""An adapter folder that stands alone: PEFT's files, the tokenizer and the anchors.
+"""Write and load an adapter folder: PEFT's files, the tokenizer, `anchor.json` and a README.
 
-Enters: the trained model. Leaves: `adapter_config.json`, `adapter_model.safetensors`, tokenizer
-files, `anchor.json` and a README that says how to load it. Written beside and renamed, so the
-folder is whole or not there. Merged weights are not written here.
+The folder is written beside its place and renamed, so it is whole or not there.
 """
 
 import json
@@ -13,12 +11,59 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tell_lightning.export.anchor_file import AdapterFolderError, AnchorFile
-from tell_lightning.model.base import base_path
+from tell_lightning.data.datamodule import TellDataModule
+from tell_lightning.data.tokenizer import base_path
+from tell_lightning.export.anchor_file import AdapterFolderError, AnchorFile, TaskPrompt
+from tell_lightning.model.lora import load_weights
+from tell_lightning.model.module import TellModule
 from tell_lightning.model.settings import ModelSettings
+
+UNKNOWN_LENGTH = 256
+"""Longest answer in tokens of a task without dev and test rows."""
 
 
 def save_adapter(
+    folder: str | Path,
+    module: TellModule,
+    data: TellDataModule,
+    *,
+    weights: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the adapter of a trained module with the anchors of its tasks.
+
+    PEFT loads the folder, and `predict --adapter` puts the anchors on by itself.
+
+    Args:
+        folder: Where to; an older adapter folder is replaced.
+        module: The module after training.
+        data: The data module that it was trained with.
+        weights: The adapters' whole tensors by name, where the model is sharded.
+    """
+    settings = data.settings
+    rows = {**data.evaluation["dev"], **data.evaluation["test"]}
+    tasks = {
+        name: TaskPrompt(
+            anchor=task.anchor,
+            max_new_tokens=rows[name].max_new_tokens if name in rows else UNKNOWN_LENGTH,
+            fields=task.fields,
+            min_new_tokens=task.min_new_tokens,
+            stop_tokens=task.stop_tokens,
+        )
+        for name, task in settings.tasks.items()
+    }
+    anchors = AnchorFile(
+        base=module.settings.base,
+        revision=module.settings.revision,
+        variant=settings.mixture.anchor,
+        template_digest=data.prepared.encoder.renderer.template_digest,
+        tasks=tasks,
+    )
+    write_adapter(
+        module.model, data.tokenizer, Path(folder), module.settings, anchors, weights=weights
+    )
+
+
+def write_adapter(
     model: Any,
     tokenizer: Any,
     folder: Path,
@@ -55,31 +100,6 @@ def save_adapter(
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def load_weights(model: Any, folder: Path) -> None:
-    """Load an adapter folder's weights into a PEFT model of the same shape.
-
-    Raises:
-        AdapterFolderError: There are none, or they are of another shape.
-    """
-    from peft import load_peft_weights, set_peft_model_state_dict
-    from safetensors import SafetensorError
-
-    try:
-        result: Any = set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise AdapterFolderError(
-            f"{folder}: must hold adapter weights that fit model.lora, got: "
-            f"{str(error).splitlines()[0]} Use the configuration of the run that wrote it."
-        ) from error
-    missing = [name for name in result.missing_keys if "lora_" in name]
-    for names, how in ((result.unexpected_keys, "besides"), (missing, "not at all")):
-        if names:
-            raise AdapterFolderError(
-                f"{folder}: must hold the adapters that model.lora describes, got {names[0]} "
-                f"{how}. Use the base and the configuration of the run that wrote it."
-            )
-
-
 def load_adapter(base: Any, folder: Path) -> Any:
     """Put the adapter of a folder on a base, to answer with.
 
@@ -110,14 +130,14 @@ def _settle_config(path: Path, settings: ModelSettings) -> None:
     """Sort what PEFT writes in the order of a set, and name the base."""
     config = json.loads(path.read_text(encoding="utf-8"))
     config["target_modules"] = sorted(config["target_modules"])
-    config["base_model_name_or_path"] = base_path(settings)
+    config["base_model_name_or_path"] = base_path(settings.base)
     config["revision"] = settings.revision
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _readme(model: Any, settings: ModelSettings, anchors: AnchorFile) -> str:
     options = {"revision": settings.revision, "dtype": str(model.dtype).removeprefix("torch.")}
-    arguments = [f'"{base_path(settings)}"']
+    arguments = [f'"{base_path(settings.base)}"']
     arguments += [f'{name}="{value}"' for name, value in options.items() if value]
     lines = [
         "---",

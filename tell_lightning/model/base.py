@@ -1,71 +1,28 @@
-"""Load the base model and its tokenizer, from the hub or a folder.
+"""Load the base model with every weight frozen, from the hub or a folder."""
 
-Enters: `ModelSettings`. Leaves: a transformers causal LM with every weight frozen, or a tokenizer
-with a padding token. The embedded default goes through the same calls as any other folder.
-"""
-
-import os
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from tell_lightning.errors import TellError
-from tell_lightning.microworld.world import base_dir
+from tell_lightning.data.tokenizer import BaseModelError, base_path, unavailable
 from tell_lightning.model.settings import ModelSettings
 
 
-class BaseModelError(TellError):
-    """A base model that cannot be had or used."""
+def has_bfloat16() -> bool:
+    """Say whether the GPU computes in bfloat16 itself; an emulation would be slow."""
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
-def base_path(settings: ModelSettings) -> str:
-    """Return what transformers loads: a folder or a hub id.
+def base_dtype(settings: ModelSettings, device_type: str) -> str:
+    """Return the type of the frozen weights; auto: bfloat16 on a GPU that has it, else float32.
 
-    Raises:
-        BaseModelError: A folder was meant, and it is not there.
+    Args:
+        settings: The model section.
+        device_type: Where the model computes, 'cuda' or 'cpu'.
     """
-    if settings.base == "microworld":
-        return str(base_dir())
-    folder = Path(settings.base).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise BaseModelError(
-                f"model.base: a model folder holds config.json, got '{settings.base}' without it. "
-                "Give a folder that `save_pretrained` wrote."
-            )
-        return str(folder)
-    if settings.base.startswith((".", "/", "~")) or settings.base.count("/") > 1:
-        raise BaseModelError(
-            f"model.base: no such folder, got '{settings.base}' (looked in {Path.cwd()}). "
-            "Give an existing folder or a Hugging Face hub id."
-        )
-    return settings.base
-
-
-def load_tokenizer(settings: ModelSettings) -> Any:
-    """Load the tokenizer; a missing padding token becomes the end-of-text token.
-
-    Raises:
-        BaseModelError: It cannot be loaded, or it has no end-of-text token.
-    """
-    from transformers import AutoTokenizer
-
-    # Batches are already tokenised when worker processes start.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    path = base_path(settings)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, **_options(settings))
-    except (OSError, ValueError, KeyError) as error:
-        raise _unavailable("tokenizer", settings, error) from error
-    if tokenizer.eos_token_id is None:
-        raise BaseModelError(
-            f"model.base: the tokenizer needs an end-of-text token, got none in "
-            f"'{settings.base}'. Set eos_token in its tokenizer_config.json."
-        )
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
+    if settings.dtype != "auto":
+        return settings.dtype
+    return "bfloat16" if device_type == "cuda" and has_bfloat16() else "float32"
 
 
 def load_base(settings: ModelSettings, device_type: str | None = None) -> Any:
@@ -86,11 +43,8 @@ def load_base(settings: ModelSettings, device_type: str | None = None) -> Any:
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     auto: Any = AutoModelForCausalLM
-    dtype = settings.dtype
-    if dtype == "auto":
-        device_type = device_type or torch.get_default_device().type
-        dtype = "bfloat16" if device_type == "cuda" else "float32"
-    path = base_path(settings)
+    dtype = base_dtype(settings, device_type or torch.get_default_device().type)
+    path = base_path(settings.base)
     try:
         model, loaded = auto.from_pretrained(
             path,
@@ -98,10 +52,10 @@ def load_base(settings: ModelSettings, device_type: str | None = None) -> Any:
             attn_implementation=settings.attn_implementation,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are named below, with the missing ones
-            **_options(settings),
+            **settings.hub_options,
         )
     except (OSError, ValueError, ImportError, SafetensorError) as error:
-        raise _unavailable("model", settings, error) from error
+        raise unavailable("model", settings.base, error) from error
     random = sorted({*loaded["missing_keys"], *(name for name, *_ in loaded["mismatched_keys"])})
     if random:
         raise BaseModelError(
@@ -123,26 +77,8 @@ def load_skeleton(settings: ModelSettings) -> Any:
 
     auto: Any = AutoModelForCausalLM
     try:
-        config = AutoConfig.from_pretrained(base_path(settings), **_options(settings))
+        config = AutoConfig.from_pretrained(base_path(settings.base), **settings.hub_options)
         with torch.device("meta"):
             return auto.from_config(config, trust_remote_code=settings.trust_remote_code)
     except (OSError, ValueError, ImportError, KeyError) as error:
-        raise _unavailable("configuration", settings, error) from error
-
-
-def _options(settings: ModelSettings) -> dict[str, Any]:
-    return {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
-
-
-def _unavailable(what: str, settings: ModelSettings, error: Exception) -> BaseModelError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if "trust_remote_code" in str(error):
-        advice = "Read that code, and set model.trust_remote_code: true if you trust it."
-    elif Path(settings.base).expanduser().is_dir():
-        advice = "Give a folder that `save_pretrained` wrote in full."
-    else:
-        advice = "Check the name, model.revision and the network, or give a local folder."
-    return BaseModelError(
-        f"model.base: the {what} of '{settings.base}' could not be loaded, got: "
-        f"{reason.rstrip('.:, ')}. {advice}"
-    )
+        raise unavailable("configuration", settings.base, error) from error

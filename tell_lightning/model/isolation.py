@@ -108,6 +108,7 @@ def _examples(model: Any) -> list[Item]:
 def _logits(model: Any, batch: Batch) -> Tensor:
     """Return the logits of a batch of one row, [T, vocabulary] in float32."""
     device = model.get_input_embeddings().weight.device
-    batch = Batch(*(values.to(device) for values in batch))
+    moved: list[Any] = [values.to(device) for values in batch if isinstance(values, Tensor)]
+    batch = Batch(*moved)
     logits: Tensor = model(**causal_inputs(model, batch)).logits
     return logits[0].float()

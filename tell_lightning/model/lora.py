@@ -5,10 +5,12 @@ trained. Adapters stay in float32 whatever the base's type (PEFT's `autocast_ada
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from tell_lightning.errors import TellError
 from tell_lightning.model.settings import LoraSettings
@@ -61,6 +63,31 @@ def add_adapters(base: Any, settings: LoraSettings, *, seed: int) -> Any:
         return get_peft_model(base, config)
 
 
+def load_weights(model: Any, folder: Path) -> None:
+    """Load an adapter folder's weights into a PEFT model of the same shape.
+
+    Raises:
+        AdapterError: There are none, or they are of another shape.
+    """
+    from peft import load_peft_weights, set_peft_model_state_dict
+    from safetensors import SafetensorError
+
+    try:
+        result: Any = set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise AdapterError(
+            f"{folder}: must hold adapter weights that fit model.lora, got: "
+            f"{str(error).splitlines()[0]} Use the configuration of the run that wrote it."
+        ) from error
+    missing = [name for name in result.missing_keys if "lora_" in name]
+    for names, how in ((result.unexpected_keys, "besides"), (missing, "not at all")):
+        if names:
+            raise AdapterError(
+                f"{folder}: must hold the adapters that model.lora describes, got {names[0]} "
+                f"{how}. Use the base and the configuration of the run that wrote it."
+            )
+
+
 def check_lora(base: Any, settings: LoraSettings) -> list[str] | str:
     """Check ranges and names; the base may be without weights.
 
@@ -104,6 +131,15 @@ def linear_names(model: Any) -> list[str]:
             if isinstance(module, (nn.Linear, Conv1D)) and module is not head
         }
     )
+
+
+def is_untrained(model: nn.Module) -> bool:
+    """Say whether the adapters still change nothing: LoRA begins with B = 0.
+
+    Of a sharded model this speaks of the part that this process has.
+    """
+    values = (p for name, p in model.named_parameters() if ".lora_B." in name)
+    return not any(bool((p.to_local() if isinstance(p, DTensor) else p).any()) for p in values)
 
 
 def count_parameters(model: nn.Module) -> ParameterCount:

@@ -1,59 +1,110 @@
 """`TellModule`: a LoRA-adapted causal LM, its loss and its optimizer.
 
 The loss is the token mean over the whole optimizer batch. A mean per micro-batch, averaged over
-accumulation and ranks, would weigh the tokens of short answers too much; so each micro-batch gives
+accumulation and ranks, would weigh the tokens of short answers too much. So each micro-batch gives
 the gradient of a *sum*, and before the step the gradients are divided by the number of supervised
 tokens of all micro-batches on all ranks. Loss, tokens and examples are logged per source as sums.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from math import nan
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
+from torch.nn.modules.module import _IncompatibleKeys
 
-from tell_lightning.data.batches import Batch
+from tell_lightning.data.batches import Batch, log_stage
 from tell_lightning.data.permutation import derive_key
 from tell_lightning.model.base import load_base
 from tell_lightning.model.isolation import check_isolation
-from tell_lightning.model.lora import AdapterError, add_adapters, count_parameters
+from tell_lightning.model.lora import AdapterError, add_adapters, count_parameters, load_weights
 from tell_lightning.model.loss import sums_by_source, token_losses
 from tell_lightning.model.schedule import lr_scale
-from tell_lightning.model.settings import ModelSettings
+from tell_lightning.model.settings import LoraSettings, ModelSettings, OptimizerSettings
 from tell_lightning.model.sharding import cut_like, shard, whole
+from tell_lightning.settings import as_settings, plain
 
 # A power of two, so that scaling by it and back is exact; it keeps the loss near 1.
 REFERENCE_TOKENS = 1024.0
 
 
 class TellModule(pl.LightningModule):
-    """Trains adapters on a base model."""
+    """Trains adapters on a base model.
 
-    def __init__(self, **settings: Any) -> None:
-        """Take the fields of `ModelSettings`."""
-        super().__init__()
-        self.settings = ModelSettings(**settings)
-        self.strict_loading = False  # checkpoints hold the adapters alone; see load_state_dict
-        self.model: Any = None
-        self.seed = 0
-        self.packed = False
-        self._window_before: Tensor | None = None
-        self.seen: Callable[[Batch], None] | None = None  # the audit
-        self.built: Callable[[Any], None] | None = None  # loads an adapter, before it is cut
-        self.source_names: list[str] = []
-        self.loss_names: list[str] = []
+    It takes `Batch`es of any loader. Checkpoints hold the adapters alone, beside the settings:
+    `TellModule.load_from_checkpoint(path)` loads the base, puts the adapters on and has the
+    settings of the run.
 
-    def connect(self, *, seed: int, packed: bool = False) -> None:
-        """Give what other sections decide.
+    Attributes:
+        model: The PEFT model; None until the Trainer or `configure_model` has built it.
+        settings: The `model` section.
+        seed: Initialisation and dropout derive their seeds from it.
+        trained_steps: Optimizer steps that the adapters have been trained for.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        *,
+        revision: str | None = None,
+        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa",
+        activation_checkpointing: bool = False,
+        trust_remote_code: bool = False,
+        lora: LoraSettings | Mapping[str, Any] = LoraSettings(),
+        optimizer: OptimizerSettings | Mapping[str, Any] = OptimizerSettings(),
+        init_seed: int | None = None,
+        dropout_seed: int | None = None,
+        seed: int = 42,
+        adapter: str | Path | None = None,
+    ) -> None:
+        """Load nothing yet; the Trainer calls `configure_model` on the device of its strategy.
 
         Args:
-            seed: The run's seed; initialisation and dropout derive theirs from it.
-            packed: Whether examples share rows, which not every model can keep apart.
+            base: Hugging Face hub id, a folder, or 'microworld', the embedded default.
+            revision: Commit, tag or branch of the hub model.
+            dtype: Type of the frozen weights; auto: bfloat16 on a GPU that has it, else float32.
+            attn_implementation: Attention kernel.
+            activation_checkpointing: Whether to recompute activations in the backward pass.
+            trust_remote_code: Whether code from the model's repository may run on this machine.
+            lora: The adapters.
+            optimizer: The optimizer and the schedule of its learning rate.
+            init_seed: Seed of the adapters' first values; None: derived from `seed`.
+            dropout_seed: Seed of dropout; None: derived from `seed`.
+            seed: The run's seed.
+            adapter: An adapter folder whose weights the adapters start from.
+
+        Raises:
+            ConfigError: A setting that does not exist, or of another type.
         """
+        super().__init__()
+        self.settings = ModelSettings(
+            base=base,
+            revision=revision,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            activation_checkpointing=activation_checkpointing,
+            trust_remote_code=trust_remote_code,
+            lora=as_settings(LoraSettings, lora, "model.lora"),
+            optimizer=as_settings(OptimizerSettings, optimizer, "model.optimizer"),
+            init_seed=init_seed,
+            dropout_seed=dropout_seed,
+        )
         self.seed = seed
-        self.packed = packed
+        self.adapter = adapter
+        self.save_hyperparameters({**plain(self.settings), "seed": seed})
+        self.strict_loading = False  # checkpoints hold the adapters alone; see load_state_dict
+        self.model: Any = None
+        self.trained_steps = 0
+        self._names: tuple[str, ...] = ()
+        self._step_sums: Tensor | None = None  # of an optimizer step
+        self._window_sums: Tensor | None = None  # since the last numbers were logged
+        self._evaluation_sums: Tensor | None = None
+        self._micro_step = 0
+        self._isolation_checked = False
 
     def configure_model(self) -> None:
         """Load the base and put the adapters on, once, on the device that the strategy chose.
@@ -74,57 +125,60 @@ class TellModule(pl.LightningModule):
         # `from_pretrained` gives eval mode, in which checkpointing and dropout are silently off.
         self.model.train()
         self.parameter_count = count_parameters(self.model)
-        if self.built is not None:
-            self.built(self.model)
+        if self.adapter is not None:
+            load_weights(self.model, Path(self.adapter))
         if mesh is not None:
             shard(self.model, mesh["data_parallel"])
 
-    def setup(self, stage: str) -> None:
-        """Learn the names of the sources from the data module."""
-        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.source_names = [source.name for source in datamodule.plan.sources]
-        self.loss_names = datamodule.loss_names
-
     # Training
 
-    def on_fit_start(self) -> None:
-        """Start the sums of the optimizer step and of the logging window.
+    def setup(self, stage: str) -> None:
+        """Start with nothing to log; a checkpoint, loaded after this, may bring sums along."""
+        if stage == "fit":
+            self._window_sums = None
 
-        Raises:
-            IsolationError: Examples are packed, and the model lets them see each other.
-        """
+    def on_fit_start(self) -> None:
+        """Start with the first micro-batch of an optimizer step."""
         assert self.model.training
-        if self.packed:
-            check_isolation(self.model)
-        self._step_sums = torch.zeros(len(self.source_names), 3, device=self.device)
-        before = self._window_before
-        self._window_sums = torch.zeros_like(self._step_sums) if before is None else before
+        self._step_sums = None
         self._micro_step = 0
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the summed loss of a micro-batch, scaled so that values stay near 1."""
-        if self.seen is not None:
-            self.seen(batch)
+        """Return the summed loss of a micro-batch, scaled so that values stay near 1.
+
+        Raises:
+            IsolationError: Examples are packed, and the model lets them see each other. It is
+                tried out before the first packed batch.
+        """
+        if batch.packed and not self._isolation_checked:
+            check_isolation(self.model)
+            self._isolation_checked = True
+        self._names = batch.names
         self._seed_dropout()
         losses, examples = token_losses(self.model, batch)
-        self._step_sums += sums_by_source(losses, examples, batch.sources, len(self.source_names))
+        self._step_sums = _added(self._step_sums, _sums(batch, losses, examples))
         self._micro_step += 1
         # Lightning divides by accumulate_grad_batches; on_before_optimizer_step by the tokens.
         return losses.sum() * (self.trainer.accumulate_grad_batches / REFERENCE_TOKENS)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Turn summed gradients into those of the token mean; clipping comes after this."""
+        assert self._step_sums is not None
         sums = self._all_reduce(self._step_sums)
         world = self.trainer.world_size  # DDP and FSDP2 have averaged over the ranks
         scale = REFERENCE_TOKENS * world / sums[:, 1].sum().clamp(min=1.0)
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         torch._foreach_mul_(gradients, scale)
-        self._window_sums += sums
-        self._step_sums.zero_()
+        self._window_sums = _added(self._window_sums, sums)
+        self._step_sums = None
         self._micro_step = 0
         trainer: Any = self.trainer
         if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
             self._log_window(whole(torch.nn.utils.get_total_norm(gradients)))
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Count the optimizer steps."""
+        self.trained_steps = self.trainer.global_step
 
     def configure_optimizers(self) -> Any:
         """AdamW over the trained parameters, with warm-up and decay by optimizer step."""
@@ -134,6 +188,8 @@ class TellModule(pl.LightningModule):
             trained, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
         )
         total = self.trainer.max_steps
+        if total < 1:  # a loader of somebody else's, and epochs
+            total = int(self.trainer.estimated_stepping_batches)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: lr_scale(step, total, settings)
         )
@@ -146,26 +202,24 @@ class TellModule(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Start the sums."""
-        self._evaluation_sums = torch.zeros(len(self.loss_names), 3, device=self.device)
+        self._evaluation_sums = None
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the sums."""
         losses, examples = token_losses(self.model, batch)
-        self._evaluation_sums += sums_by_source(
-            losses, examples, batch.sources, len(self.loss_names)
-        )
+        self._evaluation_sums = _added(self._evaluation_sums, _sums(batch, losses, examples))
+        self._evaluated = batch.split, batch.names
 
     def on_validation_epoch_end(self) -> None:
         """Log nats per supervised token of each source."""
-        self._log_evaluation("val")
+        if self._evaluation_sums is not None:
+            split, names = self._evaluated
+            sums = self._all_reduce(self._evaluation_sums)
+            self.log_dict(means(sums, names, log_stage(split)))
 
     on_test_epoch_start = on_validation_epoch_start
     test_step = validation_step
-
-    def on_test_epoch_end(self) -> None:
-        """Log nats per supervised token of each source."""
-        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        self._log_evaluation(datamodule.test_split)
+    on_test_epoch_end = on_validation_epoch_end
 
     # Checkpoints: adapters only
 
@@ -175,11 +229,14 @@ class TellModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the sums that are not logged yet."""
-        checkpoint["window_sums"] = self._window_sums.tolist()
+        sums = self._window_sums
+        checkpoint["window_sums"] = None if sums is None else sums.tolist()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with these sums."""
-        self._window_before = torch.tensor(checkpoint["window_sums"], device=self.device)
+        self.trained_steps = int(checkpoint["global_step"])
+        sums = checkpoint.get("window_sums")
+        self._window_sums = None if sums is None else torch.tensor(sums, device=self.device)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Return the trained parameters alone."""
@@ -206,7 +263,8 @@ class TellModule(pl.LightningModule):
                 f"of {wanted.get(name, 'none')}). Use the configuration of the run that wrote it."
             )
         state = {name: cut_like(trained[name], value) for name, value in state_dict.items()}
-        return super().load_state_dict(state, strict=False, assign=assign)
+        super().load_state_dict(state, strict=False, assign=assign)
+        return _IncompatibleKeys([], [])  # the base is no part of a checkpoint
 
     # Private
 
@@ -223,23 +281,28 @@ class TellModule(pl.LightningModule):
         return reduced
 
     def _log_window(self, gradient_norm: Tensor) -> None:
-        sums, self._window_sums = self._window_sums, torch.zeros_like(self._window_sums)
+        sums, self._window_sums = self._window_sums, None
+        assert sums is not None
         # A source that the window has not seen has no loss; without a value of its own Lightning
         # would log the last one again.
-        values = {f"train/loss/{name}": nan for name in self.source_names}
-        values |= means(sums, self.source_names, "train")
+        values = {f"train/loss/{name}": nan for name in self._names}
+        values |= means(sums, self._names, "train")
         total = sums.sum(0)
         values["train/loss"] = float(total[0] / total[1].clamp(min=1.0))
-        for name, row in zip(self.source_names, sums.tolist(), strict=True):
+        for name, row in zip(self._names, sums.tolist(), strict=True):
             values[f"train/examples/{name}"] = row[2]
             values[f"train/label_tokens/{name}"] = row[1]
         values["train/grad_norm"] = float(gradient_norm)
         values["train/lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log_dict(values)
 
-    def _log_evaluation(self, stage: str) -> None:
-        sums = self._all_reduce(self._evaluation_sums)
-        self.log_dict(means(sums, self.loss_names, stage))
+
+def _sums(batch: Batch, losses: Tensor, examples: Tensor) -> Tensor:
+    return sums_by_source(losses, examples, batch.sources, len(batch.names))
+
+
+def _added(before: Tensor | None, sums: Tensor) -> Tensor:
+    return sums if before is None else before + sums
 
 
 def means(sums: Tensor, names: Sequence[str], stage: str) -> dict[str, float]:

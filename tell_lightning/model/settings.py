@@ -1,7 +1,7 @@
 """The `model` section of the configuration. Plain values: no torch, no Lightning."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class ModelSettings:
     revision: str | None = None
     """Commit, tag or branch of the hub model."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Type of the frozen weights; auto: bfloat16 on a GPU, float32 on a CPU."""
+    """Type of the frozen weights; auto: bfloat16 on a GPU that has it, else float32."""
     attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """Attention kernel."""
     activation_checkpointing: bool = False
@@ -62,3 +62,8 @@ class ModelSettings:
     """Seed of the adapters' first values; null: derived from seed_everything."""
     dropout_seed: int | None = None
     """Seed of dropout; null: derived from seed_everything."""
+
+    @property
+    def hub_options(self) -> dict[str, Any]:
+        """What `from_pretrained` needs beside the base."""
+        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
