@@ -57,7 +57,7 @@ _MODULES = {
     "collate": "data.batches",
     "save_adapter": "export.adapter",
 }
-__all__ = [*sorted(_MODULES), "__version__"]  # noqa: PLE0604
+__all__ = [*sorted(_MODULES), "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,6 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import yaml
@@ -129,26 +128,23 @@ def fit(config: Path) -> dict[str, int]:
 def first_batch(config: Path, positions: list[int]) -> dict[str, float]:
     """Time from iter() of the stream to its first batch, in milliseconds, at each position."""
     from tell_lightning.commands.check import check
-    from tell_lightning.data.datamodule import TellDataModule
-    from tell_lightning.model.base import load_tokenizer
+    from tell_lightning.data.prepared import PreparedData
+    from tell_lightning.data.stream import MicroBatches, PreparedRows, Stream
+    from tell_lightning.data.tokenizer import load_tokenizer
+    from tell_lightning.data.units import Place
 
     settings = check(["-c", str(config), "--data.num_workers=0"])
-    datamodule = TellDataModule(**vars(settings.data))
-    datamodule.connect(load_tokenizer(settings.model), seed=settings.seed)
-    datamodule.prepare_data()
-    datamodule.setup()
-    steps = max(positions) // settings.data.optimizer_batch + STEPS
-    datamodule.trainer = SimpleNamespace(
-        world_size=1,
-        global_rank=0,
-        max_steps=steps,
-        accumulate_grad_batches=datamodule.accumulation(1),
-    )
+    data = PreparedData(settings.data, load_tokenizer(settings.model.base), seed=settings.seed)
+    data.prepare()
+    data.open()
+    place = Place(0, 1, settings.data.micro_batch)
+    stop = max(positions) + STEPS * settings.data.optimizer_batch
+    rows = PreparedRows(data.rows)
     times: dict[int, list[float]] = {position: [] for position in positions}
     for _ in range(REPEATS):
         for position in positions:
-            datamodule.consumed = position
-            stream = datamodule.train_dataloader()
+            units = MicroBatches(data.units, place, position, stop)
+            stream = Stream(lambda units=units: units, rows, total=len(units))
             started = time.perf_counter()
             next(iter(stream))
             times[position].append(1000 * (time.perf_counter() - started))

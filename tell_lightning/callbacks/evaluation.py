@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from tell_lightning.callbacks.folder import write_jsonl
@@ -174,6 +175,10 @@ class GenerationEvaluation(pl.Callback):
             every = min(self.every_steps, steps) if steps > 0 else self.every_steps
             trainer.check_val_every_n_epoch = None
             trainer.val_check_interval = every * trainer.accumulate_grad_batches
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, EarlyStopping) and str(callback.monitor)[:4] == "val/":
+                    # It may have concluded from the old interval that epochs are what counts.
+                    callback._check_on_train_epoch_end = False
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Score dev."""
@@ -197,9 +202,9 @@ class GenerationEvaluation(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str, most: int | None
     ) -> None:
         module = cast(AdaptedModel, pl_module)
-        # Of a sharded model each rank knows a part.
-        adapter = trainer.strategy.reduce_boolean_decision(
-            not is_untrained(module.model), all=False
+        adapter = module.trained_steps > 0 or trainer.strategy.reduce_boolean_decision(
+            not is_untrained(module.model),
+            all=False,  # of a sharded model each rank knows a part
         )
         scored = Scored(split, module.trained_steps, adapter)
         stage = log_stage(split)

@@ -37,6 +37,9 @@ class MetricsFile(CSVLogger):
         self._trainer = trainer
         self._kept_steps = kept_steps
 
+    def log_hyperparams(self, params: Any = None) -> None:
+        """Do nothing: the run's folder has the whole configuration in `config.yaml`."""
+
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
         """Write a row, at the optimizer steps completed."""
         super().log_metrics(metrics, self._trainer.global_step)

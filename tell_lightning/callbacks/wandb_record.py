@@ -130,8 +130,7 @@ class WandbRecord(WandbLogger):
             self._tell("slow tables", f"W&B: a table {slow}")
 
     def log_hyperparams(self, params: Any) -> None:
-        """Add to the configuration."""
-        self._attempt("the configuration", lambda: super(WandbRecord, self).log_hyperparams(params))
+        """Do nothing: the W&B run has the whole configuration from its start."""
 
     def log_plan(self, plan: Mapping[str, Any], path: Path) -> None:
         """Send the plan: into the configuration, as a table of its sources, and as a file."""

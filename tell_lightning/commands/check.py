@@ -26,7 +26,7 @@ from tell_lightning.commands.config_files import (
     without_default_tasks,
 )
 from tell_lightning.data.settings import LEAST as LEAST_OF_DATA
-from tell_lightning.data.settings import DataSettings
+from tell_lightning.data.settings import DataSettings, General, Task
 from tell_lightning.model.settings import ModelSettings
 from tell_lightning.settings import ConfigError as ConfigError
 from tell_lightning.settings import check_least, explain, field_names
@@ -83,7 +83,7 @@ def check(arguments: list[str]) -> Config:
             parsed = parser.parse_args(without_default_tasks(arguments))
             made = parser.instantiate_classes(parsed)
     except SystemExit as error:
-        keys = {*parser.get_defaults(skip_validation=True).keys(), *field_names(DataSettings)}
+        keys = {*parser.get_defaults(skip_validation=True).keys(), *field_names(Task, General)}
         raise ConfigError(explain(says.getvalue(), keys, given)) from error
     values = yaml.safe_load(parser.dump(parsed, skip_none=False))
     values["trainer"] = {key: v for key, v in values["trainer"].items() if v is not None}

@@ -22,9 +22,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tell_lightning.errors import TellError
+
 IGNORE = -100
 PADDING = -1
 SHORTEST = 2  # a token and the one that it predicts
+
+
+class BatchError(TellError):
+    """Examples that make no batch."""
 
 
 def log_stage(split: str) -> str:
@@ -75,13 +81,27 @@ class Batch(NamedTuple):
     packed: bool = False
 
 
-def collate(bins: Sequence[Sequence[Item]]) -> Batch:
+def collate(
+    bins: Sequence[Sequence[Item]], names: Sequence[str] = ("data",), split: str = "train"
+) -> Batch:
     """Lay the examples of each bin one after the other and pad on the right to the longest bin.
 
     Args:
         bins: B bins; an empty one becomes a row of padding.
+        names: The names of all sources; the same for every batch of a run.
+        split: What the batch is for.
+
+    Raises:
+        BatchError: An item's source is not an index of `names`.
     """
-    return unpack(*lay_out(bins))
+    sources = {item.source for members in bins for item in members}
+    if wrong := sources - set(range(len(names))):
+        raise BatchError(
+            f"collate: an item's source must be an index of names {tuple(names)}, got "
+            f"{min(wrong)}. Pass the names of all sources."
+        )
+    packed = any(len(members) > 1 for members in bins)
+    return unpack(*lay_out(bins), names=tuple(names), split=split, packed=packed)
 
 
 def unpack(tokens: Tensor, origins: Tensor, **about: Any) -> Batch:
@@ -124,6 +144,8 @@ def lay_out(bins: Sequence[Sequence[Item]]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(tokens), torch.from_numpy(origins.reshape(-1, 3).T.copy())
 
 
-def collate_unpacked(items: Sequence[Item]) -> Batch:
+def collate_unpacked(
+    items: Sequence[Item], names: Sequence[str] = ("data",), split: str = "train"
+) -> Batch:
     """Give every example a row of its own."""
-    return collate([[item] for item in items])
+    return collate([[item] for item in items], names, split)

@@ -175,8 +175,8 @@ class LossBatches:
     def __iter__(self) -> Iterator[Batch]:
         """Deliver the batches, the shortest rows first."""
         for start in range(0, len(self.items), self.micro_batch):
-            batch = collate_unpacked(self.items[start : start + self.micro_batch])
-            yield batch._replace(names=self.names, split=self.split)
+            items = self.items[start : start + self.micro_batch]
+            yield collate_unpacked(items, self.names, self.split)
 
 
 def _without_labels(item: Item) -> Item:

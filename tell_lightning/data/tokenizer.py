@@ -56,9 +56,10 @@ def load_tokenizer(
 
     # Batches are already tokenised when worker processes start.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    path = base_path(base)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            base_path(base), revision=revision, trust_remote_code=trust_remote_code
+            path, revision=revision, trust_remote_code=trust_remote_code
         )
     except (OSError, ValueError, KeyError) as error:
         raise unavailable("tokenizer", base, error) from error

@@ -76,8 +76,9 @@ def load_skeleton(settings: ModelSettings) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     auto: Any = AutoModelForCausalLM
+    path = base_path(settings.base)
     try:
-        config = AutoConfig.from_pretrained(base_path(settings.base), **settings.hub_options)
+        config = AutoConfig.from_pretrained(path, **settings.hub_options)
         with torch.device("meta"):
             return auto.from_config(config, trust_remote_code=settings.trust_remote_code)
     except (OSError, ValueError, ImportError, KeyError) as error:

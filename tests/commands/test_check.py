@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tell_lightning.commands.check import LEAST, ConfigError, check
+from tell_lightning.commands.check import BOUNDS, ConfigError, check
 
 STEPS = "trainer.max_steps: must be at least 1, got "
 BOTH = "trainer.max_steps: must be null where data.mixture.cycles: 2 says when to stop, got "
@@ -43,7 +43,10 @@ def test_no_end_and_two_ends_are_refused(options: list[str], error: str) -> None
     assert str(caught.value).startswith(error)
 
 
-@pytest.mark.parametrize(("key", "least"), LEAST.items())
+@pytest.mark.parametrize(
+    ("key", "least"),
+    [(f"{section}.{key}", n) for section, least in BOUNDS.items() for key, n in least.items()],
+)
 def test_numbers_below_the_least_are_refused(key: str, least: int) -> None:
     with pytest.raises(ConfigError) as caught:
         check([f"--{key}={least - 1}"])

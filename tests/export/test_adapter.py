@@ -50,7 +50,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_plain_peft_gives_the_same_logits(saved: tuple[Any, Path], settings: ModelSettings) -> None:
     model, folder = saved
-    base = AutoModelForCausalLM.from_pretrained(base_path(settings), dtype=torch.float32)
+    base = AutoModelForCausalLM.from_pretrained(base_path(settings.base), dtype=torch.float32)
     of_base = logits(base)
     loaded = PeftModel.from_pretrained(base, str(folder))
     assert torch.equal(logits(loaded), logits(model))
