@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +16,10 @@ from tell_lightning.callbacks.resume import Resume
 from tell_lightning.data.anchors import Anchor
 from tell_lightning.data.batches import IGNORE, Batch
 from tell_lightning.data.datamodule import StreamError, TellDataModule
+from tell_lightning.data.formats import RecordError
 from tell_lightning.data.plan import PlanError
 from tell_lightning.data.records import Fields
-from tell_lightning.data.settings import General, Mixture, Task
+from tell_lightning.data.settings import DataSettings, General, Mixture, Task
 from tell_lightning.data.tokens import TokenError
 from tell_lightning.settings import ConfigError
 
@@ -669,6 +672,138 @@ def test_cycles_train_every_slot_once_and_fill_the_last_step_up(
     steps = datamodule.prepared.steps(-1)
     assert steps == 5 if not packed else steps < 5
     assert sorted(train(datamodule, steps, tmp_path).positions) == list(range(36))
+
+
+# Settings of a plain Trainer
+
+
+def fit_plain(
+    datamodule: TellDataModule, folder: Path, resume: Path | None = None, **options: Any
+) -> Recorder:
+    """Train by a Trainer as anybody makes one, without callbacks of ours."""
+    module = Recorder()
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=1,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        callbacks=[Saver(folder)],
+        **options,
+    )
+    checkpoint = None if resume is None else str(resume)
+    trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+    module.epochs = trainer.current_epoch
+    return module
+
+
+UNEVEN = Mixture(task_share=0.3, task_examples=4)  # a cycle of 13, batches of 8
+
+
+@leaves
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_epoch_is_a_cycle(packed: bool, ready: Ready, tmp_path: Path) -> None:
+    options = PACKED if packed else {}
+    epochs = fit_plain(ready(mixture=UNEVEN, **options), tmp_path, max_epochs=3)
+    assert sorted(epochs.positions) == list(range(39))
+    assert epochs.epochs == 3
+    assert len(epochs.scored) == 3  # at the end of each, of however many steps it is
+    in_cycles = Mixture(task_share=0.3, task_examples=4, cycles=3)
+    cycles = ready(mixture=in_cycles, **options)
+    steps = 5 if not packed else epochs.scored[-1]
+    assert train(cycles, steps, tmp_path / "cycles").positions == epochs.positions
+
+
+@leaves
+@pytest.mark.parametrize("checkpoint", ["1", "2", "2-scored", "3", "4", "4-scored"])
+def test_an_epoch_goes_on_where_it_stopped(checkpoint: str, ready: Ready, tmp_path: Path) -> None:
+    whole = fit_plain(ready(mixture=UNEVEN), tmp_path, max_epochs=3)
+    assert whole.scored == [2, 4, 5]
+    resume = tmp_path / f"{checkpoint}.ckpt"
+    rest = fit_plain(ready(mixture=UNEVEN), tmp_path / "rest", resume, max_epochs=3)
+    step = int(checkpoint[0])
+    assert rest.positions == list(range(8 * step, 39))
+    assert rest.scored[-1] == 5
+    assert rest.epochs == 3
+
+
+@leaves
+def test_an_epoch_shorter_than_a_batch_is_a_batch(ready: Ready, tmp_path: Path) -> None:
+    mixture = Mixture(arm="sft", task_examples=3)
+    assert fit_plain(ready(mixture=mixture), tmp_path, max_epochs=4).positions == list(range(32))
+
+
+@leaves
+def test_limited_epochs_go_on_where_the_last_one_ended(ready: Ready, tmp_path: Path) -> None:
+    found = fit_plain(ready(), tmp_path, max_epochs=3, limit_train_batches=2)
+    assert found.positions == list(range(24))
+    by_steps = fit_plain(ready(), tmp_path, max_steps=4, limit_train_batches=4)
+    assert by_steps.positions == list(range(32))
+    assert by_steps.epochs == 2
+
+
+@leaves
+def test_one_batch_is_enough_to_try_it_out(ready: Ready, tmp_path: Path) -> None:
+    assert fit_plain(ready(), tmp_path, fast_dev_run=True).positions == list(range(4))
+
+
+@pytest.mark.parametrize(
+    ("options", "mixture", "error"),
+    [
+        ({"overfit_batches": 2, "max_steps": 2}, {}, "overfit_batches: .* never repeats .* got 2"),
+        ({"max_steps": 2, "limit_train_batches": 3}, {}, "limit_train_batches: .* got 3"),
+        ({"max_time": "00:01:00:00"}, {}, "max_steps: the stream has no end"),
+        ({"max_epochs": 2}, {"cycles": 2}, "data.mixture.cycles: .* got 2 and 2 epochs"),
+    ],
+)
+def test_trainer_settings_that_cannot_hold_are_refused(
+    options: dict[str, Any], mixture: dict[str, Any], error: str, ready: Ready, tmp_path: Path
+) -> None:
+    datamodule = ready(mixture=Mixture(task_share=0.25, task_examples=4, **mixture))
+    with pytest.raises(StreamError, match=f"^{error}"):
+        fit_plain(datamodule, tmp_path, **options)
+
+
+def test_dictionaries_are_settings_and_mistakes_in_them_are_named(
+    ready: Ready, files: Files, tokenizer: Any
+) -> None:
+    tasks = {"t": {"train": "t.jsonl", "dev": "d.jsonl", "test": "e.jsonl", "anchor": ANCHOR}}
+    general = {"g": {"train": "g.jsonl", "held_out": "h.jsonl"}}
+    mixture = {"task_share": 0.25, "task_examples": 4}
+    same = ready(tasks=tasks, general=general, mixture=mixture)
+    assert same.prepared.digest == ready().prepared.digest
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"tasks": {"t": {"trian": "x"}}}, r"data\.tasks\.t\.trian: .* Did you mean 'train'"),
+        ({"general": {"g": {}}}, r"data\.general\.g\.train: must be given"),
+        ({"mixture": {"arm": "tel"}}, r"data\.mixture\.arm: must be one of .* got tel"),
+        ({"mixture": 0.2}, r"data\.mixture: must be Mixture or a dictionary .* got 0\.2"),
+    ]
+    for change, error in wrong:
+        with pytest.raises(ConfigError, match=f"^{error}"):
+            TellDataModule(**files.settings(**change), tokenizer=tokenizer)
+
+
+def test_rows_may_be_given_as_lists(ready: Ready) -> None:
+    from_files = ready()
+    tasks = {"t": Task(train=pairs("t", 12), dev=pairs("d", 3), test=pairs("e", 4), anchor=ANCHOR)}
+    general = {"g": General(train=pairs("g", 60), held_out=pairs("h", 2))}
+    from_lists = ready(tasks=tasks, general=general)
+    assert from_lists.prepared.rows[0]["input_ids"] == from_files.prepared.rows[0]["input_ids"]
+    assert from_lists.prepared.drawn_ids["t"][0].startswith("t.train:")
+    assert from_lists.hparams["data"]["tasks"]["t"]["train"] == "12 rows"
+    with pytest.raises(RecordError, match=r"^t\.train:2: field 'response' must be there"):
+        ready(tasks={"t": Task(train=[*pairs("t", 1), {"prompt": "x"}])})
+
+
+def test_a_constructor_takes_what_the_section_has() -> None:
+    made = signature(TellDataModule.__init__).parameters
+    section = {field.name: field.default for field in fields(DataSettings)}
+    del section["audit"]  # a file of the run's folder
+    assert set(made) - {"self", "tokenizer", "seed"} == set(section)
+    for name in set(section) - {"tasks", "general"}:
+        assert made[name].default == section[name], name
 
 
 @leaves
