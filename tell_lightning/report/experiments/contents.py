@@ -1,9 +1,8 @@
 """What the folders of experiments hold, read once: the first stage of their report.
 
-Enters: a folder of experiments, or one of them. Leaves: each experiment with its cells and its
-results, and the results of all pooled by what was trained, so that a claim may draw on the cells
-of another. What is missing, failed, or made with another configuration than its cell has now stays
-countable. Two seconds for 1,000 results; no torch.
+Each experiment comes with its cells and results. The results of all are pooled by what was trained,
+so that a claim may use the cells of another. What is missing, failed, or was made with another
+configuration than its cell has now can be counted. Two seconds for 1,000 results; no torch.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -94,6 +93,16 @@ class Contents:
     """Cells of one name that two folders have run with other configurations."""
     least_seeds: int = LEAST_SEEDS
     """Fewer are called exploratory."""
+
+    @property
+    def planned(self) -> int:
+        """How many cells the experiments have."""
+        return sum(len(study.cells) for study in self.studies)
+
+    @property
+    def own_results(self) -> list[Result]:
+        """The results of these cells."""
+        return [result for study in self.studies for result in study.results.values()]
 
     @property
     def testbeds(self) -> Mapping[str, Testbed]:
