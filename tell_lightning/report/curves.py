@@ -11,7 +11,7 @@ from typing import Any
 from tell_lightning.metrics.score import PRIMARY
 from tell_lightning.metrics.score_facts import facts_of
 from tell_lightning.report.contents import RunContents, completed, is_training
-from tell_lightning.report.drawing import Chart, Line, Point
+from tell_lightning.report.drawing import Chart, Level, Line, Point
 from tell_lightning.report.forms import scale_of
 from tell_lightning.report.plan_figures import source_styles
 
@@ -38,7 +38,7 @@ def charts(run: RunContents) -> list[Chart]:
         *([_choice_chart(dev, mark)] if len(run.tasks) > 1 else []),
         Chart("Learning rate", STEPS, "learning rate", [rate], mark=mark, low=0),
     ]
-    return [chart for chart in found if any(line.points and not line.flat for line in chart.lines)]
+    return [chart for chart in found if any(line.points for line in chart.lines)]
 
 
 def dev_scorings(run: RunContents) -> list[tuple[int, Mapping[str, float]]]:
@@ -100,10 +100,8 @@ def _task_chart(
         f"{task}: {label} on dev",
         STEPS,
         f"{label}, {scale}" if scale else label,
-        [
-            Line(task, points, styles.get(task, "ink")),
-            *(Line(name, [Point(0, value)], "level", flat=True) for value, name in levels.items()),
-        ],
+        [Line(task, points, styles.get(task, "ink"))],
+        [Level(called, value) for value, called in levels.items()],
         mark=mark,
         low=0,
         high=1 if top == 1 else None,

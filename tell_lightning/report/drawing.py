@@ -25,18 +25,16 @@ FULL = 24
 """Columns of blocks that fill the width; fewer leave a part of it empty."""
 
 
+Interval = tuple[float, float]
+
+
 class Point(NamedTuple):
     """A value at a place of the x axis, with its interval and the single seeds behind it."""
 
     x: float
     value: float
-    interval: tuple[float, float] | None = None
+    interval: Interval | None = None
     seeds: Sequence[float] = ()
-
-    def words(self) -> str:
-        """Say its value with the interval."""
-        text = f"{self.value:.4g}"
-        return text + (" [{:.4g}, {:.4g}]".format(*self.interval) if self.interval else "")
 
 
 @dataclass(frozen=True)
@@ -51,10 +49,13 @@ class Line:
     """Whether every point has a mark; a trace of many points has none."""
     shape: int = 0
     """Number of its marks' shape."""
-    flat: bool = False
-    """Whether it is the height of its one point, at every x."""
     hollow: bool = False
     """Whether its marks are hollow: few seeds."""
+
+    @property
+    def end(self) -> float:
+        """The value beside which its name stands."""
+        return max(self.points, key=lambda point: point.x).value
 
     def draw(self, canvas: Canvas, shift: float, *, bars: bool) -> None:
         """Draw the line with its band or bars, its seeds and its marks.
@@ -64,48 +65,74 @@ class Line:
             shift: Pixels by which seeds stand beside their place, and with bars all else.
             bars: Whether intervals are bars.
         """
-        y = canvas.y
         points = sorted(self.points, key=lambda point: point.x)
-        places = [canvas.x(point.x) + (shift if bars else 0.0) for point in points]
-        ends = [point.interval or (point.value, point.value) for point in points]
-        if self.flat:
-            places, points, ends = [canvas.left, canvas.right], points * 2, ends * 2
-        known = any(point.interval for point in points)
-        lower = [(x, y(low)) for x, (low, _) in zip(places, ends, strict=True)]
-        upper = [(x, y(high)) for x, (_, high) in zip(places, ends, strict=True)]
-        centre = [(x, y(point.value)) for x, point in zip(places, points, strict=True)]
-        single = bars or len(points) == 1
-        if known and single:
-            bar = "".join(map(track, zip(lower, upper, strict=True)))
-            canvas.path(f"bar {self.style}", bar)
-        elif known:
-            canvas.path(f"band {self.style}", f"{track([*upper, *reversed(lower)])}z")
+        beside = [canvas.x(point.x) + shift for point in points]
+        places = beside if bars else [canvas.x(point.x) for point in points]
+        centre = [(x, canvas.y(point.value)) for x, point in zip(places, points, strict=True)]
+        self._draw_intervals(canvas, places, points, bars=bars or len(points) == 1)
         canvas.line(f"line {self.style}", *centre)
-        if self.flat:
-            return
-        for x, point in zip(places, points, strict=True):
+        for x, point in zip(beside, points, strict=True):
             for value in point.seeds:
-                canvas.dot(f"seed {self.style}", x if bars else x + shift, y(value))
-        if self.marked or len(points) == 1:
-            for x, height in centre:
-                canvas.mark(self.style, self.shape, x, height, hollow=self.hollow)
+                canvas.dot(f"seed {self.style}", x, canvas.y(value))
+        for place in centre if self.marked or len(points) == 1 else ():
+            self.draw_mark(canvas, *place)
 
-    def words_of_name(self) -> list[str]:
-        """Break its name into the lines that stand at its end."""
-        return textwrap.wrap(self.name, NAME_LETTERS)
+    def draw_mark(self, canvas: Canvas, x: float, y: float) -> None:
+        """Draw one of its marks."""
+        canvas.mark(self.style, self.shape, x, y, hollow=self.hollow)
 
     def words(self) -> str:
         """Say its points, or of a long trace the first, the last and the range."""
-        if self.flat:
-            told = [self.points[0].words()]
-        elif any(point.interval for point in self.points):
-            told = [f"{point.words()} at {point.x:g}" for point in self.points]
-        else:
+        told = [f"{_words(point)} at {point.x:g}" for point in self.points]
+        if not any(point.interval for point in self.points):
             values = [point.value for point in self.points]
-            ends = (self.points[0], self.points[-1])
-            told = [f"{point.words()} at {point.x:g}" for point in ends]
-            told.append(f"lowest {min(values):.4g}, highest {max(values):.4g}")
+            told = [told[0], told[-1], f"lowest {min(values):.4g}, highest {max(values):.4g}"]
         return f"{self.name}: {', '.join(told)}"
+
+    def _draw_intervals(
+        self, canvas: Canvas, places: Sequence[float], points: Sequence[Point], *, bars: bool
+    ) -> None:
+        known = [
+            (x, *each.interval) for x, each in zip(places, points, strict=True) if each.interval
+        ]
+        lower = [(x, canvas.y(low)) for x, low, _ in known]
+        upper = [(x, canvas.y(high)) for x, _, high in known]
+        if known and bars:
+            canvas.path(f"bar {self.style}", "".join(map(track, zip(lower, upper, strict=True))))
+        elif known:
+            canvas.path(f"band {self.style}", f"{track([*upper, *reversed(lower)])}z")
+
+
+@dataclass(frozen=True)
+class Level:
+    """A height of a chart that does not depend on x, with a band where it has an interval."""
+
+    name: str
+    value: float
+    style: str = "level"
+    interval: Interval | None = None
+
+    @property
+    def end(self) -> float:
+        """The value beside which its name stands."""
+        return self.value
+
+    def draw(self, canvas: Canvas) -> None:
+        """Draw the level over the whole width."""
+        if self.interval:
+            low, high = map(canvas.y, self.interval)
+            corners = [(canvas.left, low), (canvas.right, low)]
+            corners += [(canvas.right, high), (canvas.left, high)]
+            canvas.path(f"band {self.style}", f"{track(corners)}z")
+        canvas.across(f"line {self.style}", canvas.y(self.value))
+
+    def draw_mark(self, canvas: Canvas, x: float, y: float) -> None:
+        """Draw a piece of the line as its mark."""
+        canvas.line(f"line {self.style}", (x - 4, y), (x + 4, y))
+
+    def words(self) -> str:
+        """Say its value."""
+        return f"{self.name}: {_words(self)}"
 
 
 @dataclass(frozen=True)
@@ -116,6 +143,7 @@ class Chart:
     x_label: str
     y_label: str
     lines: Sequence[Line]
+    levels: Sequence[Level] = ()
     ticks: Mapping[float, str] = field(default_factory=dict)
     """Names of places on the x axis, from its beginning to its end; none: round numbers."""
     logarithmic_x: bool = False
@@ -130,26 +158,30 @@ class Chart:
     """Intervals as bars beside each other, not as bands: for few places and many lines."""
 
     def svg(self) -> str:
-        """Draw the lines, each with its name at its end."""
+        """Draw the lines and levels, each with its name at its end."""
         canvas = Canvas(WIDTH, HEIGHT, "chart", self._x_axis(), self._y_axis(), margin=12)
-        x, y = canvas.x, canvas.y
-        x_label, y_label = x.named(self.x_label), y.named(self.y_label)
-        canvas.y_ticks(y.ticks(5), y_label)
-        canvas.x_ticks(self.ticks or x.ticks(6, whole=True), x_label)
+        x_label, y_label = canvas.x.named(self.x_label), canvas.y.named(self.y_label)
+        canvas.y_ticks(canvas.y.ticks(5), y_label)
+        canvas.x_ticks(self.ticks or canvas.x.ticks(6, whole=True), x_label)
         if self.mark:
             canvas.upright(*self.mark)
+        for level in self.levels:
+            level.draw(canvas)
         apart, middle = 5.0 if self.bars else 2.2, (len(self.lines) - 1) / 2
         for place, line in enumerate(self.lines):
             line.draw(canvas, apart * (place - middle), bars=self.bars)
-        _name_lines(canvas, self.lines)
-        told = [line.words() for line in self.lines]
+        _draw_names(canvas, self._named)
+        told = [each.words() for each in self._named]
         told += [f"{self.mark[0]} at {self.mark[1]:g}"] if self.mark else []
         return canvas.svg(self.title, f"{y_label} over {x_label}. {'; '.join(told)}.")
 
+    @property
+    def _named(self) -> list[Line | Level]:
+        return [*self.lines, *self.levels]
+
     def _x_axis(self) -> Axis:
-        points = [point for line in self.lines if not line.flat for point in line.points]
-        places = [*self.ticks] or [0.0, *(point.x for point in points)]
-        letters = max(len(part) for line in self.lines for part in line.words_of_name())
+        places = [*self.ticks] or [0.0, *(point.x for line in self.lines for point in line.points)]
+        letters = max(len(part) for each in self._named for part in _broken(each.name))
         end = WIDTH - 33 - LETTER * letters
         return Axis(min(places), max(places), 56, end, logarithmic=self.logarithmic_x)
 
@@ -157,6 +189,7 @@ class Chart:
         values = [
             value for line in self.lines for point in line.points for value in _numbers(point)
         ]
+        values += [value for each in self.levels for value in (each.value, *(each.interval or ()))]
         base, top = HEIGHT - 40, 40 if self.mark else 26
         return Axis.over(
             values, base, top, low=self.low, high=self.high, logarithmic=self.logarithmic_y
@@ -171,7 +204,7 @@ class Row:
     text: str
     style: str
     value: float
-    interval: tuple[float, float] | None = None
+    interval: Interval | None = None
     seeds: Sequence[float] = ()
     shape: int = 0
     hollow: bool = False
@@ -304,8 +337,14 @@ class Blocks:
 
 
 def _numbers(drawn: Point | Row) -> Iterator[float]:
-    """Yield every number of a point or a row that an axis must show."""
+    """Yield every number that an axis must show."""
     yield from (drawn.value, *(drawn.interval or ()), *drawn.seeds)
+
+
+def _words(drawn: Point | Level) -> str:
+    """Say a value with its interval."""
+    text = f"{drawn.value:.4g}"
+    return text + (" [{:.4g}, {:.4g}]".format(*drawn.interval) if drawn.interval else "")
 
 
 def _outline(canvas: Canvas, block: Block) -> str:
@@ -315,27 +354,26 @@ def _outline(canvas: Canvas, block: Block) -> str:
     return f"M{px(left)} {px(top)}h{width}v{px(canvas.y(block.y) - top)}h-{width}z"
 
 
-def _name_lines(canvas: Canvas, lines: Sequence[Line]) -> None:
-    """Write each name at its line's end, moved apart where they would touch."""
-    named = []
-    for place, line in enumerate(lines):
-        end = max(line.points, key=lambda point: point.x)
-        named.append((canvas.y(end.value), place, line.words_of_name()))
-    named.sort()
-    heights = [LINE * len(words) + 2 for _, _, words in named]
-    tops = [y - height / 2 for (y, _, _), height in zip(named, heights, strict=True)]
+def _broken(name: str) -> list[str]:
+    """Break a name into the parts that stand below each other."""
+    return textwrap.wrap(name, NAME_LETTERS)
+
+
+def _draw_names(canvas: Canvas, drawn: Sequence[Line | Level]) -> None:
+    """Write each name at the end of its line, moved apart where they would touch."""
+    drawn = sorted(drawn, key=lambda each: canvas.y(each.end))
+    ends = [canvas.y(each.end) for each in drawn]
+    heights = [LINE * len(_broken(each.name)) + 2 for each in drawn]
+    tops = [end - height / 2 for end, height in zip(ends, heights, strict=True)]
     for above, below in pairwise(range(len(tops))):
         tops[below] = max(tops[below], tops[above] + heights[above])
     limit = canvas.y.start + 12
     for index in reversed(range(len(tops))):
         tops[index] = limit = min(tops[index], limit - heights[index])
     x = canvas.right + 6
-    for top, (y, place, words) in zip(tops, named, strict=True):
-        line, middle = lines[place], top + LINE / 2 + 1
-        canvas.line("leader", (x - 5, y), (x, middle))
-        if line.flat:
-            canvas.line(f"line {line.style}", (x, middle), (x + 8, middle))
-        else:
-            canvas.mark(line.style, line.shape, x + 4, middle, hollow=line.hollow)
-        for number, part in enumerate(words):
+    for each, end, top in zip(drawn, ends, tops, strict=True):
+        middle = top + LINE / 2 + 1
+        canvas.line("leader", (x - 5, end), (x, middle))
+        each.draw_mark(canvas, x + 4, middle)
+        for number, part in enumerate(_broken(each.name)):
             canvas.text("name", part, x + 11, middle + 4 + LINE * number)

@@ -3,6 +3,7 @@
 from small_run import CONFIG, LOG, small_record
 
 from tell_lightning.report.curves import charts
+from tell_lightning.report.drawing import Level
 
 
 def places(line):
@@ -28,17 +29,16 @@ def test_losses_are_drawn_per_source_at_the_steps_completed(contents):
 
 def test_a_tasks_first_score_is_drawn_with_its_floors(contents):
     chart = titled(contents(), "turn: BLEU on dev")
-    line, floor = chart.lines
-    assert places(line) == [(0.0, 1.5), (5.0, 20.0), (10.0, 47.0)]
-    assert (floor.name, places(floor), floor.flat) == ("copy source", [(0, 0.25)], True)
+    assert places(chart.lines[0]) == [(0.0, 1.5), (5.0, 20.0), (10.0, 47.0)]
+    assert chart.levels == [Level("copy source", 0.25)]
 
 
 def test_floors_of_one_height_share_a_line(contents):
     record = small_record()
     floors = record["metrics"]["dev"]["floors"]["turn"]
     floors["other_one"] = floors["copy_source"]
-    _, floor = titled(contents(record=record), "turn: BLEU on dev").lines
-    assert (floor.name, places(floor)) == ("copy source, other one", [(0, 0.25)])
+    chart = titled(contents(record=record), "turn: BLEU on dev")
+    assert chart.levels == [Level("copy source, other one", 0.25)]
 
 
 def test_losses_that_differ_much_get_a_logarithmic_axis(contents):

@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from tell_lightning.report.canvas import Axis
-from tell_lightning.report.drawing import Block, Blocks, Chart, Intervals, Line, Point, Row
+from tell_lightning.report.drawing import Block, Blocks, Chart, Intervals, Level, Line, Point, Row
 
 CHART = Chart(
     "Loss",
@@ -16,8 +16,8 @@ CHART = Chart(
     [
         Line("turn", [Point(0, 4.0, (3.5, 4.5), [3.6, 4.4]), Point(10, 1.0, (0.9, 1.1))], "t1"),
         Line("<b>", [Point(0, 3.0), Point(10, 1.01)], "g1", shape=1),
-        Line("floor", [Point(0, 2.0)], "level", flat=True),
     ],
+    [Level("baseline", 2.0), Level("SFT", 2.5, "t2", (2.4, 2.6))],
     mark=("kept", 10.0),
 )
 ROWS = Intervals(
@@ -91,25 +91,22 @@ def test_a_chart_says_its_numbers_in_words():
     words = drawn(CHART).get("aria-label", "")
     assert "turn: 4 [3.5, 4.5] at 0, 1 [0.9, 1.1] at 10" in words
     assert "<b>: 3 at 0, 1.01 at 10, lowest 1.01, highest 3" in words
-    assert "floor: 2; kept at 10." in words
+    assert "baseline: 2; SFT: 2.5 [2.4, 2.6]; kept at 10." in words
 
 
 def test_names_are_escaped_and_kept_apart():
     names = {
         n.text: float(n.get("y", 0)) for n in drawn(CHART).iter("text") if n.get("class") == "name"
     }
-    assert set(names) == {"turn", "<b>", "floor"}
+    assert set(names) == {"turn", "<b>", "baseline", "SFT"}
     assert abs(names["turn"] - names["<b>"]) >= 13
 
 
 def test_a_long_name_is_broken_and_leaves_room():
-    long = [replace(CHART.lines[0], name="General data, then the task alone"), *CHART.lines[1:]]
-    names = [n for n in drawn(replace(CHART, lines=long)).iter("text") if n.get("class") == "name"]
-    assert [n.text for n in names if n.text not in {"<b>", "floor"}] == [
-        "General data,",
-        "then the task",
-        "alone",
-    ]
+    long = [replace(CHART.lines[0], name="General data, then the task alone")]
+    svg = drawn(replace(CHART, lines=long, levels=[]))
+    names = [n for n in svg.iter("text") if n.get("class") == "name"]
+    assert [n.text for n in names] == ["General data,", "then the task", "alone"]
     assert all(float(n.get("x", 0)) + 7 * len(n.text or "") < 370 for n in names)
 
 
@@ -126,6 +123,13 @@ def test_intervals_are_a_band_or_bars_and_every_seed_is_a_dot():
     assert paths(bars, "band t1") == []
     assert paths(bars, "bar t1")[0].count("M") == 2
     assert len([n for n in drawn(CHART).iter("circle") if n.get("class") == "seed t1"]) == 2
+
+
+def test_a_level_goes_through_the_whole_chart():
+    (line, key), (grid, *_) = paths(CHART, "line level"), paths(CHART, "grid")
+    assert re.findall(r"[ML]([\d.]+) ", line) == re.findall(r"[ML]([\d.]+) ", grid)
+    assert key != line
+    assert len(paths(CHART, "band t2")) == 1
 
 
 def test_a_chart_of_one_point_or_of_equal_values_is_drawn():

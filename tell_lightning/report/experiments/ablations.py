@@ -83,7 +83,7 @@ def factors(contents: Contents, estimates: Estimates) -> Section:
         ]
         ticks = {0.0: "no anchor", 1.0: "anchor"}
         label = score_label(facts.score)
-        figures.append([Chart(facts.label, "", label, lines, ticks, low=0.0, bars=True)])
+        figures.append([Chart(facts.label, "", label, lines, ticks=ticks, low=0.0, bars=True)])
         rows: list[Cells] = [
             [
                 EFFECTS.get(each.name, each.name),

@@ -6,7 +6,7 @@ An arm of three sizes or more is a curve; one of fewer has charts of its own, be
 from collections.abc import Mapping, Sequence
 
 from tell_lightning.report.canvas import number
-from tell_lightning.report.drawing import Chart
+from tell_lightning.report.drawing import Chart, Level
 from tell_lightning.report.experiments.contents import Contents, Key
 from tell_lightning.report.experiments.estimates import Estimates, What
 from tell_lightning.report.experiments.sections import (
@@ -69,34 +69,37 @@ def _charts(
     contents = estimates.contents
     facts = contents.testbeds[testbed]
     ticks = {float(n): number(n).replace(",000", "k") for ns in lines.values() for n in ns}
-    drawn = [(arm, sizes, False) for arm, sizes in lines.items()]
-    drawn += [(arm, [0], True) for arm in flat]
     charts = []
-    for what in BOTH if ticks else ():
-        found = [
+    for what in BOTH:
+        drawn = [
             each
-            for arm, sizes, one in drawn
+            for arm, ns in lines.items()
             for each in line(
                 contents.label(arm),
                 arm,
-                [(n, estimates.of(Key(testbed, arm, n), what)) for n in sizes],
-                flat=one,
+                [(n, estimates.of(Key(testbed, arm, n), what)) for n in ns],
             )
         ]
-        if found and what == "score" and facts.chance:
-            found.append(level("no skill", facts.chance))
+        levels = [
+            each
+            for arm in flat
+            for each in level(contents.label(arm), arm, estimates.of(Key(testbed, arm, 0), what))
+        ]
+        if what == "score" and facts.chance:
+            levels.append(Level("no skill", facts.chance))
         chart = Chart(
             f"{facts.label}{kind}: {what}",
             "task examples",
             score_label(facts.score) if what == "score" else LOSS_LABEL,
-            found,
+            drawn,
+            levels,
             ticks,
             logarithmic_x=True,
             logarithmic_y=what == "loss",
             low=0.0 if what == "score" else None,
             bars=len(ticks) <= CURVE and len(lines) > 2,
         )
-        charts += [chart] if found else []
+        charts += [chart] if drawn else []
     return charts
 
 

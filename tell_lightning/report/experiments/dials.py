@@ -12,7 +12,7 @@ from typing import Any
 
 from tell_lightning.experiment.contrasts import DECLARED_N
 from tell_lightning.report.canvas import number
-from tell_lightning.report.drawing import Chart, Intervals, Row
+from tell_lightning.report.drawing import Chart, Intervals, Level, Row
 from tell_lightning.report.experiments.contents import Contents, Key
 from tell_lightning.report.experiments.estimates import Estimates, Known
 from tell_lightning.report.experiments.sections import (
@@ -147,11 +147,8 @@ def _lines(
         gains = [(x, _leverage(estimates, key, n)) for x, key in own]
         leverage += line(name, arm, gains)
         losses += line(name, arm, [(x, estimates.of(key, "loss")) for x, key in own])
-    if not any(key.arm == "sft" for key in keys):
-        flat = estimates.of(Key(testbed, "sft", n), "loss")
-        losses += line(contents.label("sft"), "sft", [(0, flat)], flat=True)
-    if leverage:
-        leverage.append(level("SFT", 0.0))
+    plain = None if any(key.arm == "sft" for key in keys) else Key(testbed, "sft", n)
+    sft = level(contents.label("sft"), "sft", plain and estimates.of(plain, "loss"))
     title = f"{facts.label}, {number(n)} task examples"
     points = score_label(facts.score).replace(", points", " points")
     ticks = {value: number(value) for value in places.values()}
@@ -161,13 +158,14 @@ def _lines(
             label,
             y_label,
             lines,
+            levels,
             ticks,
             logarithmic_x=min(ticks) > 0,
             logarithmic_y=lines is losses,
         )
-        for what, y_label, lines in (
-            ("leverage", f"Leverage, {points}", leverage),
-            ("loss", LOSS_LABEL, losses),
+        for what, y_label, lines, levels in (
+            ("leverage", f"Leverage, {points}", leverage, [Level("SFT", 0.0)]),
+            ("loss", LOSS_LABEL, losses, sft),
         )
         if lines
     ]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from tell_lightning.experiment.statistics import Estimate
 from tell_lightning.metrics.score_facts import facts_of
 from tell_lightning.report.canvas import MINUS
-from tell_lightning.report.drawing import Chart, Intervals, Line, Point, Row
+from tell_lightning.report.drawing import Chart, Intervals, Level, Line, Point, Row
 from tell_lightning.report.experiments.estimates import Known, What
 
 FEW_SIGN = "\N{DAGGER}"
@@ -128,9 +128,7 @@ def row(label: str, arm: str, found: Known, what: What = "score", *, change: boo
     return Row(label, text, style, value, interval, found.seeds, shape, hollow=found.few)
 
 
-def line(
-    label: str, arm: str, found: Iterable[tuple[float, Known | None]], *, flat: bool = False
-) -> list[Line]:
+def line(label: str, arm: str, found: Iterable[tuple[float, Known | None]]) -> list[Line]:
     """Make the line of an arm from its places and estimates; none where nothing is known."""
     known = [(x, each) for x, each in found if each is not None]
     spots = [
@@ -139,12 +137,15 @@ def line(
     ]
     style, shape = style_of(arm)
     few = any(each.few for _, each in known)
-    return [Line(label, spots, style, shape=shape, flat=flat, hollow=few)] if spots else []
+    return [Line(label, spots, style, shape=shape, hollow=few)] if spots else []
 
 
-def level(label: str, value: float) -> Line:
-    """Make a dotted line at one height."""
-    return Line(label, [Point(0, value)], "level", flat=True)
+def level(label: str, arm: str, found: Known | None) -> list[Level]:
+    """Make the level of an arm from its estimate; none where nothing is known."""
+    if found is None:
+        return []
+    value, interval = found.estimate.value, (found.estimate.low, found.estimate.high)
+    return [Level(label, value, style_of(arm)[0], interval)]
 
 
 def score_label(score: str) -> str:
