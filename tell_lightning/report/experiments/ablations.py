@@ -6,7 +6,7 @@ from dataclasses import replace
 from tell_lightning.experiment.contrasts import DECLARED_N, FAMILY
 from tell_lightning.experiment.statistics import sign_flip
 from tell_lightning.report.drawing import Chart, Intervals, Row
-from tell_lightning.report.experiments.contents import Contents, Key
+from tell_lightning.report.experiments.contents import Key
 from tell_lightning.report.experiments.estimates import Estimates
 from tell_lightning.report.experiments.sections import (
     Cell,
@@ -41,8 +41,9 @@ DESIGN = (
 )
 
 
-def ablations(contents: Contents, estimates: Estimates) -> Section:
+def ablations(estimates: Estimates) -> Section:
     """Return the section of the differences."""
+    contents = estimates.contents
     figures, tables = [], []
     for testbed, facts in contents.testbeds.items():
         found = sorted(_differences(estimates, testbed), key=lambda each: each[0].hollow)
@@ -59,8 +60,9 @@ def ablations(contents: Contents, estimates: Estimates) -> Section:
     return Section("ablations", "Anchor and order", [DIFFERENCES], figures, tables)
 
 
-def factors(contents: Contents, estimates: Estimates) -> Section:
+def factors(estimates: Estimates) -> Section:
     """Return the section of the 2 x 2 design."""
+    contents = estimates.contents
     figures, tables = [], []
     for testbed, facts in contents.testbeds.items():
         effects = estimates.effects(testbed)

@@ -27,8 +27,9 @@ SETTINGS = (
 )
 
 
-def forgetting(contents: Contents, estimates: Estimates) -> Section:
+def forgetting(estimates: Estimates) -> Section:
     """Return the section of the loss on held-out general rows."""
+    contents = estimates.contents
     figures, tables = [], []
     for testbed, facts in contents.testbeds.items():
         reference = Key(testbed, "general_only", 0)
@@ -80,13 +81,12 @@ def settings(contents: Contents) -> Section:
         for n, best in by_n.items()
     ]
     columns = ["Testbed", "Tuned arm", "Task examples", "Chosen", "Settings", "Dev, points"]
-    folded = [_tried(contents), _used(contents)]
     return Section(
         "settings",
         "Settings",
         [SETTINGS if rows else "Nothing is tuned yet."],
-        tables=[Table("Chosen", columns, rows)] if rows else [],
-        folded=[table for table in folded if table.rows],
+        tables=[Table("Chosen", columns, rows)],
+        folded=[_tried(contents), _used(contents)],
     )
 
 
@@ -104,9 +104,8 @@ def cost(contents: Contents) -> Section:
     ):
         counts = Counter(found for result in contents.own_results if (found := name(result)))
         ordered = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
-        if ordered:
-            lines = [[found, number(count)] for found, count in ordered]
-            tables.append(Table(title, [column, "Results"], lines))
+        lines = [[found, number(count)] for found, count in ordered]
+        tables.append(Table(title, [column, "Results"], lines))
     return Section("cost", "Cost", tables=tables)
 
 
@@ -145,8 +144,7 @@ def failures(contents: Contents) -> Section:
             words=True,
         ),
     ]
-    tables = [table for table in tables if table.rows]
-    if not tables:
+    if not failed and not missing and not otherwise:
         texts.insert(0, "Every cell is there, and none failed.")
     return Section("failed", "Failed and missing cells", texts, tables=tables)
 

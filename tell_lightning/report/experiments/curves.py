@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from tell_lightning.report.canvas import number
 from tell_lightning.report.drawing import Chart, Level
-from tell_lightning.report.experiments.contents import Contents, Key
+from tell_lightning.report.experiments.contents import Key
 from tell_lightning.report.experiments.estimates import Estimates, What
 from tell_lightning.report.experiments.sections import (
     LOSS_LABEL,
@@ -31,8 +31,9 @@ TEXT = (
 )
 
 
-def curves(contents: Contents, estimates: Estimates) -> Section:
+def curves(estimates: Estimates) -> Section:
     """Return the section of the learning curves."""
+    contents = estimates.contents
     long, short, tables, folded = [], [], [], []
     for testbed in contents.testbeds:
         sizes: dict[str, list[int]] = {}
@@ -52,9 +53,9 @@ def curves(contents: Contents, estimates: Estimates) -> Section:
         "curves",
         "Score against task examples",
         [TEXT],
-        [group for group in (*long, *short) if group],
-        [table for table in tables if table.rows],
-        [table for table in folded if table.rows],
+        [*long, *short],
+        tables,
+        folded,
     )
 
 

@@ -49,8 +49,9 @@ NUMBERS = "Leverage is the arm less SFT of the same task examples: the line at 0
 NAMES = "Each setting with its arms; the centre is what is run everywhere else."
 
 
-def dials(contents: Contents, estimates: Estimates) -> list[Section]:
+def dials(estimates: Estimates) -> list[Section]:
     """Return one section for each dial."""
+    contents = estimates.contents
     found: dict[str, dict[str, list[Key]]] = {}
     names = sorted({key.variant for key in contents.groups if key.variant})
     starts = Counter(name.partition("_")[0] for name in names)
@@ -64,7 +65,7 @@ def dials(contents: Contents, estimates: Estimates) -> list[Section]:
             found.setdefault(dial, {}).setdefault(key.testbed, []).append(key)
     order = {name: index for index, name in enumerate(LABELS)}
     names = sorted(found, key=lambda name: (order.get(name, len(order)), name))
-    return [_section(contents, estimates, name, found[name]) for name in names]
+    return [_section(estimates, name, found[name]) for name in names]
 
 
 def scale(contents: Contents, variants: Sequence[str]) -> dict[str, float] | None:
@@ -89,9 +90,8 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _section(
-    contents: Contents, estimates: Estimates, dial: str, by_testbed: Mapping[str, list[Key]]
-) -> Section:
+def _section(estimates: Estimates, dial: str, by_testbed: Mapping[str, list[Key]]) -> Section:
+    contents = estimates.contents
     label = LABELS.get(dial, dial.replace("_", " "))
     figures: list[Sequence[Chart | Intervals]] = []
     tables, text = [], NAMES
@@ -112,9 +112,8 @@ def _section(
             if places is not None and len(places) > 1:
                 figures.append(_lines(estimates, testbed, n, label, places, own))
             else:
-                figures.append([_intervals(estimates, testbed, n, variants, own)])
+                figures.append(_intervals(estimates, testbed, n, variants, own))
         tables.append(_table(estimates, testbed, keys))
-    figures = [group for group in figures if group]
     return Section(f"dial-{dial}", f"{label[0].upper()}{label[1:]}", [text], figures, tables)
 
 
@@ -179,7 +178,7 @@ def _leverage(estimates: Estimates, key: Key, n: int) -> Known | None:
 
 def _intervals(
     estimates: Estimates, testbed: str, n: int, variants: Sequence[str], keys: Sequence[Key]
-) -> Intervals:
+) -> list[Intervals]:
     """Draw the score of each setting and arm."""
     contents = estimates.contents
     facts = contents.testbeds[testbed]
@@ -197,7 +196,7 @@ def _intervals(
             heading = variant.replace("_", " ") if variant else CENTRE
             rows += [replace(drawn[0], heading=heading), *drawn[1:]]
     title = f"{facts.label}, {number(n)} task examples" if n else facts.label
-    return Intervals(title, score_label(facts.score), rows, span=(0.0, 100.0))
+    return [Intervals(title, score_label(facts.score), rows, span=(0.0, 100.0))] if rows else []
 
 
 def _table(estimates: Estimates, testbed: str, keys: Sequence[Key]) -> Table:

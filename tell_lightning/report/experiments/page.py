@@ -56,12 +56,12 @@ def written(contents: Contents) -> Written:
 def _sections(contents: Contents) -> list[Section]:
     estimates = Estimates(contents)
     found = [
-        curves(contents, estimates),
-        ratios(contents, estimates),
-        ablations(contents, estimates),
-        factors(contents, estimates),
-        *dials(contents, estimates),
-        forgetting(contents, estimates),
+        curves(estimates),
+        ratios(estimates),
+        ablations(estimates),
+        factors(estimates),
+        *dials(estimates),
+        forgetting(estimates),
     ]
     shown = [section for section in found if section.figures or section.tables]
     return [*shown, settings(contents), cost(contents), failures(contents)]

@@ -29,8 +29,9 @@ TEXT = (
 )
 
 
-def ratios(contents: Contents, estimates: Estimates) -> Section:
+def ratios(estimates: Estimates) -> Section:
     """Return the section of the ratios: at the declared number of examples, and of SFT at all."""
+    contents = estimates.contents
     rule = _thresholds(contents)
     figures, tables, folded = [], [], []
     for testbed, facts in contents.testbeds.items():
@@ -61,8 +62,8 @@ def ratios(contents: Contents, estimates: Estimates) -> Section:
         "Data-equivalence ratio",
         [TEXT + (lines_text if rule else "")],
         figures,
-        [table for table in tables if table.rows],
-        [table for table in folded if table.rows],
+        tables,
+        folded,
     )
 
 

@@ -57,9 +57,9 @@ class Table:
         ]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Section:
-    """One heading with what stands below it."""
+    """One heading with what stands below it; groups and tables that are empty are left out."""
 
     id: str
     title: str
@@ -69,6 +69,12 @@ class Section:
     tables: Sequence[Table] = ()
     folded: Sequence[Table] = ()
     """Behind a click on the page."""
+
+    def __post_init__(self) -> None:
+        """Leave out what is empty."""
+        self.figures = [group for group in self.figures if group]
+        self.tables = [table for table in self.tables if table.rows]
+        self.folded = [table for table in self.folded if table.rows]
 
 
 def points(value: float) -> str:
