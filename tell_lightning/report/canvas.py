@@ -1,12 +1,11 @@
 """The parts of a figure: SVG nodes, axes with round ticks, marks and labels.
 
-Figures are drawn here and not by matplotlib: with it a page is twice as large (1,007 KiB for the
-experiments, not 444) and a run's report takes 2.5 s, not 1.6, its texts keep the font and size
-that they were drawn with on every screen, and the code is no shorter, for names at the ends of
-lines have to be placed by hand there too.
+Not matplotlib's, because its figures make the pages twice as large (1,007 KiB instead of 444), a
+run's report slower (2.5 s instead of 1.6) and text on phones too small (each node has its own font
+and size), and need as much code: names at the ends of lines are placed by hand there, too.
 
 Colours, fonts and strokes are classes of the page's style sheet, so that one figure is right on
-light and on dark pages and on a phone. Text stays text.
+light and dark pages and on a phone. Text stays text.
 """
 
 import math

@@ -34,7 +34,7 @@ MOST = 8_000
 STYLES = {"task": ("t", 6), "general": ("g", 4)}
 """Class and number of colours."""
 ORDER = (
-    "Which row stands at which position is a pure function of the seed. Every cell is one example, "
+    "Which row stands at which position is a pure function of the seed. Each block is one example, "
     "in the order of training"
 )
 

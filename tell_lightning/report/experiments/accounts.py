@@ -1,4 +1,4 @@
-"""What was paid and what was lost: forgetting, settings, cells, hours, failures."""
+"""Sections beside the claims: forgetting, settings, hours of machine time, failed runs."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence

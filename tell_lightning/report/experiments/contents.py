@@ -1,8 +1,9 @@
 """What the folders of experiments hold, read once: the first stage of their report.
 
-Each experiment comes with its cells and results. The results of all are pooled by what was trained,
-so that a claim may use the cells of another. What is missing, failed, or was made with another
-configuration than its cell has now can be counted. Two seconds for 1,000 results; no torch.
+Each experiment comes with its planned runs (cells) and their results. The results of all are pooled
+by what was trained, so that a claim may use the runs of another. Runs that are missing or failed,
+or that had another configuration than their cell has now, are counted. Two seconds for 1,000
+results; no torch.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
