@@ -1,8 +1,8 @@
 """The parts of a figure: SVG nodes, axes with round ticks, marks and labels.
 
 Not matplotlib's, because its figures make the pages twice as large (1,007 KiB instead of 444), a
-run's report slower (2.5 s instead of 1.6) and text on phones too small (each node has its own font
-and size), and need as much code: names at the ends of lines are placed by hand there, too.
+run's report 0.8 s slower and text on phones too small (each node has its own font and size), and
+need as much code: names at the ends of lines are placed by hand there, too.
 
 Colours, fonts and strokes are classes of the page's style sheet, so that one figure is right on
 light and dark pages and on a phone. Text stays text.
