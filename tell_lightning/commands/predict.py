@@ -176,6 +176,7 @@ def _answer(request: PredictionRequest, answers: Answers) -> None:
     from tell_lightning.generation.answer import answer_rows, prompt_digest
     from tell_lightning.generation.batched import Budget
     from tell_lightning.generation.prefix import Prefix
+    from tell_lightning.model.base import default_precision, precision_context
 
     tokenizer = load_tokenizer(request.model.base, **request.model.hub_options)
     encoder = Encoder(tokenizer, Renderer(tokenizer))
@@ -185,10 +186,13 @@ def _answer(request: PredictionRequest, answers: Answers) -> None:
             f"{request.adapter}: the base's chat template must be the one of the training, got "
             "another. Use the base (model.base, model.revision) that the adapter was trained on."
         )
-    cuda = torch.cuda.is_available() and request.config.trainer.get("accelerator") != "cpu"
+    trainer = request.config.trainer
+    accelerator = str(trainer.get("accelerator"))
+    cuda = torch.cuda.is_available() and accelerator != "cpu"
     device = torch.device("cuda" if cuda else "cpu")
+    precision = str(trainer.get("precision") or default_precision(accelerator))
     model = cache(lambda: _load(request, device))
-    weights = _weights(request, device.type)
+    weights = _weights(request, device.type, precision)
     if request.total is None and sys.stdin.isatty():
         model()
         say("Type a prompt, or a row in JSON, and Enter; Ctrl+D ends.")
@@ -210,15 +214,16 @@ def _answer(request: PredictionRequest, answers: Answers) -> None:
                 if there == len(keys[chunk]):
                     continue
                 # What a kill has cut in two is answered again, in the same batches as before.
-                predictions = answer_rows(
-                    model(),
-                    tokenizer,
-                    _slice(rows, chunk),
-                    budget=budget,
-                    prefix=prefix,
-                    temperature=settings.temperature,
-                    seed=request.config.seed,
-                )
+                with precision_context(precision, device.type):
+                    predictions = answer_rows(
+                        model(),
+                        tokenizer,
+                        _slice(rows, chunk),
+                        budget=budget,
+                        prefix=prefix,
+                        temperature=settings.temperature,
+                        seed=request.config.seed,
+                    )
                 lines = [
                     key.line(saved_row(prediction, part.task.scoring))
                     for key, prediction in zip(keys[chunk], predictions, strict=True)
@@ -229,8 +234,8 @@ def _answer(request: PredictionRequest, answers: Answers) -> None:
 
 
 def _load(request: PredictionRequest, device: Any) -> Any:
-    from tell_lightning.export.adapter import load_adapter
     from tell_lightning.model.base import load_base
+    from tell_lightning.model.lora import load_adapter
 
     with device:
         base = load_base(request.model)
@@ -290,7 +295,7 @@ def _slice(rows: EvaluationRows, chunk: slice) -> EvaluationRows:
 # What made an answer
 
 
-def _weights(request: PredictionRequest, device_type: str) -> dict[str, Any]:
+def _weights(request: PredictionRequest, device_type: str, precision: str) -> dict[str, Any]:
     """Name base and adapter: hub id and revision, or the SHA-256 of the files, and their type."""
     from tell_lightning.data.tokenizer import base_path
     from tell_lightning.model.base import base_dtype
@@ -302,6 +307,7 @@ def _weights(request: PredictionRequest, device_type: str) -> dict[str, Any]:
         "revision": None if local else request.model.revision,
         "dtype": base_dtype(request.model, device_type),
         "adapter": _digests(request.adapter, "adapter_*") if request.adapter else None,
+        **({} if precision.startswith("32") else {"precision": precision}),
     }
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer, seed_everything
 
@@ -23,7 +22,7 @@ from tell_lightning.commands.check import Config
 from tell_lightning.data.datamodule import TellDataModule
 from tell_lightning.data.splits import Splits
 from tell_lightning.data.tokenizer import load_tokenizer
-from tell_lightning.model.base import has_bfloat16
+from tell_lightning.model.base import default_precision
 from tell_lightning.model.module import TellModule
 from tell_lightning.model.sharding import FullySharded
 from tell_lightning.settings import ConfigError, explain
@@ -103,12 +102,6 @@ def open_session(
         }
     )
     return Session(trainer, module, datamodule, evaluation, throughput)
-
-
-def default_precision(accelerator: str) -> str:
-    """Choose bfloat16 autocast on a GPU that has it, float32 elsewhere."""
-    on_gpu = accelerator != "cpu" and torch.cuda.is_available()
-    return "bf16-mixed" if on_gpu and has_bfloat16() else "32-true"
 
 
 def _instantiated(options: Mapping[str, Any]) -> dict[str, Any]:

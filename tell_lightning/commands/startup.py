@@ -15,6 +15,7 @@ ADVERTS = (
     "`Trainer.fit` stopped",
     "Restoring states from the checkpoint",
     "Restored all states from the checkpoint",
+    "Tensor Cores",  # of float32 products; what we train computes in bfloat16 on a GPU
 )
 """Parts of Lightning's messages that tell a user of ours nothing."""
 

@@ -1,4 +1,4 @@
-"""Write and load an adapter folder: PEFT's files, the tokenizer, `anchor.json` and a README.
+"""Write an adapter folder: PEFT's files, the tokenizer, `anchor.json` and a README.
 
 The folder is written beside its place and renamed, so it is whole or not there.
 """
@@ -13,8 +13,7 @@ from typing import Any
 
 from tell_lightning.data.datamodule import TellDataModule
 from tell_lightning.data.tokenizer import base_path
-from tell_lightning.export.anchor_file import AdapterFolderError, AnchorFile, TaskPrompt
-from tell_lightning.model.lora import load_weights
+from tell_lightning.export.anchor_file import AnchorFile, TaskPrompt
 from tell_lightning.model.module import TellModule
 from tell_lightning.model.settings import ModelSettings
 
@@ -98,32 +97,6 @@ def write_adapter(
         os.replace(draft, folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-
-
-def load_adapter(base: Any, folder: Path) -> Any:
-    """Put the adapter of a folder on a base, to answer with.
-
-    Args:
-        base: The base model; the adapter goes where it is, in float32.
-        folder: An adapter folder.
-
-    Raises:
-        AdapterFolderError: There is none, or it is another base's.
-    """
-    from peft import PeftConfig, get_peft_model
-
-    try:
-        config: Any = PeftConfig.from_pretrained(str(folder))
-        config.inference_mode = True
-        config.base_model_name_or_path = None  # PEFT warns of a base that was moved
-        model = get_peft_model(base, config)
-    except (OSError, ValueError, TypeError) as error:
-        raise AdapterFolderError(
-            f"{folder}: must hold an adapter_config.json that fits the base, got: "
-            f"{str(error).splitlines()[0]} Use the base (model.base) that it was trained on."
-        ) from error
-    load_weights(model, folder)
-    return model
 
 
 def _settle_config(path: Path, settings: ModelSettings) -> None:

@@ -1,5 +1,11 @@
-"""Load the base model with every weight frozen, from the hub or a folder."""
+"""Load the base model with every weight frozen, and choose the precision it computes in.
 
+The frozen weights are bfloat16 on a GPU that has it, the adapters float32. Training, the loss of
+dev and test rows, and the generation of `fit` and `predict` all run under the Trainer's precision:
+bf16-mixed on such a GPU, 32-true elsewhere.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -11,6 +17,25 @@ from tell_lightning.model.settings import ModelSettings
 def has_bfloat16() -> bool:
     """Say whether the GPU computes in bfloat16 itself; an emulation would be slow."""
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def default_precision(accelerator: str) -> str:
+    """Choose a Trainer's precision: bfloat16 autocast on a GPU that has it, else float32."""
+    on_gpu = accelerator != "cpu" and torch.cuda.is_available()
+    return "bf16-mixed" if on_gpu and has_bfloat16() else "32-true"
+
+
+def precision_context(precision: str, device_type: str) -> AbstractContextManager[object]:
+    """Return the context in which a Trainer of this precision computes losses and answers.
+
+    Args:
+        precision: As a Trainer takes it, such as bf16-mixed or 32-true.
+        device_type: 'cuda' or 'cpu'.
+    """
+    if "16" not in precision or precision.endswith("-true"):
+        return nullcontext()
+    dtype = torch.bfloat16 if precision.startswith("bf16") else torch.float16
+    return torch.autocast(device_type, dtype)
 
 
 def base_dtype(settings: ModelSettings, device_type: str) -> str:

@@ -88,6 +88,32 @@ def load_weights(model: Any, folder: Path) -> None:
             )
 
 
+def load_adapter(base: Any, folder: Path) -> Any:
+    """Put the adapter of a folder on a base, to answer with.
+
+    Args:
+        base: The base model; the adapter goes where it is, in float32.
+        folder: An adapter folder.
+
+    Raises:
+        AdapterError: There is none, or it is another base's.
+    """
+    from peft import PeftConfig, get_peft_model
+
+    try:
+        config: Any = PeftConfig.from_pretrained(str(folder))
+        config.inference_mode = True
+        config.base_model_name_or_path = None  # PEFT warns of a base that was moved
+        model = get_peft_model(base, config)
+    except (OSError, ValueError, TypeError) as error:
+        raise AdapterError(
+            f"{folder}: must hold an adapter_config.json that fits the base, got: "
+            f"{str(error).splitlines()[0]} Use the base (model.base) that it was trained on."
+        ) from error
+    load_weights(model, folder)
+    return model
+
+
 def check_lora(base: Any, settings: LoraSettings) -> list[str] | str:
     """Check ranges and names; the base may be without weights.
 
