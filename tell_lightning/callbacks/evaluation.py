@@ -150,7 +150,9 @@ class GenerationEvaluation(pl.Callback):
         return {"history": json.dumps(history), "floors": json.dumps(floors)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with what the sessions before have scored."""
+        """Go on with what earlier sessions have scored; what this one has scored stays."""
+        if self.history:  # `trainer.test(ckpt_path=...)` restores callbacks, too
+            return
         self.history = [
             Scored(**{**saved, "tasks": {name: Scores(**s) for name, s in saved["tasks"].items()}})
             for saved in json.loads(state_dict["history"])
