@@ -152,7 +152,7 @@ def _devices(config: Mapping[str, Any]) -> int:
 
 @cache
 def _git() -> dict[str, Any] | None:
-    """Return the commit that this process runs, and whether more than what verbs write changed."""
+    """Return the commit of this code, and whether more than the output of commands has changed."""
     here = Path(__file__).resolve().parent.parent
 
     def git(*arguments: str) -> str:

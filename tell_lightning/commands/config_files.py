@@ -1,6 +1,6 @@
 """The YAML files of a command line, read once before they are parsed, so that errors name them.
 
-Enters: the arguments of a verb. Leaves: the paths, their plain values, and where in them a key is.
+Here are the paths on a command line, their plain values, and the place of a key in them.
 """
 
 from collections.abc import Iterator, Mapping

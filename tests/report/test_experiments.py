@@ -275,10 +275,10 @@ def test_folders_without_any_result_have_a_report(tmp_path):
     assert "Not run yet" in text
 
 
-# The verb
+# The command
 
 
-def test_the_verb_writes_page_markdown_and_headline(tmp_path, capsys):
+def test_the_command_writes_page_markdown_and_headline(tmp_path, capsys):
     root = write_experiments(tmp_path / "experiments", folders=CORE)
     report = written(read_experiments(root))
     readme = tmp_path / "README.md"
