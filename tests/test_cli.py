@@ -198,15 +198,14 @@ def test_unknown_command_is_refused_with_the_known_ones(
         ),
         (
             "data:\n  tasks: [1\n",
-            "x.yaml:3: a configuration must be valid YAML, got: expected ',' or ']', but got "
+            "x.yaml:3: must be valid YAML, got: expected ',' or ']', but got "
             "'<stream end>'. Check brackets, quotes and indentation here and above.",
         ),
-        ("", "x.yaml: a configuration must hold keys, got an empty file. Add some."),
-        ("hello\n", "x.yaml: a configuration must hold keys, got 'hello'. Add some."),
+        ("", "x.yaml: must hold keys, got an empty file. Write KEY: VALUE lines."),
+        ("hello\n", "x.yaml: must hold keys, got 'hello'. Write KEY: VALUE lines."),
         (
             b"run:\n  name: \xe9\n",
-            "x.yaml: a configuration must be UTF-8 text, got the byte 0xe9 at 13. "
-            "Save it as UTF-8.",
+            "x.yaml: must be UTF-8 text, got the byte 0xe9 at 13. Save it as UTF-8.",
         ),
     ],
 )

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from tell_lightning.experiment.forms import SpecificationError
 from tell_lightning.experiment.overlays import merged, nested, value_of
-from tell_lightning.experiment.specification import Experiment, SpecificationError, digest
+from tell_lightning.experiment.specification import Experiment, digest
 from tell_lightning.microworld.world import base_dir
 
 MADE = "made:"

@@ -18,12 +18,12 @@ from typing import Any
 import yaml
 
 from tell_lightning.experiment.bases import MADE, recipe
+from tell_lightning.experiment.forms import SpecificationError
 from tell_lightning.experiment.overlays import merged, nested, value_of
 from tell_lightning.experiment.specification import (
     Arm,
     Experiment,
     Group,
-    SpecificationError,
     digest,
 )
 

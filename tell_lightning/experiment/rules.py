@@ -10,9 +10,7 @@ experiment.
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
 
-from tell_lightning.errors import TellError
 from tell_lightning.experiment.cells import TUNING, Cell, expand
 from tell_lightning.experiment.contrasts import DECLARED_N, FAMILY
 from tell_lightning.experiment.evidence import Results, gaps, used_experiments
@@ -28,6 +26,14 @@ from tell_lightning.experiment.findings import (
     ten_examples,
     tenfold,
 )
+from tell_lightning.experiment.forms import (
+    NUMBER,
+    TEXT,
+    Form,
+    check_keys,
+    is_whole,
+    one_of,
+)
 from tell_lightning.experiment.specification import UNTRAINED, Experiment
 from tell_lightning.experiment.statistics import StatisticsError
 
@@ -42,27 +48,15 @@ Needs = Callable[[Rule, Sequence[Cell]], list[Need]]
 """From the rule and the cells of a testbed."""
 
 
-class RuleError(TellError):
-    """A rule that is not written as it must be."""
-
-
-@dataclass(frozen=True)
-class Value:
-    """What a key of a rule may hold."""
-
-    form: str
-    holds: Callable[[Any], bool]
-
-
 @dataclass(frozen=True)
 class Kind:
     """One kind of rule."""
 
     judge: Callable[[Rule, Evidence], Finding]
     needs: Needs
-    keys: Mapping[str, Value]
+    keys: Mapping[str, Form]
     """Those that the rule must have."""
-    optional: Mapping[str, Value] = field(default_factory=dict)
+    optional: Mapping[str, Form] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,7 +89,7 @@ def verdicts(
         at the end; nothing for `tuning`.
 
     Raises:
-        RuleError: The rule is not written as it must be.
+        SpecificationError: The rule is not written as it must be.
     """
     kind = check_rule(experiment)
     if kind is None:
@@ -151,36 +145,15 @@ def check_rule(experiment: Experiment) -> Kind | None:
         The kind; None for `tuning`, which has no verdict.
 
     Raises:
-        RuleError: Unknown kind or key, a missing threshold, or one of another type.
+        SpecificationError: Unknown kind or key, a missing threshold, or one of another type.
     """
-    where, rule = experiment.folder / "experiment.yaml", experiment.rule
     if experiment.kind == TUNING:
         return None
-    if experiment.kind not in RULES:
-        raise RuleError(
-            f"{where}: rule.kind: must be one of {', '.join([*RULES, TUNING])}, got "
-            f"'{experiment.kind}'. Choose one of them."
-        )
+    where = f"{experiment.folder / 'experiment.yaml'}: rule."
+    check_keys(where, {"kind": experiment.kind}, {"kind": one_of([*RULES, TUNING])})
     kind = RULES[experiment.kind]
-    known = {**kind.keys, **kind.optional}
-    for key in kind.keys:
-        if key not in rule:
-            raise RuleError(
-                f"{where}: rule.{key}: a rule of kind {experiment.kind} needs it, got nothing. "
-                f"Give it {known[key].form}."
-            )
-    for key, value in rule.items():
-        if key == "kind":
-            continue
-        if key not in known:
-            raise RuleError(
-                f"{where}: rule.{key}: must be one of {', '.join(known)}, got '{key}'. "
-                "Rename or remove it."
-            )
-        if not known[key].holds(value):
-            raise RuleError(
-                f"{where}: rule.{key}: must be {known[key].form}, got {value!r:.60}. Mend it."
-            )
+    rule = {key: value for key, value in experiment.rule.items() if key != "kind"}
+    check_keys(where, rule, kind.keys, kind.optional)
     return kind
 
 
@@ -251,31 +224,25 @@ def _variants(rule: Rule, cells: Sequence[Cell]) -> list[Need]:
     return [(rule["arm"], n, variant) for variant in rule["variants"]]
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+SIZE = Form("a whole number from 1 on", lambda value: is_whole(value, 1), "10")
+SIZES = Form(
+    "a list of whole numbers from 1 on",
+    lambda value: isinstance(value, list) and bool(value) and all(map(SIZE.holds, value)),
+    "[10, 100]",
+)
+VARIANTS = Form(
+    "a list of two variants or more, the least first",
+    lambda value: (
+        isinstance(value, list)
+        and len(value) >= 2
+        and all(name is None or isinstance(name, str) for name in value)
+    ),
+    "[low, high]",
+)
 
-
-def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _are_sizes(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(map(_is_size, value))
-
-
-def _are_variants(value: Any) -> bool:
-    names = isinstance(value, list) and all(name is None or isinstance(name, str) for name in value)
-    return names and len(value) >= 2
-
-
-SIZE = Value("a whole number from 1 on", _is_size)
-SIZES = Value("a list of whole numbers from 1 on", _are_sizes)
-NUMBER = Value("a number", _is_number)
-ARM = Value("the name of an arm", lambda value: isinstance(value, str))
-MEMBER = Value(f"one of {', '.join(FAMILY)}", lambda value: value in FAMILY)
-VARIANTS = Value("a list of two variants or more, the least first", _are_variants)
-
-_AGAINST = Kind(against, _at_n("tell"), {"n": SIZE, "against": MEMBER, "equivalence": NUMBER})
+_AGAINST = Kind(
+    against, _at_n("tell"), {"n": SIZE, "against": one_of(FAMILY), "equivalence": NUMBER}
+)
 RULES: Mapping[str, Kind] = {
     "activation": Kind(
         activation,
@@ -305,7 +272,7 @@ RULES: Mapping[str, Kind] = {
     "amount": Kind(
         amount,
         _variants,
-        {"arm": ARM, "variants": VARIANTS, "equivalence": NUMBER},
+        {"arm": TEXT, "variants": VARIANTS, "equivalence": NUMBER},
         optional={"n": SIZE},
     ),
 }

@@ -21,9 +21,10 @@ from tell_lightning.experiment.cells import (
     read_chosen,
     tuning_folder,
 )
+from tell_lightning.experiment.forms import SpecificationError
 from tell_lightning.experiment.overlays import value_of
 from tell_lightning.experiment.results import FAILED, Result, ResultError, read_results
-from tell_lightning.experiment.specification import Experiment, SpecificationError
+from tell_lightning.experiment.specification import Experiment
 
 SECONDS_PER_CELL, SECONDS_PER_STEP = 4.0, 0.08
 """Of a run on one core, where nothing is known yet."""

@@ -62,7 +62,7 @@ def test_a_rule_that_is_not_whole_is_a_mistake_before_any_cell_is_run(
         main(["experiment", str(first), "--jobs", "1"])
     assert caught.value.code == 2
     told = capsys.readouterr().err
-    assert f"{first}/experiment.yaml: rule.at_least: a rule of kind same_data needs it" in told
+    assert f"{first}/experiment.yaml: rule.at_least: must be given, got nothing. " in told
     assert not (first / "results").exists()
 
 

@@ -15,12 +15,9 @@ from tell_lightning.experiment.cells import (
     nearest,
     read_chosen,
 )
+from tell_lightning.experiment.forms import SpecificationError
 from tell_lightning.experiment.overlays import value_of
-from tell_lightning.experiment.specification import (
-    Experiment,
-    SpecificationError,
-    read_experiment,
-)
+from tell_lightning.experiment.specification import Experiment, read_experiment
 
 GROUP = EXPERIMENT["cells"][0]
 CHOSEN: Chosen = {
