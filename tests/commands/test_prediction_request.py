@@ -163,8 +163,8 @@ def test_the_known_answers_of_the_base_must_be_there_or_its_length_given(config,
     (config.parent / "train.jsonl").unlink()
     options = ["--base", "-c", config, "--input", rows]
     assert error(capsys, *options).startswith(
-        "data.tasks.turn.max_new_tokens: must be set where the known answers cannot be read that "
-        f"it follows from, got null: {config.parent / 'train.jsonl'}: the file or folder must exist"
+        "data.tasks.turn.max_new_tokens: must be set if the known answers cannot be read, from "
+        f"which it follows, got null: {config.parent / 'train.jsonl'}: the file or folder must"
     )
 
 
