@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from tell_lightning.commands.config_files import ConfigError
 from tell_lightning.errors import did_you_mean
+from tell_lightning.files import write_whole
 
 KEYS = "[-c FILE]... [--KEY=VALUE]..."
 """How the usage of a command says that it takes configuration files and keys."""
@@ -160,3 +161,18 @@ def as_text(value: str) -> str:
 def as_path(value: str) -> Path:
     """Read a path; a `type` of argparse."""
     return Path(as_text(value))
+
+
+def write_file(flag: str, file: Path, content: bytes) -> None:
+    """Write a file that an option names, whole or not at all.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
+    try:
+        write_whole(file, content)
+    except OSError as error:
+        raise ConfigError(
+            f"{flag}: must be a file that can be written, got '{file}': {error.strerror}. Name "
+            f"another one with {flag} FILE."
+        ) from error

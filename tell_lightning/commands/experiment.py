@@ -19,7 +19,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from tell_lightning.commands.arguments import CommandParser, as_path, whole_number
+from tell_lightning.commands.arguments import CommandParser, as_path, whole_number, write_file
 from tell_lightning.commands.cell import CellWork, failed, run_cell
 from tell_lightning.commands.check import ConfigError
 from tell_lightning.commands.config_files import read_config
@@ -148,60 +148,42 @@ def read_options(arguments: list[str]) -> ExperimentOptions:
 
 def _parser() -> CommandParser:
     parser = CommandParser("experiment", DESCRIPTION)
-    parser.add_argument(
-        "folder", metavar="FOLDER", type=as_path, help="a folder such as experiments/same_data"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("folder", type=as_path, metavar="FOLDER", help="a folder such as experiments/same_data")
+    add(
         "--jobs",
         type=whole_number(1),
         metavar="N",
         help="processes at a time; default: one for each GPU, or one for each core without any",
     )
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="show which results are there, and what the missing ones will cost",
-    )
-    parser.add_argument(
-        "--cell", metavar="NAME", help="this cell alone, by its name or by its number, from 0"
-    )
-    parser.add_argument("--only", metavar="TEXT", help="the cells whose names hold the text")
-    parser.add_argument(
+    add("--dry-run", action="store_true", help="show what is there and what the rest will cost")
+    add("--cell", metavar="NAME", help="this cell alone, by its name or its number, from 0")
+    add("--only", metavar="TEXT", help="the cells whose names hold the text")
+    add(
         "--retry",
         action="store_true",
         help="run what failed again, and what was made with another configuration",
     )
-    parser.add_argument(
+    add(
         "--results",
         type=as_path,
         metavar="DIR",
         help="read and write results in DIR/NAME/results, in place of FOLDER/results",
     )
-    parser.add_argument(
-        "-c",
-        "--config",
+    add(
+        *("-c", "--config"),
         action="append",
         default=[],
         metavar="FILE",
         help="a configuration over that of every cell, such as another base; needs --results",
     )
-    parser.add_argument(
+    add(
         "--wandb",
         action="store_true",
         help="log every run to W&B, as one group; the run folders stay in runs/NAME",
     )
-    parser.add_argument(
-        "--slurm",
-        type=as_path,
-        metavar="FILE",
-        help="write an sbatch script that runs what is missing as an array, and stop",
-    )
-    parser.add_argument(
-        "--sweep",
-        type=as_path,
-        metavar="FILE",
-        help="write a W&B sweep over what is missing, and stop",
-    )
+    add("--slurm", type=as_path, metavar="FILE", help="write an sbatch array script, and stop")
+    add("--sweep", type=as_path, metavar="FILE", help="write a W&B sweep, and stop")
     return parser
 
 
@@ -464,23 +446,14 @@ def _write_cluster(run: Run) -> None:
         own = [*command, "--wandb"] if options.wandb else command
         place = str(run.places.results.resolve())
         text = cluster.array_script(name, str(Path.cwd()), own, numbers, results=place)
-        _write("--slurm", options.slurm, text)
+        write_file("--slurm", options.slurm, text.encode())
         print(f"{len(numbers)} runs. Submit them with: sbatch {options.slurm}")
     if options.sweep:
         project = str(value_of(run.asked[0].config, "run.wandb_project") or "tell_lightning")
         names = [run.planned[i].cell.name for i in numbers]
-        _write("--sweep", options.sweep, cluster.sweep(name, project, command, names))
+        text = cluster.sweep(name, project, command, names)
+        write_file("--sweep", options.sweep, text.encode())
         print(
             f"{len(names)} runs. Start with: wandb sweep {options.sweep}; then run the "
             "`wandb agent` line that it prints, on as many machines as you like."
         )
-
-
-def _write(option: str, path: Path, text: str) -> None:
-    try:
-        write_whole(path, text.encode())
-    except OSError as error:
-        raise ConfigError(
-            f"{option}: must be a file that can be written, got '{path}': {error.strerror}. Name "
-            "another one."
-        ) from error

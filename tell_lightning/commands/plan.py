@@ -79,8 +79,7 @@ def _parser() -> CommandParser:
         "--show",
         type=whole_number(0),
         metavar="N",
-        help="show N examples; anchor, prompt and supervised tokens are told apart by colour on a "
-        "terminal, by marks elsewhere",
+        help="show N examples, with anchor, prompt and supervised tokens told apart",
     )
     either.add_argument(
         "--positions",

@@ -3,10 +3,9 @@
 from pathlib import Path
 
 from tell_lightning.callbacks.folder import existing_folder
-from tell_lightning.commands.arguments import CommandParser, as_path
+from tell_lightning.commands.arguments import CommandParser, as_path, write_file
 from tell_lightning.commands.check import ConfigError, check
-from tell_lightning.files import write_whole
-from tell_lightning.report.contents import ReportError, read_run
+from tell_lightning.report.contents import read_run
 from tell_lightning.report.experiments.contents import holds_experiments, read_experiments
 from tell_lightning.report.experiments.headline import headline, write_headline
 from tell_lightning.report.experiments.page import written
@@ -45,27 +44,28 @@ def report(arguments: list[str]) -> None:
     text = page(read_run(folder), check([]).values)
     # A reference may hold half a surrogate pair, which is no text.
     content = text.encode("utf-8", "replace")
-    _write(output, content)
+    write_file("--output", output, content)
     print(f"Report: {output}, {len(content) / 1024:,.0f} KiB. Open it in a browser.")
 
 
 def _parser() -> CommandParser:
     parser = CommandParser("report", DESCRIPTION)
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "folder",
-        metavar="RUN",
         type=as_path,
+        metavar="RUN",
         help="the folder of a run, which `fit` printed; or one of experiments, or of one of them",
     )
-    parser.add_argument("--output", type=as_path, metavar="FILE", help="where the page goes")
-    parser.add_argument(
+    add("--output", type=as_path, metavar="FILE", help="where the page goes")
+    add(
         "--results",
         type=as_path,
         metavar="DIR",
         help="read what `experiment --results DIR` wrote, and write the report there; the -c of "
         "those runs is not known here, so that none of them counts as of another configuration",
     )
-    parser.add_argument(
+    add(
         "--readme",
         type=as_path,
         metavar="README.md",
@@ -87,24 +87,9 @@ def _report_experiments(
             "Write --output FILE.html; the Markdown lies beside it."
         )
     text = written(contents)
-    _write(output, text.html.encode("utf-8", "replace"))
-    _write(beside, text.markdown.encode("utf-8", "replace"))
+    write_file("--output", output, text.html.encode("utf-8", "replace"))
+    write_file("--output", beside, text.markdown.encode("utf-8", "replace"))
     print(f"Report: {output}, {len(text.html) / 1024:,.0f} KiB, and {beside}.")
     if readme:
         write_headline(readme, headline(contents))
         print(f"Headline: {readme}")
-
-
-def _write(output: Path, content: bytes) -> None:
-    """Write the page whole or not at all.
-
-    Raises:
-        ReportError: It cannot be written.
-    """
-    try:
-        write_whole(output, content)
-    except OSError as error:
-        raise ReportError(
-            f"--output: must be a file that can be written, got '{output}': {error.strerror}. "
-            "Name another one with --output FILE."
-        ) from error

@@ -43,8 +43,9 @@ Score a predictions file by COMET or BLEURT, in the environment that has them;
 docs/neural-metrics.md says how to make it.
 
 The scores go into run.json of the run in whose predictions/ FILE lies, or of --run, and by row to
-predictions/neural/; without a run they go to FILE.neural.json. COMET also reads sources: those of
-FILE, else those of the run's rows. On two CPU cores COMET-22 takes half an hour for 1,000 lines.
+predictions/neural/; without a run they go to FILE.neural.json. COMET also reads sources: the field
+`source` (or FIELD) of FILE, else of the run's rows FIELD or the prompt without its anchor. On two
+CPU cores COMET-22 takes half an hour for 1,000 lines.
 """
 MODELS = {"comet": "Unbabel/wmt22-comet-da", "bleurt": "lucadiliello/BLEURT-20"}
 """The metrics, each with its default model."""
@@ -102,32 +103,14 @@ def neural(arguments: list[str]) -> None:
 
 def _parser() -> CommandParser:
     parser = CommandParser("neural", DESCRIPTION)
-    parser.add_argument(
-        "file", metavar="FILE", type=as_path, help="what `fit`, `test` or `predict` wrote"
-    )
-    parser.add_argument("--metric", choices=MODELS, required=True)
-    parser.add_argument(
-        "--model", metavar="NAME", help="a model of the hub, a folder or a checkpoint"
-    )
-    parser.add_argument(
-        "--python",
-        metavar="PYTHON",
-        help="that of the environment; default: .venv-comet/bin/python or .venv-bleurt/bin/python",
-    )
-    parser.add_argument("--run", metavar="RUN", help="the run of a FILE that lies elsewhere")
-    parser.add_argument(
-        "--source-field",
-        metavar="FIELD",
-        help="the field of the sources; default: `source` of FILE, or the prompt of the run's row "
-        "without its anchor",
-    )
-    parser.add_argument(
-        "--batch-size",
-        type=whole_number(1),
-        default=16,
-        metavar="N",
-        help="segments at a time, 16 by default; fewer need less memory",
-    )
+    add = parser.add_argument
+    add("file", type=as_path, metavar="FILE", help="what `fit`, `test` or `predict` wrote")
+    add("--metric", choices=MODELS, required=True)
+    add("--model", metavar="NAME", help="a model of the hub, a folder or a checkpoint")
+    add("--python", metavar="PATH", help="default: .venv-comet/ or .venv-bleurt/bin/python")
+    add("--run", metavar="RUN", help="the run of a FILE that lies elsewhere")
+    add("--source-field", metavar="FIELD", help="the field that holds the sources")
+    add("--batch-size", type=whole_number(1), default=16, metavar="N", help="default: 16 segments")
     return parser
 
 

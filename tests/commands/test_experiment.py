@@ -259,7 +259,7 @@ def test_a_mistake_on_the_command_line_is_named(arguments: list[str], message: s
         (
             ["--slurm", "/no/folder/x.sh"],
             "--slurm: must be a file that can be written, got '/no/folder/x.sh': No such file or "
-            "directory. Name another one.",
+            "directory. Name another one with --slurm FILE.",
         ),
         (
             ["--results", "/dev/null/x"],
