@@ -49,9 +49,8 @@ DESCRIPTION = """
 Run, in parallel, what an experiment has no result of yet.
 
 FOLDER holds experiment.yaml: a claim, its rule, and its cells. Each cell is one run of `fit`, and
-its result is one file in FOLDER/results. A run whose file is there is done, so that after a stop,
-for whatever reason, the same command goes on. A failed run keeps its file, with the reason, until
---retry.
+its result is one file in FOLDER/results. What has a file is done: after a stop, the same command
+goes on with the rest. The file of a failed run holds the reason; --retry runs it again.
 """
 
 
@@ -90,7 +89,7 @@ class ExperimentOptions:
 
 
 @dataclass(frozen=True)
-class Run:
+class Status:
     """An experiment, what is there of it, and what is asked for."""
 
     options: ExperimentOptions
@@ -114,18 +113,18 @@ def experiment(arguments: list[str]) -> None:
         arguments: What follows the command on the command line.
     """
     options = read_options(arguments)
-    run = _look(options)
+    status = _look(options)
     if options.dry_run:
-        _show(run)
+        _show(status)
         return
     if not options.retry:
-        check_same(run.asked)
+        check_same(status.asked)
     if options.slurm or options.sweep:
-        _write_cluster(run)
+        _write_cluster(status)
         return
     went_wrong = 0
-    if todo := [each for each in run.asked if run.is_due(each)]:
-        went_wrong = _run(run, todo)
+    if todo := [each for each in status.asked if status.is_due(each)]:
+        went_wrong = _run(status, todo)
     _finish(_look(options))
     if went_wrong:
         sys.exit(1)
@@ -187,14 +186,14 @@ def _parser() -> CommandParser:
     return parser
 
 
-def _look(options: ExperimentOptions) -> Run:
+def _look(options: ExperimentOptions) -> Status:
     """Read the experiment and find its results."""
     overlays = [read_config(path) for path in options.config]
     found = read_experiment(options.folder)
     check_rule(found)
     where = places(found, options.results, own_config=bool(overlays))
     planned = survey(found, where, overlays)
-    return Run(options, found, where, planned, _asked(planned, options))
+    return Status(options, found, where, planned, _asked(planned, options))
 
 
 def _asked(planned: Sequence[Planned], options: ExperimentOptions) -> list[Planned]:
@@ -224,50 +223,52 @@ def _asked(planned: Sequence[Planned], options: ExperimentOptions) -> list[Plann
     return asked
 
 
-def _show(run: Run) -> None:
+def _show(status: Status) -> None:
     """Print what is there, and what the rest will cost."""
-    total = print_survey(run.experiment.title, run.asked, run.is_due, costs(run.planned))
-    due = [each for each in run.asked if run.is_due(each)]
-    for made in _recipes(run, run.asked):
+    total = print_survey(
+        status.experiment.title, status.asked, status.is_due, costs(status.planned)
+    )
+    due = [each for each in status.asked if status.is_due(each)]
+    for made in _recipes(status, status.asked):
         state = "is there" if made_folder(made).is_dir() else "will be made first"
         print(f"base {made.name}: {state}, in {made_folder(made)}")
-    jobs = len(_environments(run))
+    jobs = len(_environments(status))
     print(
-        f"{len(run.asked)} cells, {len(due)} to run: about {duration(total)} in one process, "
+        f"{len(status.asked)} cells, {len(due)} to run: about {duration(total)} in one process, "
         f"{duration(total / jobs)} in {jobs}."
     )
-    if not run.options.retry:
-        check_same(run.asked)
+    if not status.options.retry:
+        check_same(status.asked)
 
 
 # Running
 
 
-def _run(run: Run, todo: Sequence[Planned]) -> int:
+def _run(status: Status, todo: Sequence[Planned]) -> int:
     """Run cells.
 
     Returns:
         How many failed.
     """
-    estimate = costs(run.planned)
+    estimate = costs(status.planned)
     ahead = {each.cell.name: estimate(each) for each in todo}
-    there = len(run.asked) - len(todo)
-    display = Display(run.experiment.name, total=len(run.asked), there=there, ahead=ahead)
-    _make_folder(run.places.results)
+    there = len(status.asked) - len(todo)
+    display = Display(status.experiment.name, total=len(status.asked), there=there, ahead=ahead)
+    _make_folder(status.places.results)
     try:
         with tempfile.TemporaryDirectory(prefix="tell_lightning-") as home:
-            _make_bases(run, todo, Path(home), display)
-            return _run_cells(run, todo, Path(home), display)
+            _make_bases(status, todo, Path(home), display)
+            return _run_cells(status, todo, Path(home), display)
     except KeyboardInterrupt:
-        again = shlex.join(["python", "-m", "tell_lightning", "experiment", *run.options.line()])
+        again = shlex.join(["python", "-m", "tell_lightning", "experiment", *status.options.line()])
         print(f"\nStopped; what is done is kept. Go on with: {again}", file=sys.stderr)
         raise
     finally:
         display.stop()
 
 
-def _run_cells(run: Run, todo: Sequence[Planned], home: Path, display: Display) -> int:
-    environments = _environments(run)[: len(todo)]
+def _run_cells(status: Status, todo: Sequence[Planned], home: Path, display: Display) -> int:
+    environments = _environments(status)[: len(todo)]
     display.start(len(environments))
     reasons: list[str | None] = []
     with ExitStack() as held:
@@ -275,17 +276,17 @@ def _run_cells(run: Run, todo: Sequence[Planned], home: Path, display: Display) 
 
         def works() -> Iterator[CellWork]:
             for each in todo:
-                lock = _claimed(run, each)
+                lock = _claimed(status, each)
                 if lock is None:
                     display.elsewhere(each.cell.name)
                     continue
                 locks[each.cell.name] = held.enter_context(lock)
-                yield _work(run, each, home)
+                yield _work(status, each, home)
 
         for ended in pool.run(run_cell, works(), environments):
             work: CellWork = ended.work
             result = ended.value or failed(work, ended.reason or "", ended.seconds)
-            write_result(run.places.results, result)
+            write_result(status.places.results, result)
             locks.pop(work.cell.name).close()
             shutil.rmtree(work.folder, ignore_errors=True)
             display.ended(result)
@@ -294,21 +295,21 @@ def _run_cells(run: Run, todo: Sequence[Planned], home: Path, display: Display) 
     return len(reasons) - reasons.count(None)
 
 
-def _work(run: Run, each: Planned, home: Path) -> CellWork:
+def _work(status: Status, each: Planned, home: Path) -> CellWork:
     folder = home / each.cell.name
     folder.mkdir()
-    runs = Path("runs") / run.experiment.name / each.cell.name if run.options.wandb else None
-    config = located(run.experiment, each.config)
-    return CellWork(run.experiment, each.cell, config, each.digest, folder, runs)
+    runs = Path("runs") / status.experiment.name / each.cell.name if status.options.wandb else None
+    config = located(status.experiment, each.config)
+    return CellWork(status.experiment, each.cell, config, each.digest, folder, runs)
 
 
-def _claimed(run: Run, each: Planned) -> ExitStack | None:
+def _claimed(status: Status, each: Planned) -> ExitStack | None:
     """Lock a cell for this process; None where another process has it, or has just done it."""
     lock = ExitStack()
     name, taken = each.cell.name, ConfigError("taken")
     with suppress(ConfigError):
-        lock.enter_context(locked(run.places.results / f".{name}.lock", taken))
-        if each.state != "missing" or not (run.places.results / f"{name}.json").exists():
+        lock.enter_context(locked(status.places.results / f".{name}.lock", taken))
+        if each.state != "missing" or not (status.places.results / f"{name}.json").exists():
             return lock
         lock.close()
     return None
@@ -337,19 +338,19 @@ def _make_folder(folder: Path) -> None:
         ) from error
 
 
-def _environments(run: Run) -> list[dict[str, str]]:
+def _environments(status: Status) -> list[dict[str, str]]:
     """Return the environment of each process."""
     shared = dict(pool.ONE_THREAD)
-    if run.options.wandb:
-        shared["WANDB_RUN_GROUP"] = run.experiment.name
+    if status.options.wandb:
+        shared["WANDB_RUN_GROUP"] = status.experiment.name
     else:
         shared["WANDB_MODE"] = "disabled"
-    if any(_devices(each) > 1 for each in run.asked):  # such a run has all devices for itself
+    if any(_devices(each) > 1 for each in status.asked):  # such a run has all devices for itself
         return [shared]
     if gpus := _gpus():
-        jobs = run.options.jobs or len(gpus)
+        jobs = status.options.jobs or len(gpus)
         return [{**shared, "CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} for i in range(jobs)]
-    return [shared] * (run.options.jobs or len(os.sched_getaffinity(0)))
+    return [shared] * (status.options.jobs or len(os.sched_getaffinity(0)))
 
 
 def _devices(each: Planned) -> int:
@@ -371,20 +372,20 @@ def _gpus() -> list[str]:
 # Bases
 
 
-def _recipes(run: Run, cells: Sequence[Planned]) -> list[Recipe]:
+def _recipes(status: Status, cells: Sequence[Planned]) -> list[Recipe]:
     """Return the recipes of the bases that cells start from and the runner makes."""
     names = [str(value_of(each.config, "model.base") or "") for each in cells]
     made = dict.fromkeys(name.removeprefix(MADE) for name in names if name.startswith(MADE))
-    return [recipe(run.experiment, name) for name in made]
+    return [recipe(status.experiment, name) for name in made]
 
 
-def _make_bases(run: Run, todo: Sequence[Planned], home: Path, display: Display) -> None:
+def _make_bases(status: Status, todo: Sequence[Planned], home: Path, display: Display) -> None:
     """Make the bases that are missing, or wait for the process that makes them.
 
     Raises:
         ConfigError: One cannot be made.
     """
-    for made in _recipes(run, todo):
+    for made in _recipes(status, todo):
         out = made_folder(made)
         out.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(out.with_name(f".{out.name}.lock"))
@@ -418,39 +419,41 @@ def _make(made: Recipe, out: Path, home: Path, display: Display) -> None:
 # What is left
 
 
-def _finish(run: Run) -> None:
+def _finish(status: Status) -> None:
     """Say what is there now; write what tuning has chosen."""
-    states = [each.state for each in run.asked]
-    line = f"{states.count('there')} of {len(states)} results are there, in {run.places.results}."
+    states = [each.state for each in status.asked]
+    line = (
+        f"{states.count('there')} of {len(states)} results are there, in {status.places.results}."
+    )
     if count := states.count("failed"):
         line += f" {count} failed: the files say why; run them again with --retry."
     print(line)
-    if run.experiment.kind == TUNING and all(each.state == "there" for each in run.planned):
-        path = run.places.results.parent / "chosen.json"
-        write_whole(path, as_text(choose(run.experiment, run.planned)).encode())
+    if status.experiment.kind == TUNING and all(each.state == "there" for each in status.planned):
+        path = status.places.results.parent / "chosen.json"
+        write_whole(path, as_text(choose(status.experiment, status.planned)).encode())
         print(f"Chosen settings: {path}")
 
 
-def _write_cluster(run: Run) -> None:
+def _write_cluster(status: Status) -> None:
     """Write the files that run the missing cells on a cluster."""
-    _make_folder(run.places.results)
-    asked = {each.cell.name for each in run.asked if run.is_due(each)}
-    numbers = [i for i, each in enumerate(run.planned) if each.cell.name in asked]
+    _make_folder(status.places.results)
+    asked = {each.cell.name for each in status.asked if status.is_due(each)}
+    numbers = [i for i, each in enumerate(status.planned) if each.cell.name in asked]
     if not numbers:
         print("Nothing to write: all results are there.")
         return
-    options, name = run.options, run.experiment.name
+    options, name = status.options, status.experiment.name
     command = [sys.executable, "-m", "tell_lightning", "experiment", *options.line(absolute=True)]
     command += ["--retry"] if options.retry else []
     if options.slurm:
         own = [*command, "--wandb"] if options.wandb else command
-        place = str(run.places.results.resolve())
+        place = str(status.places.results.resolve())
         text = cluster.array_script(name, str(Path.cwd()), own, numbers, results=place)
         write_file("--slurm", options.slurm, text.encode())
         print(f"{len(numbers)} runs. Submit them with: sbatch {options.slurm}")
     if options.sweep:
-        project = str(value_of(run.asked[0].config, "run.wandb_project") or "tell_lightning")
-        names = [run.planned[i].cell.name for i in numbers]
+        project = str(value_of(status.asked[0].config, "run.wandb_project") or "tell_lightning")
+        names = [status.planned[i].cell.name for i in numbers]
         text = cluster.sweep(name, project, command, names)
         write_file("--sweep", options.sweep, text.encode())
         print(
