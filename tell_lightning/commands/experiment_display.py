@@ -29,11 +29,13 @@ class Display:
         self._jobs = 1
         self._expected = self._spent = 0.0
         self._console = Console(highlight=False, soft_wrap=True)
-        self._bar: Progress | None = None
-        if self._console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-            self._bar = Progress(*columns, TextColumn("{task.fields[left]}"), console=self._console)
-            self._task = self._bar.add_task(title, total=total, completed=there, left="")
+        self._bar = Progress(
+            *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
+            TextColumn("{task.fields[left]}"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task(title, total=total, completed=there, left="")
 
     def start(self, jobs: int) -> None:
         """Show the bar.
@@ -42,13 +44,11 @@ class Display:
             jobs: Runs at a time.
         """
         self._jobs = jobs
-        if self._bar:
-            self._bar.start()
+        self._bar.start()
 
     def stop(self) -> None:
         """Remove the bar."""
-        if self._bar:
-            self._bar.stop()
+        self._bar.stop()
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
@@ -69,15 +69,10 @@ class Display:
         # This machine is faster or slower than the one that the estimate comes from.
         pace = self._spent / self._expected if self._expected else 1.0
         left = sum(self._ahead.values()) * pace / self._jobs
-        left_in_words = f"about {duration(left)} left" if self._ahead else ""
+        rest = f"about {duration(left)} left" if self._ahead else ""
+        self._bar.update(self._task, completed=self._done, total=self._total, left=rest)
         line = f"{self._done} of {self._total}  {name}  {outcome(result)}  {seconds:.0f} s"
-        if self._bar:
-            self._bar.update(
-                self._task, completed=self._done, total=self._total, left=left_in_words
-            )
-        elif left_in_words:
-            line += f"  {left_in_words}"
-        self.say(line)
+        self.say(f"{line}  {rest}" if rest and self._bar.disable else line)
 
 
 def outcome(result: Result) -> str:

@@ -122,13 +122,12 @@ def _planned(
     found: Sequence[tuple[Path, Mapping[str, Result]]],
 ) -> Planned:
     (own, results), *used = found
-    for place, others in used:
-        other = others.get(cell.name)
-        same = other is not None and other["config_digest"] == digest
-        if same and cell.name not in results and other is not None and other["status"] != FAILED:
-            return Planned(cell, config, digest, "there", other, place)
     result = results.get(cell.name)
     if result is None:
+        for place, others in used:
+            other = others.get(cell.name, {})
+            if other.get("config_digest") == digest and other["status"] != FAILED:
+                return Planned(cell, config, digest, "there", other, place)
         return Planned(cell, config, digest, "missing", None, None)
     state: State = "there"
     if result["config_digest"] != digest:
