@@ -103,11 +103,11 @@ def run(
             worker.pipe.close()
 
 
-def last_lines(log: Path, most: int = LAST_LINES) -> str:
+def last_lines(log: Path) -> str:
     """Return the last lines of a log that are not blank."""
     with suppress(OSError):
         text = log.read_text(encoding="utf-8", errors="replace")
-        return "\n".join([line for line in text.splitlines() if line.strip()][-most:])
+        return "\n".join([line for line in text.splitlines() if line.strip()][-LAST_LINES:])
     return ""
 
 
