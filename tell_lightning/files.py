@@ -1,10 +1,12 @@
-"""Files that are whole or not there, and that one process has at a time."""
+"""Files: written whole or not at all, locked against other processes, and read as YAML."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import yaml
 from filelock import FileLock, Timeout
 
 
@@ -45,3 +47,35 @@ def locked(path: Path, refusal: Exception) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         lock.release()
+
+
+def read_yaml(path: Path, refusal: type[Exception]) -> dict[str, Any]:
+    """Read a YAML file that holds keys.
+
+    Args:
+        path: The file.
+        refusal: What is raised if it is missing, no UTF-8, no YAML, or holds no keys.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise refusal(
+            f"{path}: must be a file that can be read, got: {error.strerror}. Check the path."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise refusal(
+            f"{path}: must be UTF-8 text, got the byte 0x{error.object[error.start]:02x} at "
+            f"{error.start}. Save it as UTF-8."
+        ) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "a character that YAML does not allow"
+        raise refusal(
+            f"{path}{line}: must be valid YAML, got: {problem}. Check brackets, quotes and "
+            "indentation here and above."
+        ) from error
+    if not isinstance(values, dict):
+        got = "an empty file" if values is None else f"'{str(values)[:60]}'"
+        raise refusal(f"{path}: must hold keys, got {got}. Write KEY: VALUE lines.")
+    return values

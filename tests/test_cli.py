@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tell_lightning import __version__
+from tell_lightning.cli import COMMANDS
 from tell_lightning.commands.check import check
 from tell_lightning.data.settings import General, Task
 
@@ -25,7 +26,8 @@ class Commands:
         poison.mkdir()
         (poison / "torch.py").write_text('raise ImportError("torch was imported")\n')
         self.folder = folder
-        self.environment = {**os.environ, "PYTHONPATH": str(poison), "OMP_NUM_THREADS": "1"}
+        path = os.pathsep.join([str(poison), str(Path(__file__).parents[1])])
+        self.environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
     def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         started = time.perf_counter()
@@ -91,12 +93,12 @@ def commands(tmp_path: Path) -> Commands:
     return made
 
 
-def test_help_lists_every_verb_at_once(commands: Commands) -> None:
+def test_help_lists_every_command_at_once(commands: Commands) -> None:
     done = commands.run("--help")
     assert done.returncode == 0
     assert done.stderr == ""
-    for verb in ("fit", "validate", "test", "predict", "prepare", "plan"):
-        assert f"\n  {verb} " in done.stdout
+    for name in COMMANDS:
+        assert f"\n  {name} " in done.stdout
     assert commands.seconds < 2
 
 
@@ -111,32 +113,37 @@ def test_version_is_the_packages(commands: Commands) -> None:
 
 
 @pytest.mark.parametrize(
-    ("verb", "usage"),
+    ("name", "usage"),
     [
-        ("fit", "usage: python -m tell_lightning fit [-c FILE]... [--resume RUN]"),
-        ("prepare", "usage: python -m tell_lightning prepare [-c FILE]..."),
-        ("plan", "usage: python -m tell_lightning plan [-c FILE]... [--show N | --positions A:B"),
-        ("test", "usage: python -m tell_lightning test RUN"),
-        ("validate", "usage: python -m tell_lightning validate RUN"),
-        ("predict", "usage: python -m tell_lightning predict (--run RUN | --adapter DIR | --base)"),
+        ("fit", "[--resume RUN] [-c FILE]... [--KEY=VALUE]..."),
+        ("prepare", "[-c FILE]... [--KEY=VALUE]..."),
+        ("plan", "[--show N | --positions A:B] [--format {table,jsonl}] [-c FILE]..."),
+        ("test", "RUN [-c FILE]... [--KEY=VALUE]..."),
+        ("validate", "RUN [-c FILE]... [--KEY=VALUE]..."),
+        ("predict", "(--run RUN | --adapter DIR | --base) [-c FILE]"),
     ],
 )
-def test_help_of_a_verb_explains_its_options(commands: Commands, verb: str, usage: str) -> None:
-    done = commands.run(verb, "--help")
+def test_help_of_a_command_explains_its_options(commands: Commands, name: str, usage: str) -> None:
+    done = commands.run(name, "--help")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(usage)
-    if verb != "predict":
-        text = " ".join(done.stdout.split())
+    text = " ".join(done.stdout.split())
+    assert text.startswith(f"usage: python -m tell_lightning {name} [-h] {usage}")
+    if name != "predict":
         assert "Rank r of the update. (type: int, default: 16)" in text
         assert "--data.mixture.task_share" in text
         assert "--trainer.max_steps" in text
 
 
-def test_unknown_verb_is_refused_with_the_known_ones(commands: Commands) -> None:
-    assert commands.error("train") == (
-        "command line: the verb must be one of fit, validate, test, predict, report, "
-        "compare, neural, prepare, experiment, plan, got 'train'. See --help."
-    )
+@pytest.mark.parametrize(
+    ("name", "advice"), [("train", "See --help."), ("reprot", "Did you mean 'report'?")]
+)
+def test_unknown_command_is_refused_with_the_known_ones(
+    commands: Commands, name: str, advice: str
+) -> None:
+    error = commands.error(name)
+    assert error.startswith("command line: the command must be one of ")
+    assert ", ".join(COMMANDS) in error
+    assert error.endswith(f", got '{name}'. {advice}")
 
 
 @pytest.mark.parametrize(
@@ -191,15 +198,14 @@ def test_unknown_verb_is_refused_with_the_known_ones(commands: Commands) -> None
         ),
         (
             "data:\n  tasks: [1\n",
-            "x.yaml:3: a configuration must be valid YAML, got: expected ',' or ']', but got "
+            "x.yaml:3: must be valid YAML, got: expected ',' or ']', but got "
             "'<stream end>'. Check brackets, quotes and indentation here and above.",
         ),
-        ("", "x.yaml: a configuration must hold keys, got an empty file. Add some."),
-        ("hello\n", "x.yaml: a configuration must hold keys, got 'hello'. Add some."),
+        ("", "x.yaml: must hold keys, got an empty file. Write KEY: VALUE lines."),
+        ("hello\n", "x.yaml: must hold keys, got 'hello'. Write KEY: VALUE lines."),
         (
             b"run:\n  name: \xe9\n",
-            "x.yaml: a configuration must be UTF-8 text, got the byte 0xe9 at 13. "
-            "Save it as UTF-8.",
+            "x.yaml: must be UTF-8 text, got the byte 0xe9 at 13. Save it as UTF-8.",
         ),
     ],
 )
@@ -251,7 +257,9 @@ def test_mistake_in_a_configuration_is_named(
         ),
         (["--seed_everything=true"], "seed_everything: must be a whole number from 0 on, got True"),
         (["--run.name=a/b"], "run.name: must be made of letters, digits, '-', '_' and '.', got"),
-        (["--resume"], "--resume: needs a value, got none. Write --resume VALUE."),
+        (["--resume"], "--resume: needs a value, got none."),
+        (["--resume", ""], "--resume: needs a value, got none."),
+        (["--resme=x"], "fit: options must be known, got '--resme'. Did you mean '--resume'?"),
         (["--resume", "data"], "RUN: must be the folder of a run, with config.yaml in it, got"),
         (["--data.root=/nowhere"], "data.root: must be an existing folder, got '/nowhere'"),
     ],
@@ -266,16 +274,15 @@ def test_mistake_on_the_command_line_is_named(
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["test"], "test: needs the folder of a run, got none. Write `test runs/NAME`"),
+        (["test"], "test: needs RUN, got none. See `test --help`."),
         (["validate", "data"], "RUN: must be the folder of a run, with config.yaml in it, got"),
         (
             ["plan", "--show", "x"],
-            "--show: must be a number of examples of at most 9 digits, got 'x'.",
+            "--show: must be a whole number from 0 on, of at most 9 digits, got 'x'.",
         ),
         (["plan", "--show"], "--show: needs a value, got none."),
         (["plan", "--positions", "9:3"], "--positions: must be A:B, whole numbers of at most 18"),
-        (["predict"], "predict: one of --run, --adapter and --base must be given, got none."),
-        (["predict", "--base", "--frob"], "predict: options must be known, got --frob."),
+        (["predict"], "predict: needs one of --run --adapter --base, got none."),
         (["predict", "--run", "data"], "RUN: must be the folder of a run, with config.yaml in it"),
         (
             ["predict", "--adapter", "data", "--input", "-"],
@@ -300,7 +307,7 @@ def test_mistake_on_the_command_line_is_named(
         ),
     ],
 )
-def test_mistake_in_another_verb_is_named(
+def test_mistake_in_another_command_is_named(
     commands: Commands, arguments: list[str], error: str
 ) -> None:
     assert commands.error(*arguments).startswith(error)

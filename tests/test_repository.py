@@ -36,7 +36,7 @@ CONFIGS = [
     ROOT / "experiments" / "base.yaml",
 ]
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*/experiment.yaml"))
-MAY_PRINT = ("cli.py", "commands/", "microworld/pretrain.py")
+MAY_PRINT = ("cli.py", "commands/", "neural/", "microworld/pretrain.py")
 MAX_FILE_BYTES = 8 * 1024 * 1024
 
 
@@ -189,11 +189,11 @@ def test_questions_are_answered_without_torch(code):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["fly"], "the verb must be one of"),
+        (["fly"], "the command must be one of"),
         (["fit", "--model.lora.rnk=4"], "model.lora.rnk"),
         (["fit", "-c", "no-such.yaml"], "no-such.yaml"),
     ],
-    ids=["unknown verb", "wrong key", "missing file"],
+    ids=["unknown command", "wrong key", "missing file"],
 )
 def test_a_wrong_command_line_is_answered_without_torch(arguments, says):
     modules, status, error = imported_after(call(*arguments))
@@ -202,9 +202,9 @@ def test_a_wrong_command_line_is_answered_without_torch(arguments, says):
     assert not modules & {"torch", "lightning", "transformers"}
 
 
-@pytest.mark.parametrize("verb", ["fit", "plan"])
-def test_a_broken_row_is_answered_without_torch(verb, broken_rows):
-    modules, status, error = imported_after(call(verb, "-c", broken_rows))
+@pytest.mark.parametrize("command", ["fit", "plan"])
+def test_a_broken_row_is_answered_without_torch(command, broken_rows):
+    modules, status, error = imported_after(call(command, "-c", broken_rows))
     assert status == 2
     assert "rows.jsonl:17" in error
     assert not modules & {"torch", "lightning", "transformers"}

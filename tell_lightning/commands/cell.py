@@ -17,11 +17,12 @@ from typing import Any
 
 import yaml
 
-from tell_lightning.commands.check import ConfigError, check
+from tell_lightning.commands.check import check
 from tell_lightning.errors import TellError
 from tell_lightning.experiment.cells import Cell
 from tell_lightning.experiment.results import FAILED, completed
 from tell_lightning.experiment.specification import Experiment, rule_digests
+from tell_lightning.settings import ConfigError
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def _devices(config: Mapping[str, Any]) -> int:
 
 @cache
 def _git() -> dict[str, Any] | None:
-    """Return the commit that this process runs, and whether more than what verbs write changed."""
+    """Return the commit of this code, and whether more than the output of commands has changed."""
     here = Path(__file__).resolve().parent.parent
 
     def git(*arguments: str) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser, set_parsing_settings
+from jsonargparse import SUPPRESS, ArgumentParser, set_parsing_settings
 
 from tell_lightning.callbacks.settings import LEAST, EvalSettings, RunSettings
 from tell_lightning.commands.config_files import (
@@ -28,18 +28,9 @@ from tell_lightning.commands.config_files import (
 from tell_lightning.data.settings import LEAST as LEAST_OF_DATA
 from tell_lightning.data.settings import DataSettings, General, Task
 from tell_lightning.model.settings import ModelSettings
-from tell_lightning.settings import ConfigError as ConfigError
-from tell_lightning.settings import check_least, explain, field_names
+from tell_lightning.settings import ConfigError, check_least, explain, field_names
 
 DEFAULT = str(files("tell_lightning") / "default.yaml")
-USAGE = {
-    "fit": "fit [-c FILE]... [--resume RUN] [--KEY=VALUE]...",
-    "prepare": "prepare [-c FILE]... [--KEY=VALUE]...",
-    "plan": "plan [-c FILE]... [--show N | --positions A:B [--format table|jsonl]] "
-    "[--KEY=VALUE]...",
-    "validate": "validate RUN [--KEY=VALUE]...",
-    "test": "test RUN [--KEY=VALUE]...",
-}
 SECTIONS = {"run": RunSettings, "data": DataSettings, "model": ModelSettings, "eval": EvalSettings}
 BOUNDS: dict[str, dict[str, float]] = {
     **LEAST,
@@ -102,12 +93,12 @@ def check(arguments: list[str]) -> Config:
     return config
 
 
-def print_help(verb: str) -> None:
-    """Print every key with its type, its default and what it means."""
+def keys_help() -> str:
+    """Describe every key: its type, its default and what it means."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = _parser()
-    parser.usage = f"python -m tell_lightning {USAGE[verb]}"
-    parser.print_help()
+    parser.usage = SUPPRESS
+    return f"The configuration:\n\n{parser.format_help()}"
 
 
 def _parser() -> ArgumentParser:

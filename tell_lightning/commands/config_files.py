@@ -5,8 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from tell_lightning.files import read_yaml
 from tell_lightning.settings import ConfigError
 
 
@@ -38,25 +37,7 @@ def read_config(path: str) -> Mapping[str, Any]:
             f"-c: must name a configuration file, got '{path}', which is not there "
             f"(looked in {Path.cwd()}). Check the path."
         )
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{path}: a configuration must be UTF-8 text, got the byte "
-            f"0x{error.object[error.start]:02x} at {error.start}. Save it as UTF-8."
-        ) from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "a character that YAML does not allow"
-        raise ConfigError(
-            f"{path}{line}: a configuration must be valid YAML, got: {problem}. "
-            "Check brackets, quotes and indentation here and above."
-        ) from error
-    if not isinstance(values, Mapping):
-        got = "an empty file" if values is None else f"'{str(values)[:60]}'"
-        raise ConfigError(f"{path}: a configuration must hold keys, got {got}. Add some.")
-    return values
+    return read_yaml(Path(path), ConfigError)
 
 
 def without_default_tasks(arguments: list[str]) -> list[str]:

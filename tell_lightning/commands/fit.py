@@ -1,10 +1,4 @@
-"""`fit`: train adapters, score them before and after, and leave one folder.
-
-    fit [-c FILE]... [--resume RUN] [--KEY=VALUE]...
-
-A resumed run has the configuration of the session that wrote its checkpoint, and what is typed now
-on top of it.
-"""
+"""`fit`: train adapters, score them before and after, and write one run folder."""
 
 import time
 from collections.abc import Iterator
@@ -23,11 +17,19 @@ from tell_lightning.callbacks.folder import (
     read_record,
     write_json,
 )
-from tell_lightning.commands.check import Config, ConfigError, check, print_help
+from tell_lightning.commands.arguments import KEYS, CommandParser
+from tell_lightning.commands.check import Config, check, keys_help
 from tell_lightning.commands.config_files import read_config
-from tell_lightning.commands.startup import quieten, take_option
+from tell_lightning.commands.startup import quieten
 from tell_lightning.data.splits import read_splits
+from tell_lightning.settings import ConfigError
 
+DESCRIPTION = """
+Train adapters, score them before and after the training, and write everything into one new folder.
+
+A resumed run goes on with the configuration of the session that wrote its checkpoint; keys that are
+typed now win over it.
+"""
 SESSION = ("command", "started", "versions", "git", "machine")
 """What `run.json` says of the present session; on resume it moves to `earlier_sessions`."""
 
@@ -37,16 +39,15 @@ if TYPE_CHECKING:
 
 
 def fit(arguments: list[str]) -> None:
-    """Run the verb.
+    """Run the command.
 
     Args:
-        arguments: What follows the verb on the command line.
+        arguments: What follows the command on the command line.
     """
-    if {"-h", "--help"} & set(arguments):
-        print_help("fit")
-        return
-    resume, options = take_option(arguments, "--resume")
-    folder = existing_folder(resume) if resume else None
+    parser = CommandParser("fit", DESCRIPTION, keys=KEYS, list_keys=keys_help)
+    parser.add_argument("--resume", metavar="RUN", help="the folder of a run to go on with")
+    asked, options = parser.parse_with_keys(arguments)
+    folder = existing_folder(asked.resume) if asked.resume else None
     if folder:
         # The saved configuration comes first, so that what is typed now wins.
         options = ["-c", str(folder.latest_config), *options]

@@ -1,14 +1,6 @@
-"""`plan`: show what would be trained, without a model.
+"""`plan`: show what would be trained, without a model."""
 
-    plan [-c FILE]... [--show N | --positions A:B [--format table|jsonl]] [--KEY=VALUE]...
-
-The resolved mixture, and N rendered examples from the start of the stream with anchor, prompt and
-supervised tokens told apart: by colour on a terminal, by marks in a file. Or, in place of both,
-what stands at the positions from A up to B, of the run or beyond it:
-
-    {"position": 41, "source": "translate", "row": 7, "cycle": 0, "id": "velsk-0312"}
-"""
-
+import argparse
 import json
 import os
 import re
@@ -18,17 +10,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tell_lightning.commands.check import ConfigError, check, print_help
-from tell_lightning.commands.startup import quieten, take_option
+from tell_lightning.commands.arguments import KEYS, CommandParser, whole_number
+from tell_lightning.commands.check import check, keys_help
+from tell_lightning.commands.startup import quieten
 from tell_lightning.commands.tables import print_rows
 from tell_lightning.data.report import table
 from tell_lightning.data.settings import DataSettings
 from tell_lightning.data.splits import read_splits
 from tell_lightning.data.variants import variant_anchor, variant_prefix
+from tell_lightning.settings import ConfigError
 
 if TYPE_CHECKING:
     from tell_lightning.data.prepared import PreparedData
 
+DESCRIPTION = """
+Show what would be trained, without a model: the resolved mixture and, with --show, the first
+examples as the model will read them.
+
+With --positions show, in place of the mixture, which row stands at each position of the stream:
+
+    {"position": 41, "source": "translate", "row": 7, "cycle": 0, "id": "velsk-0312"}
+"""
 MARKS = {"anchor": ("⟦anchor ", "⟧"), "supervised": ("⟦train ", "⟧"), "prompt": ("", "")}
 COLOURS = {
     "anchor": ("\x1b[36m", "\x1b[0m"),
@@ -40,23 +42,17 @@ BLOCK = 4096
 
 
 def plan(arguments: list[str]) -> None:
-    """Run the verb.
+    """Run the command.
 
     Args:
-        arguments: What follows the verb on the command line.
+        arguments: What follows the command on the command line.
     """
-    if {"-h", "--help"} & set(arguments):
-        print_help("plan")
-        return
-    shown, options = take_option(arguments, "--show")
-    if shown is not None and not re.fullmatch("[0-9]{1,9}", shown):
+    asked, options = _parser().parse_with_keys(arguments)
+    if asked.format and not asked.positions:
         raise ConfigError(
-            f"--show: must be a number of examples of at most 9 digits, got '{shown}'. "
-            "Write --show 3."
+            f"--format: must go with --positions, got '{asked.format}' alone. "
+            "Write --positions A:B, too."
         )
-    asked, options = take_option(options, "--positions")
-    form, options = take_option(options, "--format")
-    positions = _positions(asked, shown, form)
     config = check(options)
     splits = read_splits(config.data)
     quieten()
@@ -67,14 +63,35 @@ def plan(arguments: list[str]) -> None:
     data = PreparedData(config.data, tokenizer, seed=config.seed, given=splits)
     data.prepare()
     data.open()
-    if positions:
-        _print_positions(data, positions, form or "table")
+    if asked.positions:
+        _print_positions(data, asked.positions, asked.format or "table")
         return
     steps = data.steps(config.trainer["max_steps"])
     print_plan(data.describe(steps))
     data.check_supply(steps)
-    if shown:
-        _show(data, int(shown))
+    if asked.show:
+        _show(data, asked.show)
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser("plan", DESCRIPTION, keys=KEYS, list_keys=keys_help)
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument(
+        "--show",
+        type=whole_number(0),
+        metavar="N",
+        help="show N examples, with anchor, prompt and supervised tokens told apart",
+    )
+    either.add_argument(
+        "--positions",
+        type=_positions,
+        metavar="A:B",
+        help="show the rows at the positions from A up to B, in the run or beyond its end",
+    )
+    parser.add_argument(
+        "--format", choices=("table", "jsonl"), help="how --positions prints; default: table"
+    )
+    return parser
 
 
 def print_plan(plan: Mapping[str, Any]) -> None:
@@ -117,28 +134,14 @@ def _task_share(share: Mapping[str, float]) -> str:
     )
 
 
-def _positions(asked: str | None, shown: str | None, form: str | None) -> range:
-    """Read `--positions` and what goes with it; an empty range where it is not given."""
-    if form not in {None, "table", "jsonl"}:
-        raise ConfigError(f"--format: must be table or jsonl, got '{form}'. Choose one of them.")
-    if asked is None:
-        if form is not None:
-            raise ConfigError(
-                f"--format: must go with --positions, got '{form}' alone. "
-                "Write --positions A:B before it."
-            )
-        return range(0)
-    if shown is not None:
-        raise ConfigError(
-            f"--positions: must go without --show, got --show {shown} too. Ask for one of them."
-        )
+def _positions(text: str) -> range:
     # Positions are 64-bit integers.
-    found = re.fullmatch(r"([0-9]{1,18}):([0-9]{1,18})", asked)
+    found = re.fullmatch(r"([0-9]{1,18}):([0-9]{1,18})", text)
     positions = range(int(found[1]), int(found[2])) if found else range(0)
     if not positions:
-        raise ConfigError(
-            "--positions: must be A:B, whole numbers of at most 18 digits with A below B, got "
-            f"'{asked}'. Write --positions 0:32 for the first 32."
+        raise argparse.ArgumentTypeError(
+            "must be A:B, whole numbers of at most 18 digits with A below B, got "
+            f"'{text}'. Write --positions 0:32 for the first 32."
         )
     return positions
 

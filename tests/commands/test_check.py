@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tell_lightning.commands.check import BOUNDS, ConfigError, check
+from tell_lightning.commands.check import BOUNDS, check
+from tell_lightning.settings import ConfigError
 
 STEPS = "trainer.max_steps: must be at least 1, got "
 BOTH = "trainer.max_steps: must be null where data.mixture.cycles: 2 says when to stop, got "

@@ -16,13 +16,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "experiment"))
 from small_experiment import EXPERIMENT, result_of, trains_nothing, write_experiment, write_shared
 
 from tell_lightning.cli import main
-from tell_lightning.commands import experiment as verb
-from tell_lightning.commands.check import ConfigError
-from tell_lightning.commands.experiment import read_request
+from tell_lightning.commands import experiment as command
+from tell_lightning.commands.experiment import read_options
 from tell_lightning.experiment.results import read_results, write_result
 from tell_lightning.experiment.specification import read_experiment
 from tell_lightning.experiment.survey import places, survey
 from tell_lightning.files import locked
+from tell_lightning.settings import ConfigError
 
 GROUP = EXPERIMENT["cells"][0]
 LR = "model.optimizer.lr"
@@ -31,7 +31,7 @@ LR = "model.optimizer.lr"
 @pytest.fixture
 def first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An experiment of two cells that train nothing."""
-    monkeypatch.setattr(verb, "run_cell", trains_nothing)
+    monkeypatch.setattr(command, "run_cell", trains_nothing)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     write_shared(tmp_path)
     return write(tmp_path / "first")
@@ -62,7 +62,7 @@ def test_a_rule_that_is_not_whole_is_a_mistake_before_any_cell_is_run(
         main(["experiment", str(first), "--jobs", "1"])
     assert caught.value.code == 2
     told = capsys.readouterr().err
-    assert f"{first}/experiment.yaml: rule.at_least: a rule of kind same_data needs it" in told
+    assert f"{first}/experiment.yaml: rule.at_least: must be given, got nothing. " in told
     assert not (first / "results").exists()
 
 
@@ -73,7 +73,7 @@ def test_missing_cells_are_run_and_a_second_call_says_that_all_is_there(
     assert lines(capsys) == [
         "1 of 2  translate-tell-n10-s0  bleu 10.0  2 s  about 2 s left",
         "2 of 2  translate-sft-n10-s0  bleu 10.0  2 s",
-        f"2 of 2 cells are there, in {first}/results.",
+        f"2 of 2 results are there, in {first}/results.",
     ]
     results = read_results(first / "results")
     assert {each["rule_digest"] for each in results.values()} == {
@@ -85,7 +85,7 @@ def test_missing_cells_are_run_and_a_second_call_says_that_all_is_there(
         "translate-tell-n10-s0.json",
     ]
     main(["experiment", str(first)])
-    assert lines(capsys) == [f"2 of 2 cells are there, in {first}/results."]
+    assert lines(capsys) == [f"2 of 2 results are there, in {first}/results."]
     assert {path: path.stat().st_mtime_ns for path in (first / "results").iterdir()} == before
 
 
@@ -104,8 +104,8 @@ def test_a_cell_that_fails_is_kept_with_its_reason_and_the_rest_goes_on(
     printed = lines(capsys)
     assert "translate-tell-n10-bad-s0  FAILED: ValueError: a mistake in a library" in printed[0]
     assert printed[-1] == (
-        f"1 of 3 cells are there, in {first}/results. 2 failed: the files say why; run them again "
-        "with --retry."
+        f"1 of 3 results are there, in {first}/results. 2 failed: the files say why; run them "
+        "again with --retry."
     )
     main(["experiment", str(first)])  # failed ones are not run again by themselves
     assert lines(capsys) == [printed[-1]]
@@ -120,7 +120,7 @@ def test_retry_runs_what_failed_and_what_another_configuration_made(
         main(["experiment", str(first)])
     assert "must be made with the configuration that its cell has now" in capsys.readouterr().err
     main(["experiment", str(first), "--retry", "--jobs", "1"])
-    assert lines(capsys)[-1].startswith("2 of 2 cells are there")
+    assert lines(capsys)[-1].startswith("2 of 2 results are there")
 
 
 def test_a_mistake_that_fails_the_first_cells_alike_stops_the_run(
@@ -130,8 +130,8 @@ def test_a_mistake_that_fails_the_first_cells_alike_stops_the_run(
     with pytest.raises(SystemExit):
         main(["experiment", str(first), "--jobs", "1"])
     assert capsys.readouterr().err == (
-        "error: experiment: the first cells must not all fail alike, got 3 times: ValueError: a "
-        "mistake in a library The others are not run; mend it, and go on with --retry.\n"
+        "error: experiment: the first runs must not all fail alike, got 3 times: ValueError: a "
+        "mistake in a library The others are not run; remove the cause, and go on with --retry.\n"
     )
     assert len(read_results(first / "results")) == 3
 
@@ -145,7 +145,7 @@ def test_cells_that_another_process_has_are_left_to_it(
     assert lines(capsys) == [
         "translate-tell-n10-s0  is run by another process",
         "1 of 1  translate-sft-n10-s0  bleu 10.0  2 s",
-        f"1 of 2 cells are there, in {first}/results.",
+        f"1 of 2 results are there, in {first}/results.",
     ]
 
 
@@ -214,34 +214,32 @@ def test_files_for_a_cluster_hold_the_missing_cells(
     script, sweep = first.parent / "a.sh", first.parent / "s.yaml"
     main(["experiment", str(first), "--slurm", str(script), "--sweep", str(sweep)])
     printed = lines(capsys)
-    assert printed[0] == f"1 cells. Submit them with: sbatch {script}"
-    assert printed[1].startswith(f"1 cells. Start with: wandb sweep {sweep}; then run the")
+    assert printed[0] == f"1 runs. Submit them with: sbatch {script}"
+    assert printed[1].startswith(f"1 runs. Start with: wandb sweep {sweep}; then run the")
     assert "#SBATCH --array=1\n" in script.read_text()
     assert f"experiment {first} --jobs 1 --cell" in script.read_text()
     values = yaml.safe_load(sweep.read_text())
     assert values["parameters"]["cell"]["values"] == ["translate-sft-n10-s0"]
     store(first, 1)
     main(["experiment", str(first), "--slurm", str(first.parent / "b.sh")])
-    assert lines(capsys) == ["Nothing to write: all cells are there."]
+    assert lines(capsys) == ["Nothing to write: all results are there."]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "experiment: needs one folder and options of its own, got ''. Write `experiment"),
-        (["x", "--no"], "experiment: needs one folder and options of its own, got 'x --no'. Write"),
-        (["x", "--jobs", "0"], "--jobs: must be a whole number from 1 on, got '0'. Mend it."),
-        (["x", "--cell"], "--cell: needs a value, got none. Write --cell VALUE."),
-        (
-            ["x", "-c", "a.yaml"],
-            "-c: needs results of its own, got no --results. Write --results DIR, so that they are "
-            "not mixed with those of the folder.",
-        ),
+        ([], "experiment: needs FOLDER, got none."),
+        (["x", "y"], "experiment: must get no further arguments, got 'y'."),
+        (["x", "--retyr"], "experiment: options must be known, got '--retyr'. Did you mean '--ret"),
+        (["x", "--jobs", "0"], "--jobs: must be a whole number from 1 on, of at most 9 digits, go"),
+        (["x", "--cell"], "--cell: needs a value, got none."),
+        (["x", "--retry=yes"], "--retry: takes no value, got 'yes'. Write --retry alone"),
+        (["x", "-c", "a.yaml"], "-c: needs a place of its own for the results, got no --results."),
     ],
 )
 def test_a_mistake_on_the_command_line_is_named(arguments: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        read_request(arguments)
+        read_options(arguments)
     assert str(caught.value).startswith(message)
 
 
@@ -261,7 +259,7 @@ def test_a_mistake_on_the_command_line_is_named(arguments: list[str], message: s
         (
             ["--slurm", "/no/folder/x.sh"],
             "--slurm: must be a file that can be written, got '/no/folder/x.sh': No such file or "
-            "directory. Name another one.",
+            "directory. Name another one with --slurm FILE.",
         ),
         (
             ["--results", "/dev/null/x"],
@@ -280,11 +278,12 @@ def test_a_mistake_about_the_cells_is_named(
 
 
 def test_help_shows_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["experiment", "--help"])
-    assert lines(capsys)[0] == (
-        "usage: python -m tell_lightning experiment FOLDER [--jobs N] [--dry-run] [--cell NAME] "
-        "[--only TEXT] [--retry]"
-    )
+    with pytest.raises(SystemExit) as exit_:
+        main(["experiment", "--help"])
+    assert exit_.value.code == 0
+    shown = " ".join(lines(capsys))
+    assert shown.startswith("usage: python -m tell_lightning experiment [-h] [--jobs N] [--")
+    assert "FOLDER holds experiment.yaml" in shown
 
 
 RUNS = """

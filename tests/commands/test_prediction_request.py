@@ -163,8 +163,8 @@ def test_the_known_answers_of_the_base_must_be_there_or_its_length_given(config,
     (config.parent / "train.jsonl").unlink()
     options = ["--base", "-c", config, "--input", rows]
     assert error(capsys, *options).startswith(
-        "data.tasks.turn.max_new_tokens: must be set where the known answers cannot be read that "
-        f"it follows from, got null: {config.parent / 'train.jsonl'}: the file or folder must exist"
+        "data.tasks.turn.max_new_tokens: must be set if the known answers cannot be read, from "
+        f"which it follows, got null: {config.parent / 'train.jsonl'}: the file or folder must"
     )
 
 
@@ -214,17 +214,14 @@ def test_a_data_set_of_several_splits_is_refused_with_the_way_to_one(adapter, tm
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--base", "--adapter", "x"], "predict: one of --run, --adapter and --base must be given"),
-        (["--base", "--inptu", "x"], "predict: options must be known, got --inptu. Did you mean '"),
-        (["--base", "-c", "x.yaml", "y"], "predict: options must be known, got y. See `predict -"),
-        (
-            ["--base=my/base", "--input", "x"],
-            "--base: takes no value, got 'my/base'. The base is named by --model.base=NAME.",
-        ),
-        (["--base", "foo"], "--base: takes no value, got 'foo'. The base is named by --model.base"),
-        (["--base", "--frob=1"], "predict: options must be known, got --frob=1. See `predict --h"),
-        (["--base", "--input"], "--input: needs a value, got none. Write --input VALUE."),
-        (["--base", "-c"], "--config: needs a value, got none. Write --config VALUE."),
+        (["--base", "--adapter", "x"], "--adapter: must not be given together with --base, got b"),
+        (["--base", "--inptu", "x"], "predict: options must be known, got '--inptu'. Did you mean"),
+        (["--base", "--run.name=x", "y"], "command line: options must start with '--', got 'y'."),
+        (["--base=my/base", "--input", "x"], "--base: takes no value, got 'my/base'. "),
+        (["--base", "foo"], "--base: takes no value, got 'foo'. Name the base by --model.base=NAM"),
+        (["--base", "--frob=1"], "frob: must be a key of the configuration, got 'frob'."),
+        (["--base", "--input"], "--input: needs a value, got none."),
+        (["--base", "-c"], "--config: needs a value, got none."),
         (
             ["--base", "--eval.frob=1"],
             "eval.frob: must be a key of the configuration, got",

@@ -40,6 +40,6 @@ def test_no_number_of_examples_is_refused(count: str, capsys: pytest.CaptureFixt
         main(["plan", "--show", count])
     assert exit_.value.code == 2
     assert capsys.readouterr().err == (
-        f"error: --show: must be a number of examples of at most 9 digits, got '{count}'. "
-        "Write --show 3.\n"
+        f"error: --show: must be a whole number from 0 on, of at most 9 digits, got '{count}'. "
+        "Write a number such as 3.\n"
     )

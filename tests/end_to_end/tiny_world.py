@@ -37,7 +37,7 @@ class World:
 
     @property
     def overlay(self) -> list[str]:
-        """The options that every verb of a test begins with."""
+        """The options that every command of a test begins with."""
         return ["-c", str(self.config)]
 
 

@@ -15,12 +15,9 @@ from tell_lightning.experiment.cells import (
     nearest,
     read_chosen,
 )
+from tell_lightning.experiment.forms import SpecificationError
 from tell_lightning.experiment.overlays import value_of
-from tell_lightning.experiment.specification import (
-    Experiment,
-    SpecificationError,
-    read_experiment,
-)
+from tell_lightning.experiment.specification import Experiment, read_experiment
 
 GROUP = EXPERIMENT["cells"][0]
 CHOSEN: Chosen = {
@@ -108,8 +105,8 @@ def test_an_arm_that_waits_for_tuning_says_what_to_run(root: Path) -> None:
     with pytest.raises(SpecificationError) as caught:
         configuration(found, expand(found)[0])
     assert str(caught.value) == (
-        f"{root}/tuning/chosen.json: must say which settings were chosen for tell on translate, "
-        "got nothing. Run first, with the same -c and --results if you give any: "
+        f"{root}/tuning/chosen.json: must hold the settings that were chosen for tell on "
+        "translate, got nothing. Run first, with the same -c and --results if you give any: "
         f"python -m tell_lightning experiment {root}/tuning"
     )
 
@@ -118,9 +115,9 @@ def test_an_arm_that_waits_for_tuning_says_what_to_run(root: Path) -> None:
     ("text", "message"),
     [
         ("{", "must be JSON, got: Expecting property name"),
-        ("[]", "must hold by testbed, arm and number of examples what is chosen as a mapping with"),
-        ('{"judge": {"tell": {"10": {"dev": 3}}}}', "must hold by testbed, arm and number of"),
-        ('{"judge": {"tell": {"ten": {"set": {}}}}}', "must hold by testbed, arm and number of"),
+        ("[]", "must hold, by testbed, arm and number of examples, a mapping with set"),
+        ('{"judge": {"tell": {"10": {"dev": 3}}}}', "must hold, by testbed, arm and number of"),
+        ('{"judge": {"tell": {"ten": {"set": {}}}}}', "must hold, by testbed, arm and number of"),
     ],
 )
 def test_a_broken_choice_is_named(root: Path, text: str, message: str) -> None:
@@ -198,7 +195,7 @@ def test_a_base_without_a_recipe_or_of_another_made_one_is_refused(root: Path) -
     with pytest.raises(SpecificationError) as caught:
         recipe(experiment(root), "a")
     assert str(caught.value) == (
-        "bases.yaml: a.tuned: must start from a base that is there, got 'made:plain'. Name "
+        "bases.yaml: a.tuned: must start from an existing base, got 'made:plain'. Name "
         "'microworld', a hub id or a folder."
     )
 

@@ -20,8 +20,9 @@ from tell_lightning.experiment.evidence import (
     samples,
     sizes,
 )
+from tell_lightning.experiment.forms import SpecificationError
 from tell_lightning.experiment.results import Result, write_result
-from tell_lightning.experiment.rules import RuleError, Verdict, overall, verdicts
+from tell_lightning.experiment.rules import Verdict, overall, verdicts
 from tell_lightning.experiment.specification import (
     Arm,
     Experiment,
@@ -381,49 +382,41 @@ ORDER = ("reproduced", "refuted", "undecided", "none")
 
 
 @pytest.mark.parametrize(
-    ("kind", "changes", "message"),
+    ("kind", "changes", "parts"),
     [
         (
             "better",
             {},
-            "rule.kind: must be one of activation, same_data, tenfold, ten_examples, anchor, "
-            "shuffle, amount, tuning, got 'better'. Choose one of them.",
+            ["rule.kind: must be one of activation, same_data, tenfold", ", tuning, got 'better'."],
         ),
         (
             "anchor",
             {"against": "tell"},
-            "rule.against: must be one of sft, sft_equal_steps, general_only, mix_without_anchor, "
-            "general_then_task, arbitrary_anchor, got 'tell'. Mend it.",
+            ["rule.against: must be one of sft, sft_equal_steps, general_only", ", got 'tell'. "],
         ),
         (
             "tenfold",
             {"reproduced_form": 5},
-            "rule.reproduced_form: must be one of n, reproduced_from, refuted_below, got "
-            "'reproduced_form'. Rename or remove it.",
+            [
+                "rule.reproduced_form: must be one of n, reproduced_from",
+                "you mean 'reproduced_from",
+            ],
         ),
-        (
-            "same_data",
-            {"n": 10},
-            "rule.n: must be a list of whole numbers from 1 on, got 10. Mend it.",
-        ),
-        ("tenfold", {"n": True}, "rule.n: must be a whole number from 1 on, got True. Mend it."),
-        (
-            "tenfold",
-            {"refuted_below": "3"},
-            "rule.refuted_below: must be a number, got '3'. Mend it.",
-        ),
+        ("same_data", {"n": 10}, ["rule.n: must be a list of whole numbers from 1 on, got 10."]),
+        ("tenfold", {"n": True}, ["rule.n: must be a whole number from 1 on, got True. Write n: "]),
+        ("tenfold", {"refuted_below": "3"}, ["rule.refuted_below: must be a number, got '3'. "]),
         (
             "amount",
             {"variants": ["one"]},
-            "rule.variants: must be a list of two variants or more, the least first, got ['one']. "
-            "Mend it.",
+            ["rule.variants: must be a list of two variants or more, the least first, got ['one']"],
         ),
     ],
 )
-def test_a_rule_that_is_not_written_as_it_must_be_is_refused(kind, changes, message):
-    with pytest.raises(RuleError) as error:
+def test_a_rule_that_is_not_written_as_it_must_be_is_refused(kind, changes, parts):
+    with pytest.raises(SpecificationError) as error:
         verdicts(experiment(kind, **changes), {})
-    assert str(error.value) == f"experiments/claim/experiment.yaml: {message}"
+    assert str(error.value).startswith(f"experiments/claim/experiment.yaml: {parts[0]}")
+    assert all(part in str(error.value) for part in parts)
 
 
 @pytest.mark.parametrize("kind", RULES)
@@ -431,7 +424,7 @@ def test_every_threshold_must_be_given(kind):
     for key in RULES[kind]:
         claim = experiment(kind)
         rule = {name: value for name, value in claim.rule.items() if name != key}
-        with pytest.raises(RuleError, match=f"rule.{key}: a rule of kind {kind} needs it"):
+        with pytest.raises(SpecificationError, match=f"rule.{key}: must be given, got nothing"):
             verdicts(dataclasses.replace(claim, rule=rule), {})
 
 
@@ -505,12 +498,9 @@ def test_seeds_that_were_tested_on_other_rows_are_refused():
     made = results(claim, effect)
     test = made["compose-tell-n10-s3"]["test"]
     test["items"]["rows"] = test["items"]["rows"][:60]
-    with pytest.raises(StatisticsError) as error:
+    said = "results: all seeds of tell on compose must be tested on the same rows, got 60 and 100 "
+    with pytest.raises(StatisticsError, match=said):
         samples(made, "compose", "tell", 10)
-    assert str(error.value) == (
-        "results: all seeds of tell on compose must be tested on the same rows, got 60 and 100 "
-        "rows. Delete the older ones, and they are run again."
-    )
     assert verdicts(claim, made)[0].verdict == "none"
 
 

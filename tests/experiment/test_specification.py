@@ -5,11 +5,8 @@ import pytest
 import yaml
 from small_experiment import EXPERIMENT, TESTBEDS, write_experiment
 
-from tell_lightning.experiment.specification import (
-    Experiment,
-    SpecificationError,
-    read_experiment,
-)
+from tell_lightning.experiment.forms import SpecificationError
+from tell_lightning.experiment.specification import Experiment, read_experiment
 
 GROUP = EXPERIMENT["cells"][0]
 
@@ -45,51 +42,59 @@ def test_used_folders_are_found_from_the_experiment(root: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"title": None}, "title: is needed, got nothing. Add it."),
-        ({"extra": 1}, "extra: must be one of cells, claim, refuted_by, rule, title, uses, got"),
-        ({"rule": {"n": 1}}, "rule: must be a mapping with a kind, got {'n': 1}. Write rule:"),
-        ({"uses": ["../no"]}, "uses: must name folders with an experiment.yaml, got '../no'."),
-        ({"uses": "../no"}, "uses: must be a list, got '../no'. Write [...]."),
-        ({"cells": 3}, "cells: must be a list, got 3. Write [...]."),
-        ({"cells": [3]}, "cells[0]: must be a mapping, got 3. Write {testbeds: [...], arms:"),
+        ({"title": None}, "title: must be given, got nothing. Write title: "),
+        ({"title": 3}, "title: must be text, got 3. Write title: "),
         (
-            {"cells": [{**GROUP, "arms": ["no"]}]},
-            "cells[0].arms: must be one of tell, sft, general_only, best, base, got 'no'. Name one "
-            "of them, or add it to arms.yaml.",
+            {"extra": 1},
+            "extra: must be one of title, claim, refuted_by, rule, cells, uses, got 'extra'",
+        ),
+        ({"use": ["../no"]}, "use: must be one of title, claim, refuted_by, rule, cells, uses, go"),
+        ({"rule": {"n": 1}}, "rule: must be a mapping with a kind, got {'n': 1}. Write rule: "),
+        ({"uses": ["../no"]}, "uses: must name folders with an experiment.yaml, got '../no'."),
+        ({"uses": "../no"}, "uses: must be a list of folders, got '../no'. Write uses: ["),
+        ({"cells": 3}, "cells: must be a list, got 3. Write cells: []."),
+        (
+            {"cells": [3]},
+            "cells[0]: must be a mapping, got 3. Give it the keys testbeds, arms, n, ",
         ),
         (
+            {"cells": [{**GROUP, "arms": ["no"]}]},
+            "cells[0].arms: must be a list of names from arms.yaml (tell, sft, general_only, best",
+        ),
+        ({"cells": [{**GROUP, "arms": "tell"}]}, "cells[0].arms: must be a list of names from arm"),
+        (
             {"cells": [{**GROUP, "testbeds": ["no"]}]},
-            "cells[0].testbeds: must be one of translate, compose, got 'no'. Name one of them, or "
-            "add it to testbeds.yaml.",
+            "cells[0].testbeds: must be a list of names from testbeds.yaml (translate, compose), "
+            "got ['no'].",
         ),
         (
             {"cells": [{**GROUP, "n": [-1]}]},
-            "cells[0].n: must be whole numbers from 0 on, got -1. Mend it.",
-        ),
-        (
-            {"cells": [{**GROUP, "seeds": ["x"]}]},
-            "cells[0].seeds: must be whole numbers from 0 on, got 'x'. Mend it.",
+            "cells[0].n: must be a list of whole numbers from 0 on, got [-1]. Write n: [",
         ),
         *(
             (
                 {"cells": [{**GROUP, "seeds": seeds}]},
-                f"cells[0].seeds: must be a number of seeds from 1 on, or a list of them, got "
-                f"{seeds}. Write 10, or [100, 101].",
+                "cells[0].seeds: must be a number of seeds from 1 on, or a list of seeds, got "
+                f"{seeds}. Write seeds: 10.",
             )
-            for seeds in (0, -2, True)
+            for seeds in (0, -2, True, ["x"])
         ),
         (
-            {"cells": [{**GROUP, "variants": [1]}]},
-            "cells[0].variants: must be a mapping, got [1]. Write NAME: {KEY: VALUE}.",
+            {"cells": [{**GROUP, "seed": 3}]},
+            "cells[0].seed: must be one of testbeds, arms, n, seeds, variants, set, got 'seed'. "
+            "Did you mean 'seeds'?",
+        ),
+        *(
+            (
+                {"cells": [{**GROUP, "variants": variants}]},
+                "cells[0].variants: must be a mapping of names made of letters, digits, '_' and "
+                f"'.' to mappings of dotted keys, got {variants}.",
+            )
+            for variants in ([1], {"a-b": {}}, {"a": 3})
         ),
         (
-            {"cells": [{**GROUP, "variants": {"a-b": {}}}]},
-            "cells[0].variants: names are made of letters, digits, '_' and '.', got 'a-b'. Rename",
-        ),
-        (
-            {"cells": [{**GROUP, "variants": {"a": 3}}]},
-            "cells[0].variants.a: must be a mapping of dotted keys, got 3. Write "
-            "{model.optimizer.lr: 0.004}.",
+            {"cells": [{**GROUP, "set": 3}]},
+            "cells[0].set: must be a mapping of dotted keys, got 3. Write set: {model.optimizer.l",
         ),
     ],
 )
@@ -105,18 +110,19 @@ def test_a_mistake_in_an_experiment_is_named(
 @pytest.mark.parametrize(
     ("name", "values", "message"),
     [
-        ("arms", {"a": 3}, "a: must be a mapping, got 3. Give its keys below it."),
-        ("arms", {"a-b": {}}, "names are made of letters, digits, '_' and '.', got 'a-b'."),
-        ("arms", {"a": {}}, "a.label: is needed, got nothing. Add it."),
+        ("arms", {"a": 3}, "a: must be a mapping, got 3. Give it the keys label, tuned, set."),
+        ("arms", {"a-b": {}}, "must hold names made of letters, digits, '_' and '.', got 'a-b'."),
+        ("arms", {"a": {}}, "a.label: must be given, got nothing. Write label: "),
+        ("arms", {"a": {"label": "A", "tuned": 3}}, "a.tuned: must be the name of an arm, got 3."),
         (
             "testbeds",
             {"t": {**TESTBEDS["compose"], "chance": "low"}},
-            "t.chance: must be a number of points, got 'low'. Mend it.",
+            "t.chance: must be a number, got 'low'. Write chance: ",
         ),
         (
             "testbeds",
             {"t": {**TESTBEDS["compose"], "config": None}},
-            "t.config: must be a mapping, got None. Write {} for none.",
+            "t.config: must be a mapping, got None. Write config: {}.",
         ),
         (
             "testbeds",
@@ -128,8 +134,8 @@ def test_a_mistake_in_an_experiment_is_named(
             {"b": {}},
             "b: must hold either tuned or pretrain, got nothing. Write tuned: {KEY: VALUE} for a",
         ),
-        ("base", [], "must hold keys, got []. Add some."),
-        ("base", None, "must be there, got no such file. Write it, or name another folder."),
+        ("base", [], "must hold keys, got '[]'. Write KEY: VALUE lines."),
+        ("base", None, "must be a file that can be read, got: No such file or directory. Check"),
     ],
 )
 def test_a_mistake_in_what_is_shared_is_named(
