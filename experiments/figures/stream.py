@@ -1,8 +1,8 @@
-"""Draw the start of a run's training stream, as the README shows it.
+"""Draw the beginning of a run's training stream for the README.
 
     python experiments/figures/stream.py [--out docs/stream.svg] [--seed 42]
 
-The cells are the first positions of the plan of the embedded default, in order.
+Each square is a position of the plan of the embedded default; the figure shows the first ones.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from tell_lightning.commands.check import check
 from tell_lightning.data.permutation import derive_key
 from tell_lightning.data.plan import resolve_plan
 
-# Okabe and Ito's palette, told apart by colour-blind readers.
+# Okabe and Ito's palette, which colour-blind readers can distinguish.
 COLOURS = {"translate": "#D55E00", "judge": "#0072B2", "instructions": "#D9D9D9"}
 LABELS = {
     "translate": "task: translate, 50 examples, each behind its anchor",
