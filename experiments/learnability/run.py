@@ -125,7 +125,7 @@ def write_table(results: dict[str, Any]) -> None:
                 f"| {also} {best['test'][also]:.2f} |"
             )
     commits = sorted({row["git"]["commit"][:10] for row in results.values() if row["git"]})
-    lines += ["", f"Seed 42, commit {', '.join(commits)}; all cells are in `results.json`."]
+    lines += ["", f"Seed 42, commit {', '.join(commits)}; all runs are in `results.json`."]
     readme = HERE / "README.md"
     head = readme.read_text(encoding="utf-8").partition("<!-- table -->")[0]
     readme.write_text(f"{head}<!-- table -->\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
