@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -180,20 +181,32 @@ def main() -> None:
     os.environ.setdefault("WANDB_MODE", "disabled")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     options.folder.mkdir(parents=True, exist_ok=True)
+    known = json.loads(options.output.read_text())["sources"] if options.output.is_file() else {}
     measured_on = machine()
-    world = data_root(options.folder)
+    sources = measure(options.folder, (options.small, options.rows), known)
+    small, large = map(median_memory, sources.values())
+    ratios = {kind: round(large[kind] / small[kind], 3) for kind in KINDS}
+    results = {"machine": measured_on, "sources": sources, "large_over_small": ratios}
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    print(table(list(sources.values())))
+    print(f"large over small: {ratios}")
+
+
+def measure(folder: Path, sizes: Sequence[int], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Measure a source of each size; `known` are the sources of the results file."""
+    world = data_root(folder)
     rows = (world / "general/train.jsonl").read_text(encoding="utf-8").splitlines()
     words = sorted({word for row in rows[:2000] for word in json.loads(row)["output"].split()})
     words = [word for word in words if word.isalpha()]
-    known = json.loads(options.output.read_text())["sources"] if options.output.is_file() else {}
     sources: dict[str, Any] = {}
     configs: dict[str, Path] = {}
-    for count in (options.small, options.rows):
+    for count in sizes:
         name = f"rows_{count}"
-        path = options.folder / f"{name}.jsonl"
+        path = folder / f"{name}.jsonl"
         write_rows(path, count, words)
-        configs[name] = write_config(options.folder, world, name)
-        prepared = prepare(options.folder, configs[name], count)
+        configs[name] = write_config(folder, world, name)
+        prepared = prepare(folder, configs[name], count)
         sources[name] = {
             "rows": count,
             "bytes": path.stat().st_size,
@@ -204,25 +217,28 @@ def main() -> None:
     for _ in range(FITS):  # in turn, so that other load on the machine affects both
         for name, source in sources.items():
             source["fits"].append(fit(configs[name]))
-    small, large = (
-        {kind: statistics.median(run[kind] for run in source["fits"]) for kind in KINDS}
-        for source in sources.values()
-    )
-    ratios = {kind: round(large[kind] / small[kind], 3) for kind in KINDS}
-    results = {"machine": measured_on, "sources": sources, "large_over_small": ratios}
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    print("| rows | prepared in, s | rows/s | again, s | anonymous, MiB | first batch, ms |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for source, memory in zip(sources.values(), (small, large), strict=True):
-        prepared, batch = source["prepare"], source["first_batch_ms"]
-        print(
+    return sources
+
+
+def median_memory(source: Mapping[str, Any]) -> dict[str, float]:
+    """Return the median memory of the runs on a source, in bytes, by kind."""
+    return {kind: statistics.median(run[kind] for run in source["fits"]) for kind in KINDS}
+
+
+def table(sources: Sequence[Mapping[str, Any]]) -> str:
+    """Return the table of memory.md."""
+    lines = [
+        "| rows | prepared in, s | rows/s | again, s | anonymous, MiB | first batch, ms |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for source in sources:
+        prepared, memory = source["prepare"], median_memory(source)["Anonymous"] / 2**20
+        batches = ", ".join(f"{ms} at {at}" for at, ms in source["first_batch_ms"].items())
+        lines.append(
             f"| {source['rows']:,} | {prepared['seconds']} | {prepared['rows_per_second']:,} | "
-            f"{prepared['seconds_when_prepared']} | {memory['Anonymous'] / 2**20:,.0f} | "
-            + ", ".join(f"{ms} at {at}" for at, ms in batch.items())
-            + " |"
+            f"{prepared['seconds_when_prepared']} | {memory:,.0f} | {batches} |"
         )
-    print(f"large over small: {ratios}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
