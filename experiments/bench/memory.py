@@ -37,13 +37,13 @@ def write_rows(path: Path, rows: int, words: list[str]) -> None:
         return
     draw = random.Random(0)
     parts = [" ".join(draw.choices(words, k=12)) for _ in range(PARTS)]
-    beside = path.with_suffix(".part")
-    with beside.open("w", encoding="utf-8") as file:
+    draft = path.with_suffix(".part")
+    with draft.open("w", encoding="utf-8") as file:
         for _ in range(rows):
             first, second, third, response = draw.choices(parts, k=4)
             prompt = f"{first} {second} {third}"
             file.write(f'{{"prompt": "{prompt}", "response": "{response}"}}\n')
-    beside.rename(path)
+    draft.rename(path)
 
 
 def write_config(folder: Path, world: Path, name: str) -> Path:

@@ -1,6 +1,6 @@
-"""Run the cells of this folder; write `results.json` and the table of the README.
+"""Train SFT on each task with few and many examples; write `results.json` and the README's table.
 
-Each cell is one call of `python -m tell_lightning fit`. Cells in results.json are not run again.
+Each run (`Cell`) is one `python -m tell_lightning fit`. Runs in results.json are not repeated.
 """
 
 import argparse
@@ -28,7 +28,7 @@ RATES = (4e-3,)
 
 @dataclass(frozen=True)
 class Cell:
-    """One training run."""
+    """The settings of one training run."""
 
     task: str
     arm: str
@@ -37,18 +37,18 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """The name of the cell, unique in the folder."""
+        """The name of the run, unique in the folder."""
         return f"{self.task}-{self.arm}-{self.n}-lr{self.lr:g}"
 
 
 def cells() -> Iterator[Cell]:
-    """Yield all cells."""
+    """Yield all runs."""
     for task, (arm, n), lr in product(SHOWN, STEPS, RATES):
         yield Cell(task, arm, n, lr)
 
 
 def run(cell: Cell) -> dict[str, Any]:
-    """Train and score a cell."""
+    """Train and score one run."""
     default = yaml.safe_load((files("tell_lightning") / "default.yaml").read_text("utf-8"))
     overlay = {
         "run": {"name": cell.name},
@@ -94,9 +94,9 @@ def run(cell: Cell) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run the missing cells, then write the table."""
+    """Do the missing runs, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--jobs", type=int, default=2, help="cells at a time, one thread each")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
     jobs = parser.parse_args().jobs
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     missing = [cell for cell in cells() if cell.name not in results]

@@ -3,7 +3,7 @@
 - A checkpoint counts micro-batches. If the micro-batch or the number of devices has changed, the
   counters of Lightning are computed again from the optimizer step.
 - A checkpoint restores learning rate, weight decay, betas and the patience of early stopping. The
-  values of the present configuration replace them; only the optimizer's running means stay.
+  values of the present configuration replace them; the optimizer's means and step counts stay.
 - A checkpoint holds the path of the best adapter, and the run folder may have moved since.
 """
 

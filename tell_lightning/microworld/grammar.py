@@ -97,7 +97,7 @@ def english_forms(meaning: Meaning) -> dict[str, str]:
     if meaning.pattern == "own":
         forms[meaning.thing] = meaning.thing + "s"
     if meaning.verb and not meaning.is_negated:
-        forms[meaning.verb] = past(meaning.verb) if meaning.is_past else present(meaning.verb)
+        forms[meaning.verb] = _english_verb(meaning)
     return forms
 
 
