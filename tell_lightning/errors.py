@@ -1,7 +1,7 @@
-"""The one error that a user's mistake may raise, and what advice is made of.
+"""The error that every mistake of a user raises, and the advice on a misspelt word.
 
-`main` prints its text and exits with code 2, without a traceback. Each layer has a subclass of its
-own beside the code that raises it. The text has the form `where: rule, got value. What to do.`
+`main` prints its text without a traceback and exits with code 2. Each layer has a subclass beside
+the code that raises it. The text has the form `where: rule, got value. What to do.`
 """
 
 import difflib
@@ -13,7 +13,7 @@ class TellError(ValueError):
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """Name the known word that is most like a wrong one; nothing where none is.
+    """Name the known word that is most like a wrong one; nothing if none is.
 
     >>> did_you_mean("repotr", ["report", "predict"])
     "Did you mean 'report'?"

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, locked against other processes, and read as YAML."""
+"""Write a file in one step, lock a file for one process, and read YAML."""
 
 import os
 from collections.abc import Iterator
@@ -11,31 +11,29 @@ from filelock import FileLock, Timeout
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all.
+    """Write a file completely or not at all.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         draft.write_bytes(content)
         os.replace(draft, path)
-    except BaseException:
-        if draft.exists():
-            draft.unlink()
-        raise
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 @contextmanager
 def locked(path: Path, refusal: Exception) -> Iterator[None]:
-    """Keep every other process out while the body runs; a kill lets go of the lock, too.
+    """Hold a lock while the body runs. The lock is also released when the process is killed.
 
     Args:
-        path: The lock, a file of its own; it is gone afterwards.
-        refusal: What is raised where another process has it.
+        path: The lock file; it is removed at the end.
+        refusal: The error to raise if another process holds the lock.
 
     Raises:
-        OSError: The lock cannot be made.
+        OSError: The lock file cannot be made.
     """
     lock = FileLock(path)
     try:

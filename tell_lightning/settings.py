@@ -1,7 +1,7 @@
-"""Plain values as typed settings, for YAML files, command lines and Python dictionaries alike.
+"""Turn plain values from YAML, the command line or Python into typed settings. Needs no torch.
 
-jsonargparse checks names and types. Its messages are brought into the form of our errors here,
-`where: rule, got value. What to do.` Needs no torch.
+jsonargparse checks names and types. This module rewrites its messages into the form of our errors,
+`where: rule, got value. What to do.`
 """
 
 import difflib
@@ -17,7 +17,7 @@ from tell_lightning.errors import TellError
 
 Settings = TypeVar("Settings")
 Files = Mapping[str, Mapping[str, Any]]
-"""Values by file; the empty name stands for the command line."""
+"""Values by file name; the empty name is the command line."""
 
 
 class ConfigError(TellError):
@@ -25,15 +25,16 @@ class ConfigError(TellError):
 
 
 def as_settings(cls: type[Settings], value: object, where: str) -> Settings:
-    """Return settings of a class, also from a dictionary of its fields.
+    """Return an instance of a settings class, made from a dictionary of its fields if necessary.
 
     Args:
         cls: A dataclass of settings.
-        value: An instance of it, or a mapping whose values may be settings or mappings again.
-        where: The key to name in an error, such as `model.lora`.
+        value: An instance of `cls`, or a mapping of its fields (settings or mappings inside it
+            are accepted, too).
+        where: The key that an error names, such as `model.lora`.
 
     Raises:
-        ConfigError: A field that does not exist or has another type, or no mapping at all.
+        ConfigError: A field does not exist or has the wrong type, or the value is no mapping.
 
     >>> from tell_lightning.model.settings import LoraSettings
     >>> as_settings(LoraSettings, {"rank": 4}, "lora").rank
@@ -53,28 +54,28 @@ def as_settings(cls: type[Settings], value: object, where: str) -> Settings:
     except ArgumentError as error:
         text = re.sub(r"(?<=[\"' ])x(?=[.'])", where, str(error))
         raise ConfigError(explain(text, {where, *field_names(cls)}, {})) from error
-    made: Settings = parser.instantiate_classes(parsed).x
-    return made
+    settings: Settings = parser.instantiate_classes(parsed).x
+    return settings
 
 
 def plain(value: Any) -> Any:
-    """Return settings as dictionaries, also inside of dictionaries and lists."""
+    """Turn settings into dictionaries, also those inside dictionaries and lists."""
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     if isinstance(value, Mapping):
-        return {key: plain(each) for key, each in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(plain(each) for each in value)
+        return type(value)(plain(item) for item in value)
     return value
 
 
 def check_least(values: Mapping[str, Any], least: Mapping[str, float], where: str) -> None:
-    """Check numbers against the least that each may be.
+    """Check that no number is below its smallest allowed value.
 
     Args:
-        values: Values by name; those that are None are not checked.
-        least: The least value by name.
-        where: What stands before the name in an error, such as `data.`.
+        values: Values by name; None is not checked.
+        least: The smallest allowed value by name.
+        where: Prefix of the name in an error, such as `data.`.
 
     Raises:
         ConfigError: A number is too small.
@@ -86,7 +87,7 @@ def check_least(values: Mapping[str, Any], least: Mapping[str, float], where: st
 
 
 def field_names(*classes: type) -> set[str]:
-    """Return the names of the fields of settings classes, and of the classes that these hold."""
+    """Return the field names of settings classes and of the settings classes inside them."""
     names: set[str] = set()
     for cls in classes:
         hints = get_type_hints(cls)
@@ -97,24 +98,24 @@ def field_names(*classes: type) -> set[str]:
 
 
 def explain(text: str, keys: Collection[str], files: Files) -> str:
-    """Bring a message of jsonargparse into the form of our errors.
+    """Rewrite a message of jsonargparse into the form of our errors.
 
     Args:
-        text: What jsonargparse says.
+        text: The message of jsonargparse.
         keys: The names that exist, dotted or not, for "Did you mean".
-        files: Where the values come from, to name the file.
+        files: The values of each file, used to name the file of a wrong key.
     """
     flat = " ".join(text.split())
     inside = ".".join(re.findall(r'Parser key "([^"]+)"', flat))
     place = f"{inside}." if inside else ""
-    if found := re.search(r"Group '([^']+)' does not accept option '([^']+)'", flat):
-        return _unknown(f"{place}{found[1]}.{found[2]}", keys, files)
-    if found := re.search(r"Option '([^']+)' is not accepted", flat):
-        return _unknown(place + found[1], keys, files)
-    if found := re.search(r"[Uu]nrecognized arguments: (\S+)", flat):
-        return _unrecognised(found[1], keys, files)
-    if found := re.search(r"following arguments are required: (\S+)", flat):
-        return f"{_place(found[1], files)}: must be given, got nothing. Add it."
+    if match := re.search(r"Group '([^']+)' does not accept option '([^']+)'", flat):
+        return _unknown(f"{place}{match[1]}.{match[2]}", keys, files)
+    if match := re.search(r"Option '([^']+)' is not accepted", flat):
+        return _unknown(place + match[1], keys, files)
+    if match := re.search(r"[Uu]nrecognized arguments: (\S+)", flat):
+        return _unrecognised(match[1], keys, files)
+    if match := re.search(r"following arguments are required: (\S+)", flat):
+        return f"{_place(match[1], files)}: must be given, got nothing. Add it."
     value = re.search(r"(?:Got|Given) value: (.+?)(?: Given|$)", flat)
     if inside and value:
         types = re.findall(r"Expected an? (.+?)(?= Got| - |\. | Given|$)", flat)
@@ -125,7 +126,7 @@ def explain(text: str, keys: Collection[str], files: Files) -> str:
 
 
 def locate(key: str, files: Files) -> tuple[str, str]:
-    """Find the file and the whole dotted path of a key of which only the end may be known.
+    """Find the file and the full dotted path of a key. `key` may be only the end of the path.
 
     >>> locate("tasks.shape", {"a.yaml": {"data": {"tasks": {"halu": {"shape": 1}}}}})
     ('a.yaml', 'data.tasks.halu.shape')
@@ -143,7 +144,7 @@ def locate(key: str, files: Files) -> tuple[str, str]:
 def _dataclasses_in(hint: Any) -> Iterable[type]:
     if is_dataclass(hint):
         return [hint] if isinstance(hint, type) else []
-    return [found for part in get_args(hint) for found in _dataclasses_in(part)]
+    return [cls for part in get_args(hint) for cls in _dataclasses_in(part)]
 
 
 def _place(key: str, files: Files) -> str:

@@ -1,8 +1,7 @@
-"""Write down what was really trained on, and check it against the plan.
+"""Record the examples of every optimizer step, and check them against the plan.
 
-`audit/rank-R.jsonl` gets one line a session and one an optimizer step, with every example that
-arrived at `training_step`. A step that differs from the plan is an error at once. It costs a line
-of text a step and one look-up of the plan.
+`audit/rank-R.jsonl` gets one line when a session starts and one line per optimizer step, with the
+examples that `training_step` received. A step that differs from the plan is an error at once.
 
     {"session": {"step": 0, "world": 2, "micro_batch": 4, "unit": "examples"}}
     {"step": 1, "rank": 0, "positions": [0, 2, 4, 6], "sources": [1, 1, 0, 1], "rows": [7, 3, 0, 5]}
@@ -23,20 +22,20 @@ from tell_lightning.errors import TellError
 
 
 class AuditError(TellError):
-    """A step that trained on something else than the plan says."""
+    """A step trained on other examples than those of the plan."""
 
 
 class Audit(pl.Callback):
-    """Writes and checks the ids of every optimizer step."""
+    """Writes and checks the examples of every optimizer step."""
 
     def __init__(self, folder: RunFolder, data: TellDataModule) -> None:
-        """Write below `folder`, that of rank 0, what differs from the plan of `data`."""
+        """Write to the folder of rank 0, and compare with the plan of `data`."""
         self.folder = folder
         self.data = data
         self._slots: list[Slot] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Begin a session in the file."""
+        """Write the line of a new session."""
         self._place = Place(trainer.global_rank, trainer.world_size, self.data.micro_batch)
         self._batch = self.data.settings.optimizer_batch
         parent = trainer.strategy.broadcast(str(self.folder.path))
@@ -58,7 +57,7 @@ class Audit(pl.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Write and check a step that has ended."""
+        """Write and check the optimizer step if it is complete."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         slots, self._slots = self._slots, []
@@ -78,12 +77,12 @@ class Audit(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Note the examples that the training step is given."""
+        """Remember the examples of the micro-batch."""
         columns = (batch.positions.tolist(), batch.sources.tolist(), batch.rows.tolist())
         self._slots += zip(*columns, strict=True)
 
     def _wanted(self, step: int) -> list[Slot]:
-        """Look the step up in the plan, without what delivered it."""
+        """Read this rank's examples of a step from the plan itself, not from the data stream."""
         begin, end = (step - 1) * self._batch, step * self._batch
         units = self.data.units.at(range(begin, end))
         mine = [

@@ -1,6 +1,6 @@
 """Write an adapter folder: PEFT's files, the tokenizer, `anchor.json` and a README.
 
-The folder is written beside its place and renamed, so it is whole or not there.
+A draft is written in the same parent folder and renamed, so the folder is never incomplete.
 """
 
 import json
@@ -18,7 +18,7 @@ from tell_lightning.model.module import TellModule
 from tell_lightning.model.settings import ModelSettings
 
 UNKNOWN_LENGTH = 256
-"""Longest answer in tokens of a task without dev and test rows."""
+"""Longest answer, in tokens, of a task without dev and test rows."""
 
 
 def save_adapter(
@@ -30,13 +30,13 @@ def save_adapter(
 ) -> None:
     """Write the adapter of a trained module with the anchors of its tasks.
 
-    PEFT loads the folder, and `predict --adapter` puts the anchors on by itself.
+    PEFT can load the folder, and `predict --adapter` adds the anchors by itself.
 
     Args:
-        folder: Where to; an older adapter folder is replaced.
+        folder: Folder to write; an older adapter folder is replaced.
         module: The module after training.
-        data: The data module that it was trained with.
-        weights: The adapters' whole tensors by name, where the model is sharded.
+        data: The data module of the training.
+        weights: The complete adapter tensors by name; needed if the model is sharded.
     """
     settings = data.settings
     rows = {**data.evaluation["dev"], **data.evaluation["test"]}
@@ -71,20 +71,20 @@ def write_adapter(
     *,
     weights: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write an adapter folder, in place of an older one.
+    """Write an adapter folder; an older one is replaced.
 
     Args:
         model: The PEFT model.
-        tokenizer: The base model's tokenizer, unchanged.
-        folder: Where to.
+        tokenizer: The tokenizer of the base model, unchanged.
+        folder: Folder to write.
         settings: The model section, for the name of the base.
-        anchors: What `anchor.json` says.
-        weights: The adapters' whole tensors by name; None: those of the model, which are not cut.
+        anchors: The content of `anchor.json`.
+        weights: The complete adapter tensors by name; None: those of `model`, if it is not sharded.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=".adapter-", dir=folder.parent))
     try:
-        # 'auto' would ask the hub whether the vocabulary has grown; it has not.
+        # By default ('auto') PEFT asks the hub whether the vocabulary has grown; it never has here.
         model.save_pretrained(str(draft), state_dict=weights, save_embedding_layers=False)
         _settle_config(draft / "adapter_config.json", settings)
         tokenizer.save_pretrained(str(draft))
@@ -100,7 +100,7 @@ def write_adapter(
 
 
 def _settle_config(path: Path, settings: ModelSettings) -> None:
-    """Sort what PEFT writes in the order of a set, and name the base."""
+    """Sort the modules, which PEFT writes in the random order of a set, and name the base."""
     config = json.loads(path.read_text(encoding="utf-8"))
     config["target_modules"] = sorted(config["target_modules"])
     config["base_model_name_or_path"] = base_path(settings.base)
