@@ -63,24 +63,23 @@ def realise(plan: Plan, blocks: Iterable[Slots], lengths: Sequence[Lengths]) -> 
 def table(realised: Mapping[str, object]) -> list[list[str]]:
     """Return the counts as rows of text, the heading first."""
     heading = ["source", "kind", "rows", "passes", "examples", "share", "tokens", "share", "labels"]
-    lines = [heading]
     sources = realised["sources"]
     assert isinstance(sources, dict)
-    for name, values in sources.items():
-        lines.append(
-            [
-                name,
-                str(values["kind"]),
-                f"{values['rows']:,}",
-                f"{values['passes']:.2f}",
-                f"{values['examples']:,}",
-                f"{values['examples_share']:.1%}",
-                f"{values['tokens']:,}",
-                f"{values['tokens_share']:.1%}",
-                f"{values['label_tokens']:,}",
-            ]
-        )
-    return lines
+    rows = [
+        [
+            name,
+            str(values["kind"]),
+            f"{values['rows']:,}",
+            f"{values['passes']:.2f}",
+            f"{values['examples']:,}",
+            f"{values['examples_share']:.1%}",
+            f"{values['tokens']:,}",
+            f"{values['tokens_share']:.1%}",
+            f"{values['label_tokens']:,}",
+        ]
+        for name, values in sources.items()
+    ]
+    return [heading, *rows]
 
 
 class _Count:

@@ -22,19 +22,15 @@ class Units(Protocol):
 
     def at(self, units: range) -> list[list[Slot]]:
         """Return the slots of each unit; an empty list for a unit past the end."""
-        ...
 
     def positions(self, units: int) -> int:
         """Return the last position in the first `units` units, plus one."""
-        ...
 
     def blocks(self, units: int) -> Iterator[Slots]:
         """Look up the positions of the first `units` units, ascending, block by block."""
-        ...
 
     def units_for(self, positions: int) -> int:
         """Return the number of units that hold the first `positions` positions."""
-        ...
 
 
 @dataclass(frozen=True)
