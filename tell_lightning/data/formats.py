@@ -21,7 +21,7 @@ from typing import IO
 
 from tell_lightning.errors import TellError
 
-MEND = "Correct or remove the row, or set data.on_bad_rows: skip."
+ADVICE = "Correct or remove the row, or set data.on_bad_rows: skip."
 BLOCK = 2**20
 """Bytes read at once."""
 _BOM = b"\xef\xbb\xbf"
@@ -219,7 +219,7 @@ def _parse_line(path: Path, number: int, line: bytes) -> RawRow:
         return RawRow(where, number, fault=_not_utf8(line[error.start]))
     except (ValueError, RecursionError) as error:
         text = line.decode("utf-8").rstrip("\r")
-        fault = f"a line must be valid JSON, got {cut(text)}: {error}. {MEND}"
+        fault = f"a line must be valid JSON, got {cut(text)}: {error}. {ADVICE}"
         return RawRow(where, number, fault=fault)
 
 
@@ -279,7 +279,7 @@ def _next_values(reader: Iterator[list[str]], where: str) -> list[str] | None:
 
 def _table_row(where: str, number: int, header: list[str], values: list[str]) -> RawRow:
     if len(values) != len(header):
-        fault = f"a row must have {len(header)} fields as the header, got {len(values)}. {MEND}"
+        fault = f"a row must have {len(header)} fields as the header, got {len(values)}. {ADVICE}"
         return RawRow(where, number, fault=fault)
     try:
         "".join(values).encode("utf-8")

@@ -22,7 +22,7 @@ class Ids:
         self._recent: dict[int, int] = {}
 
     def first(self, id: str, number: int) -> int | None:
-        """Return the number of the earlier row with this id, or None and remember the id."""
+        """Return the number of the earlier row with this id; keep a new id and return None."""
         key = int.from_bytes(blake2b(id.encode(), digest_size=8).digest(), "little")
         if key in self._recent:
             return self._recent[key]

@@ -26,11 +26,11 @@ from tell_lightning.data.tokens import Encoder, TokenError, encode_source
 CHUNK_ROWS = 20_000
 """Rows of a chunk. A killed process loses at most one chunk."""
 CHUNK_TOKENS = 2**24
-"""Tokens after which a chunk ends earlier."""
+"""A chunk also ends after this many tokens."""
 BATCH_ROWS = 1_000
 """Rows tokenised at once."""
 BATCH_CHARACTERS = 2**22
-"""Characters after which a batch ends earlier."""
+"""A batch also ends after this many characters."""
 MOST_NOTES = 1_000
 """Most left-out rows that are named in the report; the others are only counted."""
 

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from tell_lightning.data.formats import MEND, Meter, RawRow, RecordError, RowFile, cut, read_file
+from tell_lightning.data.formats import ADVICE, Meter, RawRow, RecordError, RowFile, cut, read_file
 from tell_lightning.data.hub import read_folder, read_hub
 from tell_lightning.data.ids import Ids
 from tell_lightning.data.records import Fields, Record, record_from_row
@@ -202,7 +202,7 @@ def _check_id(record: Record, number: int, ids: Ids) -> None:
         place = record.where.removesuffix(str(number))
         raise RecordError(
             f"{record.where}: an id must be given once, got {cut(record.id)} as in "
-            f"{place}{first}. {MEND}"
+            f"{place}{first}. {ADVICE}"
         )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
-from tell_lightning.data.formats import MEND, RecordError, cut
+from tell_lightning.data.formats import ADVICE, RecordError, cut
 
 Role = Literal["system", "user", "assistant"]
 
@@ -84,7 +84,7 @@ def record_from_row(
         RecordError: A field is missing, empty or no text, or the turns do not alternate.
     """
     if not isinstance(row, Mapping):
-        raise RecordError(f"{where}: a row must be an object with fields, got {cut(row)}. {MEND}")
+        raise RecordError(f"{where}: a row must be an object with fields, got {cut(row)}. {ADVICE}")
     if fields.messages is None:
         turns = _pair(row, fields, where, need_response)
     else:
@@ -96,11 +96,11 @@ def record_from_row(
     if not spoken or any(role != ("user", "assistant")[i % 2] for i, role in enumerate(spoken)):
         raise RecordError(
             f"{where}: turns must alternate user, assistant after at most one system turn, "
-            f"got {cut(', '.join(roles))}. {MEND}"
+            f"got {cut(', '.join(roles))}. {ADVICE}"
         )
     if need_response and roles[-1] != "assistant":
         raise RecordError(
-            f"{where}: a conversation must end in an assistant turn, got {roles[-1]!r}. {MEND}"
+            f"{where}: a conversation must end in an assistant turn, got {roles[-1]!r}. {ADVICE}"
         )
     return Record(id if fields.id is None else _id(row, fields.id, where), where, turns, row)
 
@@ -142,17 +142,17 @@ def _conversation(row: Mapping[str, object], name: str, where: str) -> tuple[Tur
     messages = _value(row, name, where)
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
         raise RecordError(
-            f"{where}: field {name!r} must be a list of messages, got {cut(messages)}. {MEND}"
+            f"{where}: field {name!r} must be a list of messages, got {cut(messages)}. {ADVICE}"
         )
     turns = []
     for number, message in enumerate(messages):
         place = f"{where}: {name}[{number}]"
         if not isinstance(message, Mapping):
-            raise RecordError(f"{place} must be {{role, content}}, got {cut(message)}. {MEND}")
+            raise RecordError(f"{place} must be {{role, content}}, got {cut(message)}. {ADVICE}")
         role = _text(message, "role", place)
         if role not in get_args(Role):
             raise RecordError(
-                f"{place}: role must be system, user or assistant, got {cut(role)}. {MEND}"
+                f"{place}: role must be system, user or assistant, got {cut(role)}. {ADVICE}"
             )
         turns.append(Turn(cast(Role, role), _text(message, "content", place)))
     return tuple(turns)
@@ -175,14 +175,14 @@ def _text(row: Mapping[str, object], name: str, where: str) -> str:
     value = _value(row, name, where)
     if not isinstance(value, str) or not value.strip():
         raise RecordError(
-            f"{where}: field {name!r} must be a non-empty string, got {cut(value)}. {MEND}"
+            f"{where}: field {name!r} must be a non-empty string, got {cut(value)}. {ADVICE}"
         )
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:  # a JSON escape can be half of a surrogate pair
         got = cut(value[error.start])
         raise RecordError(
-            f"{where}: field {name!r} must be Unicode text, got the lone surrogate {got}. {MEND}"
+            f"{where}: field {name!r} must be Unicode text, got the lone surrogate {got}. {ADVICE}"
         ) from error
     return value
 

@@ -91,13 +91,13 @@ class Mixture:
     task_share: float | None = 0.1
     """Task slots over all slots of a cycle, 0 to 1; null: it follows from task_passes."""
     task_share_in: Literal["examples", "tokens"] = "examples"
-    """What task_share counts. With tokens, long task examples bring more general slots: the mean
-    tokens of an example, prompt and response, count for each source."""
+    """Whether task_share counts examples or tokens, prompt and response together. With tokens, long
+    task examples bring more general slots."""
     task_passes: int | None = None
     """Passes over the task examples in a cycle; null: one. If task_share is null, a cycle is one
     pass over the general rows. An order that is not mixed needs all passes in one cycle."""
     cycles: float | None = None
-    """The run stops after this many cycles (then set trainer.max_steps: null); null: it stops after
+    """Length of the run in cycles; then set trainer.max_steps: null. null: the run ends after
     trainer.max_steps."""
     task_examples: int | None = None
     """Examples drawn of each task; null: all. A smaller draw is part of a larger one."""

@@ -37,7 +37,7 @@ class TokenRow(NamedTuple):
 
 
 class Lengths(NamedTuple):
-    """Tokens of each row of a source, all and only supervised ones; int32 arrays of one length."""
+    """The numbers of tokens and of supervised tokens of each row of a source: int32 arrays."""
 
     tokens: NDArray[np.int32]
     label_tokens: NDArray[np.int32]
@@ -249,7 +249,8 @@ def _truncate_prompt(
     def fits(characters: int) -> bool:
         return len(attempt(characters).input_ids) <= max_tokens
 
-    longest = end - first  # from here on down, the first length that fits
+    longest = end - first
+    # The range falls: its first element that fits is the most characters that fit.
     fitting = longest - bisect_left(range(longest, 0, -1), True, key=fits)
     if not fitting:
         raise TokenError(

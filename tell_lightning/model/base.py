@@ -39,9 +39,9 @@ def precision_context(precision: str, device_type: str) -> AbstractContextManage
 
 
 def fork_rng() -> AbstractContextManager[None]:
-    """Restore the state of the random generators afterwards.
+    """Return a context that restores the random generators of the CPU and the current GPU.
 
-    Only on the current device: by default every process would initialise all visible devices.
+    By default, every process would initialise all visible GPUs.
     """
     cuda: Any = torch.cuda
     devices = [cuda.current_device()] if cuda.is_initialized() else []
