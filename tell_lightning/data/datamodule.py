@@ -1,7 +1,7 @@
-"""`TellDataModule`: the one data file that knows the Trainer, its ranks and its loaders.
+"""`TellDataModule`: the data of a run for a Trainer, its ranks and its loaders.
 
-Its state is the position in the stream: how many units the completed optimizer steps have consumed,
-with all that the order depends on, so that another order is refused on resume.
+Its state is the number of units that completed optimizer steps have consumed, and everything that
+the order depends on. A resume with another order is refused.
 """
 
 import json
@@ -14,13 +14,7 @@ import lightning.pytorch as pl
 from tell_lightning.data.evaluation_rows import EvaluationRows
 from tell_lightning.data.plan import Plan
 from tell_lightning.data.prepared import PreparedData
-from tell_lightning.data.settings import (
-    LEAST,
-    DataSettings,
-    General,
-    Mixture,
-    Task,
-)
+from tell_lightning.data.settings import LEAST, DataSettings, General, Mixture, Task
 from tell_lightning.data.splits import Splits
 from tell_lightning.data.stream import LossBatches, MicroBatches, PreparedRows, Stream, Workers
 from tell_lightning.data.tokenizer import load_tokenizer
@@ -49,9 +43,9 @@ NAMES = {
     "max_tokens": "data.max_tokens",
     "variant": "data.mixture.anchor",
 }
-"""What the user sees where a part of the data order has changed."""
+"""How a message names a part of the data order that has changed."""
 COUNTS = {"cycle", "task_share", "sources"}
-"""Those that change with the number of rows."""
+"""The parts that follow from the number of rows."""
 
 
 class StreamError(TellError):
@@ -61,14 +55,14 @@ class StreamError(TellError):
 class TellDataModule(pl.LightningDataModule):
     """Streams anchored task examples, mixed into general ones, in an order fixed by a seed.
 
-    It works with any Trainer. The optimizer batch is fixed; the Trainer's devices and its
-    `accumulate_grad_batches` decide into how many forward passes it is divided. A run ends after
-    the Trainer's `max_steps`, after `mixture.cycles`, or after its `max_epochs`: an epoch is one
-    cycle of the plan. With `max_steps` alone the run is one epoch, for the stream has no end.
+    It works with any Trainer. The optimizer batch is fixed; devices and `accumulate_grad_batches`
+    decide into how many forward passes it is divided. A run ends after the Trainer's `max_steps`,
+    after `mixture.cycles`, or after `max_epochs`: an epoch is one cycle of the plan. With only
+    `max_steps` the run is one epoch, for the stream has no end.
 
     Attributes:
-        prepared: Everything that needs no Trainer: plan, prepared rows, rows to score.
-        test_split: The split that `test_dataloader` gives: test, or that of `swap_anchor`.
+        prepared: The data without a Trainer: plan, prepared rows, rows to score.
+        test_split: The split of `test_dataloader`: test, or the split of `swap_anchor`.
     """
 
     def __init__(
@@ -96,25 +90,25 @@ class TellDataModule(pl.LightningDataModule):
         Args:
             tasks: The low-resource tasks by name, as `Task` or as dictionaries of its fields.
             general: The general sources by name, as `General` or as dictionaries of its fields.
-            tokenizer: The base model's tokenizer, or what `model.base` names: a hub id, a folder
-                or 'microworld'.
-            mixture: What is trained, and how much of each.
+            tokenizer: The base model's tokenizer, or the name of the base: a hub id, a folder or
+                'microworld'.
+            mixture: What is trained on, and how much of each.
             root: Folder that the paths of the tasks and sources start from.
             max_tokens: Longest training example in tokens.
             packing: Whether examples share bins of `max_tokens` tokens.
             optimizer_batch: Examples (or bins) of an optimizer step, over all devices.
-            micro_batch: Examples (or bins) of a forward pass on each device. Where the Trainer has
-                an `accumulate_grad_batches`, the micro-batch follows from it instead.
-            num_workers: Processes that read rows.
-            prefetch_factor: Micro-batches that each of them reads ahead.
-            multiprocessing_context: How they are started.
-            on_bad_rows: Whether the first bad row stops the run, or is counted and left out.
-            max_bad_share: With `skip`, the share of bad rows above which the run stops.
+            micro_batch: Examples (or bins) of a forward pass on each device. If the Trainer has
+                an `accumulate_grad_batches`, the micro-batch follows from that instead.
+            num_workers: Worker processes that read rows.
+            prefetch_factor: Micro-batches that each worker reads ahead.
+            multiprocessing_context: How workers are started.
+            on_bad_rows: error: the first bad row stops the run; skip: bad rows are left out.
+            max_bad_share: With `skip`, the largest share of bad rows.
             cache_dir: Where prepared tokens are kept; None: ~/.cache/tell_lightning.
-            seed: The draw of task examples and the order derive their seeds from it.
+            seed: The seeds of draw and order are derived from it.
 
         Raises:
-            ConfigError: A setting that does not exist, or of another type.
+            ConfigError: A setting does not exist or has another type.
         """
         super().__init__()
         settings = DataSettings(
@@ -153,18 +147,18 @@ class TellDataModule(pl.LightningDataModule):
     def from_settings(
         cls, settings: DataSettings, *, tokenizer: Any, seed: int, splits: Splits | None = None
     ) -> Self:
-        """Make it of a whole `data` section, as the command line does.
+        """Make a data module from a complete `data` section, as the command line does.
 
         Args:
             settings: The `data` section.
             tokenizer: As in the constructor.
             seed: As in the constructor.
-            splits: The records of all files, where they have been read already.
+            splits: The records of all files, if they have been read already.
         """
         options = {key: value for key, value in vars(settings).items() if key != "audit"}
-        made = cls(**options, tokenizer=tokenizer, seed=seed)
-        made.prepared.given = splits
-        return made
+        data = cls(**options, tokenizer=tokenizer, seed=seed)
+        data.prepared.given = splits
+        return data
 
     @property
     def settings(self) -> DataSettings:
@@ -183,12 +177,12 @@ class TellDataModule(pl.LightningDataModule):
 
     @property
     def units(self) -> Units:
-        """What an optimizer batch counts: examples, or bins."""
+        """The units of the optimizer batch: examples, or bins."""
         return self.prepared.units
 
     @property
     def evaluation(self) -> Mapping[str, Mapping[str, EvaluationRows]]:
-        """The rows to generate for, by split and task."""
+        """The rows to generate answers for, by split and task."""
         return self.prepared.evaluation
 
     # Preparing and setting up
@@ -198,7 +192,7 @@ class TellDataModule(pl.LightningDataModule):
         self.prepared.prepare()
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the prepared rows and, for `fit`, make the Trainer and the plan agree.
+        """Open the prepared rows and, for `fit`, set the Trainer's steps and accumulation.
 
         Raises:
             TellError: Proportions, batch sizes, lengths or Trainer settings that cannot be met.
@@ -209,9 +203,9 @@ class TellDataModule(pl.LightningDataModule):
             self.prepared.open()
 
     def _set_up_fit(self) -> None:
-        """Give the Trainer its number of steps and its accumulation.
+        """Set the Trainer's number of steps and its accumulation.
 
-        With epochs, their loaders are made anew for each: cycles may differ by one step.
+        Each epoch gets a new loader, because cycles may differ by one step.
         """
         trainer = self._trainer
         if trainer.overfit_batches:
@@ -224,7 +218,7 @@ class TellDataModule(pl.LightningDataModule):
         if trainer.accumulate_grad_batches == 1:
             trainer.accumulate_grad_batches = self.accumulation(world)
         self.micro_batch = self._micro_batch(world, trainer.accumulate_grad_batches)
-        asked = trainer.max_steps
+        max_steps = trainer.max_steps
         if self._has_epochs:
             if self.settings.mixture.cycles is not None:
                 raise StreamError(
@@ -236,28 +230,28 @@ class TellDataModule(pl.LightningDataModule):
             trainer.reload_dataloaders_every_n_epochs = 1
         else:
             self.prepared.open()
-            if asked < 1 and self.prepared.stop is None:
+            if max_steps < 1 and self.prepared.stop is None:
                 raise StreamError(
                     "max_steps: the stream has no end, so the Trainer needs max_steps or "
-                    f"max_epochs, got max_steps {asked} and max_epochs {trainer.max_epochs}. "
+                    f"max_epochs, got max_steps {max_steps} and max_epochs {trainer.max_epochs}. "
                     "Set one of them."
                 )
-            steps = self.prepared.steps(asked)
-        trainer.fit_loop.epoch_loop.max_steps = steps if asked < 1 else min(asked, steps)
+            steps = self.prepared.steps(max_steps)
+        trainer.fit_loop.epoch_loop.max_steps = steps if max_steps < 1 else min(max_steps, steps)
         self.prepared.check_supply(trainer.max_steps)
 
     def _open_epochs(self) -> int:
-        """Open the plan up to the end of the last epoch; return the steps until then."""
+        """Open the plan up to the end of the last epoch, and return the steps up to there."""
         epochs = self._epochs
         self.prepared.open(cycles=epochs)
-        # Of a cycle that does not fill one optimizer batch, an epoch is that batch.
+        # If a cycle does not fill one optimizer batch, an epoch is one optimizer batch.
         self._short = self.units.units_for(self.plan.cycle) < self.settings.optimizer_batch
         if self._short:
             self.prepared.open()
         return self._epoch_end(epochs - 1)
 
     def _epoch_end(self, epoch: int) -> int:
-        """Return the optimizer steps that are completed when an epoch ends."""
+        """Return the number of completed optimizer steps at the end of an epoch."""
         stop = self.prepared.stop
         if self._short or stop is None:
             return epoch + 1
@@ -265,7 +259,7 @@ class TellDataModule(pl.LightningDataModule):
         return -(-share // (self._epochs * self.settings.optimizer_batch))
 
     @property
-    def _trainer(self) -> Any:  # not all attributes of a Trainer are declared
+    def _trainer(self) -> Any:  # Lightning does not declare all attributes of a Trainer
         assert self.trainer is not None
         return self.trainer
 
@@ -281,7 +275,7 @@ class TellDataModule(pl.LightningDataModule):
         """Return the forward passes per optimizer step on each of `world` devices.
 
         Raises:
-            StreamError: The optimizer batch is not a multiple.
+            StreamError: The optimizer batch is not a multiple of micro-batch times devices.
         """
         batch, micro = self.settings.optimizer_batch, self.settings.micro_batch
         if batch % (micro * world):
@@ -305,12 +299,12 @@ class TellDataModule(pl.LightningDataModule):
         return batch // (world * accumulation)
 
     def swap_anchor(self) -> bool:
-        """Make the test rows those without their anchor, or with it where training had none.
+        """Take the anchor off the test rows, or put it on if training had none.
 
-        Called again, it makes them what they were.
+        A second call goes back to the original test rows.
 
         Returns:
-            Whether there is a task with an anchor and test rows; if not, nothing has changed.
+            Whether a task has an anchor and test rows; if not, nothing has changed.
         """
         if self.test_split != "test":
             self.test_split = "test"
@@ -322,7 +316,7 @@ class TellDataModule(pl.LightningDataModule):
     # Loading
 
     def train_dataloader(self) -> Stream:
-        """Return the stream; it starts at the step where the Trainer stands."""
+        """Return the stream; it starts at the Trainer's current step."""
         settings, trainer = self.settings, self._trainer
         self._check_limit()
         first, last = self._bounds()
@@ -338,7 +332,7 @@ class TellDataModule(pl.LightningDataModule):
         )
 
     def _bounds(self) -> tuple[int, int]:
-        """Return the steps completed when the current epoch begins and when it ends."""
+        """Return the numbers of completed steps at the start and the end of the current epoch."""
         trainer = self._trainer
         if not self._has_epochs:
             return 0, trainer.max_steps
@@ -355,7 +349,7 @@ class TellDataModule(pl.LightningDataModule):
         return MicroBatches(self.units, place, start * batch, stop * batch)
 
     def _check_limit(self) -> None:
-        """Refuse a limit that would leave a part of an optimizer batch out."""
+        """Refuse a limit that would leave out a part of an optimizer batch."""
         trainer = self._trainer
         limit, accumulation = trainer.limit_train_batches, trainer.accumulate_grad_batches
         if isinstance(limit, float):
@@ -369,11 +363,11 @@ class TellDataModule(pl.LightningDataModule):
             )
 
     def val_dataloader(self) -> LossBatches:
-        """Return the dev and held-out rows whose loss is watched, this rank's share."""
+        """Return this rank's share of the dev and held-out rows."""
         return self._loss_batches("dev")
 
     def test_dataloader(self) -> LossBatches:
-        """Return the test and held-out rows whose loss is reported, this rank's share."""
+        """Return this rank's share of the test and held-out rows."""
         return self._loss_batches(self.test_split)
 
     def _loss_batches(self, split: str) -> LossBatches:
@@ -385,7 +379,7 @@ class TellDataModule(pl.LightningDataModule):
     # State
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position: the units that completed optimizer steps have consumed."""
+        """Return the units consumed by completed optimizer steps, and what the order depends on."""
         return {
             "unit": self.units.unit,
             "consumed": self._trainer.global_step * self.settings.optimizer_batch,
@@ -393,10 +387,10 @@ class TellDataModule(pl.LightningDataModule):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Check that the order is the one of the checkpoint; the Trainer's step says where it is.
+        """Check that the order is that of the checkpoint. The stream starts at the Trainer's step.
 
         Raises:
-            StreamError: Something that the order depends on has changed, and it is named.
+            StreamError: Something that the order depends on has changed. The message names it.
         """
         saved = json.loads(state_dict["depends_on"])
         now = json.loads(json.dumps(self.prepared.depends_on))
@@ -408,7 +402,7 @@ class TellDataModule(pl.LightningDataModule):
 
 
 def _hyperparameters(settings: DataSettings) -> dict[str, Any]:
-    """Return the settings as plain values; rows that were given themselves are only counted."""
+    """Return the settings as plain values. Of rows in memory, only their number is kept."""
     values: dict[str, Any] = plain({f.name: getattr(settings, f.name) for f in fields(settings)})
     for section in (values["tasks"], values["general"]):
         for source in section.values():
@@ -419,19 +413,22 @@ def _hyperparameters(settings: DataSettings) -> dict[str, Any]:
 
 
 def changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Name what differs between two records of what the order depends on."""
-    different = {key for key in saved.keys() | now.keys() if saved.get(key) != now.get(key)}
+    """Name the differences between two states of what the order depends on."""
+    different = _different(saved, now)
     sources = {key for key in different if isinstance(saved.get(key) or now.get(key), dict)}
     named = []
     for key in sources:
         if key not in saved or key not in now:
             named.append(key)
             continue
-        old, new = saved[key], now[key]
-        parts = {part for part in old.keys() | new.keys() if old.get(part) != new.get(part)}
+        parts = _different(saved[key], now[key])
         # Another file has other rows, too.
         for part in parts - {"ids"} or parts:
             named.append(NAMES.get(part, "{source}.{part}").format(source=key, part=part))
     # The counts follow from the rows.
     others = different - sources - (COUNTS if sources else set())
     return sorted({*named, *(NAMES.get(key, key) for key in others)})
+
+
+def _different(saved: Mapping[str, Any], now: Mapping[str, Any]) -> set[str]:
+    return {key for key in saved.keys() | now.keys() if saved.get(key) != now.get(key)}

@@ -1,7 +1,6 @@
-"""What the `data` section comes to: prepared rows, the plan, its digest, and the rows to score.
+"""The data of a run without a Trainer: prepared rows, the plan and its digest, the rows to score.
 
-It needs a tokenizer but neither Lightning nor a model. `plan`, `prepare` and `TellDataModule` are
-built on it.
+Needs a tokenizer, but neither Lightning nor a model. `plan`, `prepare` and `TellDataModule` use it.
 """
 
 import json
@@ -18,36 +17,30 @@ from tell_lightning.data.evaluation_rows import (
     evaluation_example,
     with_swapped_anchor,
 )
-from tell_lightning.data.permutation import derive_key
+from tell_lightning.data.permutation import seed_for
 from tell_lightning.data.plan import Plan, check_supply, draw, resolve_plan, steps_for
 from tell_lightning.data.preparation import Preparation, training_sources
 from tell_lightning.data.report import realise
 from tell_lightning.data.settings import DataSettings
-from tell_lightning.data.splits import (
-    Pool,
-    Splits,
-    cache_folder,
-    general_example,
-    read_splits,
-)
+from tell_lightning.data.splits import Pool, Splits, cache_folder, general_example, read_splits
 from tell_lightning.data.templates import Renderer
 from tell_lightning.data.tokens import Encoder, Lengths, TokenRow
 from tell_lightning.data.units import Examples, Units
 
 LossRows = list[tuple[str, TokenRow]]
-"""Rows whose loss is watched, each with the name of its task or general source."""
+"""Rows whose loss is logged, each with the name of its task or general source."""
 
 
 class PreparedData:
-    """Everything about the data of a run that needs no Trainer.
+    """The data of a run, as the `data` section describes it.
 
     Attributes:
         encoder: Tokenizer and chat template.
-        plan: Which row stands at which position. This and what follows exist after `open`.
-        units: What an optimizer batch counts: examples, or bins of packed examples.
-        rows: The prepared rows of each source of the plan, in its order.
-        evaluation: The rows to generate for, by split and task.
-        loss_rows: The rows whose loss is watched, by split.
+        plan: Which row stands at which position. This and the following exist after `open`.
+        units: The units of the optimizer batch: examples, or bins of packed examples.
+        rows: The prepared rows of each source, in the order of the plan.
+        evaluation: The rows to generate answers for, by split and task.
+        loss_rows: The rows whose loss is logged, by split.
     """
 
     def __init__(
@@ -58,8 +51,8 @@ class PreparedData:
         Args:
             settings: The `data` section.
             tokenizer: The base model's tokenizer.
-            seed: The run's seed; the draw of task examples and the order derive theirs from it.
-            given: The records of all files, where they have been read already.
+            seed: The run's seed. The seeds of draw and order are derived from it.
+            given: The records of all files, if they have been read already.
         """
         self.settings = settings
         self.seed = seed
@@ -70,13 +63,13 @@ class PreparedData:
 
     @property
     def splits(self) -> Splits:
-        """The records of all files; read when they are asked for."""
+        """The records of all files, read at first use."""
         if self.given is None:
             self.given = read_splits(self.settings)
         return self.given
 
     def prepare(self) -> None:
-        """Tokenise every training source into the cache, unless it is there.
+        """Tokenise every training source that is not in the cache.
 
         Raises:
             TellError: A bad row, an example that is too long, or nothing to train on.
@@ -84,10 +77,10 @@ class PreparedData:
         self.preparation.prepare(training_sources(self.settings, self.splits))
 
     def open(self, cycles: float | None = None) -> None:
-        """Open the prepared rows and resolve the plan; the same in every process.
+        """Open the prepared rows and resolve the plan, with the same result in every process.
 
         Args:
-            cycles: Cycles after which the run ends; None: `mixture.cycles`.
+            cycles: Length of the run in cycles; None: `mixture.cycles`.
 
         Raises:
             TellError: Proportions or lengths that cannot be met.
@@ -95,7 +88,7 @@ class PreparedData:
         if not self.is_open:
             self._open_rows()
             self._open_evaluation()
-            self.given = None  # the records are not needed any more
+            self.given = None  # frees the records
             self.is_open = True
         cycles = self.settings.mixture.cycles if cycles is None else cycles
         self.stop = None if cycles is None else self.plan.stop(cycles)
@@ -104,8 +97,7 @@ class PreparedData:
 
     def _open_rows(self) -> None:
         splits, mixture = self.splits, self.settings.mixture
-        draw_seed = mixture.draw_seed
-        draw_seed = derive_key(self.seed, "draw") if draw_seed is None else draw_seed
+        draw_seed = seed_for("draw", self.seed, mixture.draw_seed)
         sources = training_sources(self.settings, splits)
         drawn: dict[str, list[int]] = {}
         rows: dict[str, Any] = {}
@@ -113,22 +105,19 @@ class PreparedData:
         self.source_reports: dict[str, dict[str, Any]] = {}
         for source in sources:
             name = source.name
-            found = store.load(self.preparation.folder(source))
-            rows[name], lengths[name], self.source_reports[name] = found
+            loaded = store.load(self.preparation.folder(source))
+            rows[name], lengths[name], self.source_reports[name] = loaded
             if name in splits.train:
-                chosen = draw(len(found.rows), mixture.task_examples, draw_seed, name)
+                chosen = draw(len(loaded.rows), mixture.task_examples, draw_seed, name)
                 drawn[name] = chosen.tolist()
-                rows[name], lengths[name] = found.rows.select(chosen), found.lengths.take(chosen)
-        order_seed = mixture.order_seed
+                rows[name], lengths[name] = loaded.rows.select(chosen), loaded.lengths.take(chosen)
+        weights = {name: self.settings.general[name].weight for name in splits.general}
         self.plan: Plan = resolve_plan(
             mixture,
             {name: len(rows[name]) for name in splits.train},
-            {
-                name: (len(rows[name]), self.settings.general[name].weight)
-                for name in splits.general
-            },
-            seed=derive_key(self.seed, "order") if order_seed is None else order_seed,
-            mean_tokens={name: float(each.tokens.mean()) for name, each in lengths.items()},
+            {name: (len(rows[name]), weight) for name, weight in weights.items()},
+            seed=seed_for("order", self.seed, mixture.order_seed),
+            mean_tokens={name: float(of.tokens.mean()) for name, of in lengths.items()},
         )
         self.rows = [rows[source.name] for source in self.plan.sources]
         self.lengths = [lengths[source.name] for source in self.plan.sources]
@@ -144,7 +133,7 @@ class PreparedData:
         }
 
     def _parts(self, name: str) -> dict[str, Any]:
-        """Return what decides the rows of a source, beside what all sources share."""
+        """Return what the rows of a source depend on, except what all sources share."""
         parts: dict[str, Any] = self.source_reports[name].pop("parts")
         return {key: parts[key] for key in parts if key not in {"template", "tokenizer"}}
 
@@ -157,7 +146,7 @@ class PreparedData:
 
     @property
     def _table(self) -> Path:
-        """Where the table of bins is kept from one run to the next."""
+        """The file that keeps the table of bins from one run to the next."""
         return cache_folder(self.settings) / f"bins-{self.digest}.npy"
 
     # Rows to score
@@ -201,10 +190,10 @@ class PreparedData:
         )
 
     def swap_anchor(self) -> str | None:
-        """Add the test rows without their anchor, or with it where training had none.
+        """Add a split of the test rows without their anchor, or with it if training had none.
 
         Returns:
-            The name of the new split; None where no task has an anchor and test rows.
+            The name of the new split; None if no task has an anchor and test rows.
         """
         tasks = {
             name: task.anchor for name, task in self.settings.tasks.items() if task.anchor.text
@@ -216,8 +205,7 @@ class PreparedData:
         }
         if not swapped:
             return None
-        now = "with" if self.settings.mixture.anchor == "none" else "without"
-        split = f"test_{now}_anchor"
+        split = f"test_{'with' if self.settings.mixture.anchor == 'none' else 'without'}_anchor"
         self.evaluation[split] = swapped
         self.loss_rows[split] = [
             pair for name, rows in swapped.items() for pair in self._encoded(name, rows.examples)
@@ -227,16 +215,16 @@ class PreparedData:
     # The length of a run
 
     def steps(self, max_steps: int) -> int:
-        """Return the optimizer steps of the run: those of its cycles, where these end it.
+        """Return the optimizer steps of the run: those of its cycles if `cycles` is set.
 
         Args:
-            max_steps: Steps of a run that ends after so many.
+            max_steps: The steps of a run without `cycles`.
 
         Raises:
-            PlanError: A general source runs out even if each bin held a single example. It takes
-                long to count the bins of a run that is far too long.
+            PlanError: Examples are packed, and a general source would run out even with a single
+                example in each bin.
         """
-        if self.settings.packing:
+        if self.settings.packing:  # checked first, for counting the bins may take long
             units = max_steps * self.settings.optimizer_batch
             self._check_positions(units if self.stop is None else self.stop)
         if self.stop is None:
@@ -244,29 +232,29 @@ class PreparedData:
         return steps_for(self.units.units_for(self.stop), self.settings.optimizer_batch)
 
     def check_supply(self, steps: int) -> None:
-        """Refuse a run that would see general rows twice without being asked to.
+        """Refuse a run that would see general rows twice, unless the settings allow it.
 
         Raises:
             PlanError: A general source runs out.
         """
         positions = self.units.positions(steps * self.settings.optimizer_batch)
         if isinstance(self.units, packing.Bins):
-            self.units.save(self._table)  # packed up to the end by now
+            self.units.save(self._table)  # all bins of the run are packed now
         self._check_positions(positions)
 
     def _check_positions(self, positions: int) -> None:
         check_supply(self.plan, positions, general_repeat=self.settings.mixture.general_repeat)
 
-    # What is saved of it
+    # What is saved
 
     @property
     def digest(self) -> str:
-        """Digest of all that the order depends on."""
+        """Digest of everything that the order depends on."""
         text = json.dumps(self.depends_on, sort_keys=True)
         return blake2b(text.encode(), digest_size=16).hexdigest()
 
     def describe(self, steps: int) -> dict[str, Any]:
-        """Return the resolved plan over a run, as it is saved in `plan.json`."""
+        """Return the content of `plan.json` for a run of `steps` optimizer steps."""
         units = steps * self.settings.optimizer_batch
         realised = realise(self.plan, self.units.blocks(units), self.lengths)
         return {
@@ -282,7 +270,7 @@ class PreparedData:
         }
 
     def _bins(self, units: int, realised: Mapping[str, Any]) -> dict[str, Any]:
-        """Say how large and how full the bins of a run are, where all of it was counted."""
+        """Return number, size and filled share of the bins; None if not all were counted."""
         tokens = sum(source["tokens"] for source in realised["sources"].values())
         capacity = self.settings.max_tokens
         filled = tokens / (units * capacity) if realised["complete"] else None

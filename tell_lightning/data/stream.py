@@ -1,8 +1,8 @@
-"""The loaders that a Trainer iterates: the training stream, and the rows whose loss is watched.
+"""The loaders that a Trainer iterates: the training stream, and the rows whose loss is logged.
 
-The main process decides what is read, from the plan and from where this process stands (`Place`).
-Workers only read it, so the order does not depend on them. Neither loader is a `DataLoader`, so
-that Lightning puts no sampler of its own on top.
+The main process chooses the rows, from the plan and its rank (`Place`). Workers only read them, so
+the order does not depend on workers. Neither loader is a `DataLoader`: Lightning would replace the
+sampler.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,23 +18,23 @@ from tell_lightning.data.prepared import LossRows
 from tell_lightning.data.units import Place, Units
 
 BLOCK = 4096
-"""Units that are looked up at once."""
+"""Units looked up at once."""
 
 
 class MicroBatches(Sampler[list[list[Slot]]]):
-    """Yields the units of each micro-batch of this rank, from one unit to another."""
+    """Yields the units of each micro-batch of this rank."""
 
     def __init__(self, units: Units, place: Place, start: int, stop: int) -> None:
-        """Count `start` and `stop` in units; both are multiples of a micro-step."""
+        """Take the units from `start` to `stop`; both are multiples of a micro-step."""
         super().__init__()
         self.units, self.place, self.start, self.stop = units, place, start, stop
 
     def __len__(self) -> int:
-        """Count the micro-batches from start to stop."""
+        """Return the number of micro-batches."""
         return (self.stop - self.start) // self.place.step
 
     def __iter__(self) -> Iterator[list[list[Slot]]]:
-        """Yield lists of units; they are looked up in large blocks."""
+        """Yield lists of units; the units are looked up in large blocks."""
         step = self.place.step
         block = max(1, BLOCK // step) * step
         for begin in range(self.start, self.stop, block):
@@ -44,10 +44,10 @@ class MicroBatches(Sampler[list[list[Slot]]]):
 
 
 class PreparedRows(Dataset[list[Item]]):
-    """Map-style access by units to the prepared rows of every source."""
+    """Map-style access by units to the prepared rows of all sources."""
 
     def __init__(self, sources: Sequence[Any]) -> None:
-        """Keep one prepared data set for each source of the plan, in its order."""
+        """Take the prepared rows of each source, in the order of the plan."""
         self.sources = sources
 
     def __getitem__(self, unit: list[Slot]) -> list[Item]:
@@ -70,12 +70,12 @@ class PreparedRows(Dataset[list[Item]]):
 
 @dataclass(frozen=True)
 class Workers:
-    """The processes that read rows; nothing of it changes the order.
+    """The processes that read rows. They do not change the order.
 
     Attributes:
-        number: How many; 0: the main process reads.
-        prefetch: Micro-batches that each reads ahead; None for PyTorch's default.
-        start: How they are started; None for Python's default.
+        number: Number of workers; 0: the main process reads.
+        prefetch: Micro-batches that each worker reads ahead; None for PyTorch's default.
+        start: How workers are started; None for Python's default.
     """
 
     number: int = 0
@@ -84,7 +84,7 @@ class Workers:
 
 
 class Stream:
-    """The training batches, from wherever training stands when the first one is asked for."""
+    """The training batches. Iteration starts at the position that training has reached."""
 
     def __init__(
         self,
@@ -98,22 +98,22 @@ class Stream:
         """Read nothing yet.
 
         Args:
-            micro_batches: Called when iteration begins: a checkpoint may be loaded after this.
-            rows: Where the rows are.
-            total: Micro-batches of the epoch, those before a resume included.
-            names: The sources of the plan.
-            workers: Who reads.
+            micro_batches: Called when iteration begins, for a checkpoint may be loaded before that.
+            rows: The prepared rows.
+            total: Micro-batches of the epoch, including those before a resume.
+            names: The names of the sources, in the order of the plan.
+            workers: The processes that read; None: the main process reads.
         """
         self.micro_batches, self.rows, self.total = micro_batches, rows, total
         self.names = tuple(names)
         self.workers = workers or Workers()
 
     def __len__(self) -> int:
-        """Count the micro-batches of the epoch, those before a resume included."""
+        """Return the number of micro-batches of the epoch, including those before a resume."""
         return self.total
 
     def __iter__(self) -> Iterator[Batch]:
-        """Deliver the micro-batches in order."""
+        """Yield the micro-batches in order."""
         several = self.workers.number > 0
         sampler = self.micro_batches()
         packed = sampler.units.unit == "bins"
@@ -131,18 +131,18 @@ class Stream:
             yield unpack(*parts, names=self.names, packed=packed)
 
     def state_dict(self) -> dict[str, Any]:
-        """Tell Lightning that a resume is exact; the Trainer's step says where it starts."""
+        """Return nothing. This method tells Lightning that a resume is exact."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Do nothing: the Trainer's step says where the stream starts."""
+        """Do nothing: the stream starts at the Trainer's step."""
 
 
 class LossBatches:
-    """This rank's share of the rows whose loss is watched, sorted by length.
+    """This rank's share of the rows whose loss is logged, sorted by length.
 
-    All ranks have equally many rows, for they meet in collectives: at the epoch's end, and in each
-    pass of a sharded model. Where rows are missing, one without labels takes the place.
+    All ranks have the same number of rows, for they meet in collectives: at the end of the epoch,
+    and in each pass of a sharded model. A rank with too few rows gets rows without labels.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class LossBatches:
         Args:
             rows: Rows of all ranks, each with the name of its source.
             names: The names of all sources; those of a batch are indices into it.
-            split: What the batches are called: dev, test ...
+            split: The split of the batches: dev, test ...
             place: Rank and number of ranks.
             micro_batch: Rows of a batch.
         """
@@ -163,22 +163,18 @@ class LossBatches:
             Item(row.input_ids, row.supervised, index[name], number, number)
             for number, (name, row) in enumerate(rows)
         ]
-        empty = _without_labels(items[0]) if items else Item([0, 0], [False, False], 0, 0, 0)
+        first = items[0] if items else Item([0, 0], [False, False], 0, 0, 0)
+        unlabelled = first._replace(supervised=[False] * len(first.supervised))
         mine = items[place.rank :: place.world]
-        mine += [empty] * (max(1, -(-len(items) // place.world)) - len(mine))
+        mine += [unlabelled] * (max(1, -(-len(items) // place.world)) - len(mine))
         self.items = sorted(mine, key=lambda item: len(item.input_ids))
 
     def __len__(self) -> int:
-        """Count the batches."""
+        """Return the number of batches."""
         return -(-len(self.items) // self.micro_batch)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Deliver the batches, the shortest rows first."""
+        """Yield the batches, the shortest rows first."""
         for start in range(0, len(self.items), self.micro_batch):
             items = self.items[start : start + self.micro_batch]
             yield collate_unpacked(items, self.names, self.split)
-
-
-def _without_labels(item: Item) -> Item:
-    """Return an item without a supervised token: it has no loss."""
-    return item._replace(supervised=[False] * len(item.supervised))

@@ -1,7 +1,4 @@
-"""Find a base model and load its tokenizer, without the model.
-
-The embedded default goes through the same calls as any other folder.
-"""
+"""Find a base model and load its tokenizer, without the model."""
 
 import os
 from pathlib import Path
@@ -12,14 +9,14 @@ from tell_lightning.microworld.world import base_dir
 
 
 class BaseModelError(TellError):
-    """A base model that cannot be had or used."""
+    """A base model that cannot be found, loaded or used."""
 
 
 def base_path(base: str) -> str:
-    """Return what transformers loads: a folder or a hub id.
+    """Return the folder or hub id that transformers loads.
 
     Raises:
-        BaseModelError: A folder was meant, and it is not there.
+        BaseModelError: `base` names a folder that does not exist or holds no model.
     """
     if base == "microworld":
         return str(base_dir())
@@ -50,11 +47,11 @@ def load_tokenizer(
         trust_remote_code: Whether code from the model's repository may run on this machine.
 
     Raises:
-        BaseModelError: It cannot be loaded, or it has no end-of-text token.
+        BaseModelError: The tokenizer cannot be loaded, or has no end-of-text token.
     """
     from transformers import AutoTokenizer
 
-    # Batches are already tokenised when worker processes start.
+    # Workers only read tokenised rows. Without this, tokenizers warns when a process is forked.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     path = base_path(base)
     try:
@@ -74,7 +71,7 @@ def load_tokenizer(
 
 
 def unavailable(what: str, base: str, error: Exception) -> BaseModelError:
-    """Say in our form why a part of a base cannot be loaded."""
+    """Return the error that says why a part of a base cannot be loaded."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if "trust_remote_code" in str(error):
         advice = "Read that code, and set model.trust_remote_code: true if you trust it."

@@ -1,7 +1,7 @@
-"""Load the base model with every weight frozen, and choose the precision it computes in.
+"""Load the base model with frozen weights, and choose the precision of its computations.
 
-The frozen weights are bfloat16 on a GPU that has it, the adapters float32. Training, the loss of
-dev and test rows, and the generation of `fit` and `predict` all run under the Trainer's precision:
+On a GPU with bfloat16 the frozen weights are bfloat16, the adapters always float32. Training, the
+loss of dev and test rows, and generation in `fit` and `predict` all run in the Trainer's precision:
 bf16-mixed on such a GPU, 32-true elsewhere.
 """
 
@@ -15,12 +15,12 @@ from tell_lightning.model.settings import ModelSettings
 
 
 def has_bfloat16() -> bool:
-    """Say whether the GPU computes in bfloat16 itself; an emulation would be slow."""
+    """Say whether the GPU itself computes in bfloat16; emulation would be slow."""
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def default_precision(accelerator: str) -> str:
-    """Choose a Trainer's precision: bfloat16 autocast on a GPU that has it, else float32."""
+    """Return the Trainer's precision: bfloat16 autocast on a GPU that has it, else float32."""
     on_gpu = accelerator != "cpu" and torch.cuda.is_available()
     return "bf16-mixed" if on_gpu and has_bfloat16() else "32-true"
 
@@ -29,7 +29,7 @@ def precision_context(precision: str, device_type: str) -> AbstractContextManage
     """Return the context in which a Trainer of this precision computes losses and answers.
 
     Args:
-        precision: As a Trainer takes it, such as bf16-mixed or 32-true.
+        precision: A Trainer's precision, such as bf16-mixed or 32-true.
         device_type: 'cuda' or 'cpu'.
     """
     if "16" not in precision or precision.endswith("-true"):
@@ -38,12 +38,22 @@ def precision_context(precision: str, device_type: str) -> AbstractContextManage
     return torch.autocast(device_type, dtype)
 
 
+def fork_rng() -> AbstractContextManager[None]:
+    """Return a context that restores the random generators of the CPU and the current GPU.
+
+    By default, every process would initialise all visible GPUs.
+    """
+    cuda: Any = torch.cuda
+    devices = [cuda.current_device()] if cuda.is_initialized() else []
+    return torch.random.fork_rng(devices=devices)
+
+
 def base_dtype(settings: ModelSettings, device_type: str) -> str:
     """Return the type of the frozen weights; auto: bfloat16 on a GPU that has it, else float32.
 
     Args:
         settings: The model section.
-        device_type: Where the model computes, 'cuda' or 'cpu'.
+        device_type: The device that the model computes on: 'cuda' or 'cpu'.
     """
     if settings.dtype != "auto":
         return settings.dtype
@@ -55,12 +65,11 @@ def load_base(settings: ModelSettings, device_type: str | None = None) -> Any:
 
     Args:
         settings: The model section.
-        device_type: Where it will compute, 'cuda' or 'cpu', which decides its type of numbers;
-            None: where it is loaded, on the default device.
+        device_type: The device that it will compute on, 'cuda' or 'cpu'; None: the default device.
 
     Raises:
-        BaseModelError: It cannot be loaded, or weights are missing or of another shape, which
-            transformers would fill with random values.
+        BaseModelError: The model cannot be loaded, or weights are missing or of another shape.
+            transformers would fill these with random values.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
@@ -76,7 +85,7 @@ def load_base(settings: ModelSettings, device_type: str | None = None) -> Any:
             dtype=getattr(torch, dtype),
             attn_implementation=settings.attn_implementation,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are named below, with the missing ones
+            ignore_mismatched_sizes=True,  # the error below names them, with the missing ones
             **settings.hub_options,
         )
     except (OSError, ValueError, ImportError, SafetensorError) as error:
@@ -93,10 +102,10 @@ def load_base(settings: ModelSettings, device_type: str | None = None) -> Any:
 
 
 def load_skeleton(settings: ModelSettings) -> Any:
-    """Build the base model without weights, to look at its layers; costs no memory.
+    """Build the base model without weights, to check its layers; takes no memory.
 
     Raises:
-        BaseModelError: Its configuration cannot be loaded.
+        BaseModelError: The configuration of the model cannot be loaded.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 

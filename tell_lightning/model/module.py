@@ -1,9 +1,9 @@
 """`TellModule`: a LoRA-adapted causal LM, its loss and its optimizer.
 
 The loss is the token mean over the whole optimizer batch. A mean per micro-batch, averaged over
-accumulation and ranks, would weigh the tokens of short answers too much. So each micro-batch gives
-the gradient of a *sum*, and before the step the gradients are divided by the number of supervised
-tokens of all micro-batches on all ranks. Loss, tokens and examples are logged per source as sums.
+accumulation and ranks, would give the tokens of short answers too much weight. So each micro-batch
+gives the gradient of a *sum*. Before the optimizer step, gradients are divided by the number of
+supervised tokens in all micro-batches on all ranks. Sums of each source are logged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.modules.module import _IncompatibleKeys
 
 from tell_lightning.data.batches import Batch, log_stage
-from tell_lightning.data.permutation import derive_key
+from tell_lightning.data.permutation import derive_key, seed_for
 from tell_lightning.model.base import load_base
 from tell_lightning.model.isolation import check_isolation
 from tell_lightning.model.lora import AdapterError, add_adapters, count_parameters, load_weights
@@ -27,22 +27,21 @@ from tell_lightning.model.settings import LoraSettings, ModelSettings, Optimizer
 from tell_lightning.model.sharding import cut_like, shard, whole
 from tell_lightning.settings import as_settings, plain
 
-# A power of two, so that scaling by it and back is exact; it keeps the loss near 1.
+# Keeps the loss near 1. A power of two, so scaling by it and back is exact.
 REFERENCE_TOKENS = 1024.0
 
 
 class TellModule(pl.LightningModule):
     """Trains adapters on a base model.
 
-    It takes `Batch`es of any loader. Checkpoints hold the adapters alone, beside the settings:
-    `TellModule.load_from_checkpoint(path)` loads the base, puts the adapters on and has the
-    settings of the run.
+    Any loader that yields `Batch`es will do. Checkpoints only hold the adapters and the settings:
+    `TellModule.load_from_checkpoint(path)` loads the base and gives the module of that run.
 
     Attributes:
         model: The PEFT model; None until the Trainer or `configure_model` has built it.
         settings: The `model` section.
-        seed: Initialisation and dropout derive their seeds from it.
-        trained_steps: Optimizer steps that the adapters have been trained for.
+        seed: The seeds of initialisation and dropout are derived from it.
+        trained_steps: Number of optimizer steps that the adapters have been trained for.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class TellModule(pl.LightningModule):
         seed: int = 42,
         adapter: str | Path | None = None,
     ) -> None:
-        """Load nothing yet; the Trainer calls `configure_model` on the device of its strategy.
+        """Load nothing yet; the Trainer calls `configure_model` on its device.
 
         Args:
             base: Hugging Face hub id, a folder, or 'microworld', the embedded default.
@@ -72,13 +71,13 @@ class TellModule(pl.LightningModule):
             trust_remote_code: Whether code from the model's repository may run on this machine.
             lora: The adapters.
             optimizer: The optimizer and the schedule of its learning rate.
-            init_seed: Seed of the adapters' first values; None: derived from `seed`.
+            init_seed: Seed of the adapters' initial values; None: derived from `seed`.
             dropout_seed: Seed of dropout; None: derived from `seed`.
             seed: The run's seed.
-            adapter: An adapter folder whose weights the adapters start from.
+            adapter: An adapter folder; the adapters start from its weights.
 
         Raises:
-            ConfigError: A setting that does not exist, or of another type.
+            ConfigError: A setting does not exist or has another type.
         """
         super().__init__()
         self.settings = ModelSettings(
@@ -96,7 +95,7 @@ class TellModule(pl.LightningModule):
         self.seed = seed
         self.adapter = adapter
         self.save_hyperparameters({**plain(self.settings), "seed": seed})
-        self.strict_loading = False  # checkpoints hold the adapters alone; see load_state_dict
+        self.strict_loading = False  # checkpoints only hold the adapters; see load_state_dict
         self.model: Any = None
         self.trained_steps = 0
         self._names: tuple[str, ...] = ()
@@ -107,22 +106,22 @@ class TellModule(pl.LightningModule):
         self._isolation_checked = False
 
     def configure_model(self) -> None:
-        """Load the base and put the adapters on, once, on the device that the strategy chose.
+        """Load the base and put the adapters on it, once, on the device of the strategy.
 
-        FSDP2 has a mesh of processes: the model is built on the CPU and moves layer by layer.
+        With FSDP2 there is a device mesh: the model is built on the CPU and moved layer by layer.
         """
         if self.model is not None:
             return
-        init_seed = self.settings.init_seed
-        seed = derive_key(self.seed, "init") if init_seed is None else init_seed
+        seed = seed_for("init", self.seed, self.settings.init_seed)
         mesh = self.device_mesh
         base = load_base(self.settings, mesh.device_type if mesh else None)
         self.model = add_adapters(base, self.settings.lora, seed=seed)
         if self.settings.activation_checkpointing:
             base = self.model.get_base_model()
-            enable = getattr(base, "activation_checkpointing_enable", None)  # 5.23 renames it
+            # transformers 5.23 has renamed the method.
+            enable = getattr(base, "activation_checkpointing_enable", None)
             (enable or base.gradient_checkpointing_enable)({"use_reentrant": False})
-        # `from_pretrained` gives eval mode, in which checkpointing and dropout are silently off.
+        # `from_pretrained` returns eval mode, which silently turns off checkpointing and dropout.
         self.model.train()
         self.parameter_count = count_parameters(self.model)
         if self.adapter is not None:
@@ -133,22 +132,22 @@ class TellModule(pl.LightningModule):
     # Training
 
     def setup(self, stage: str) -> None:
-        """Start with nothing to log; a checkpoint, loaded after this, may bring sums along."""
+        """Reset the sums to log; a checkpoint, loaded after this, may set them again."""
         if stage == "fit":
             self._window_sums = None
 
     def on_fit_start(self) -> None:
-        """Start with the first micro-batch of an optimizer step."""
+        """Reset the state of an optimizer step."""
         assert self.model.training
         self._step_sums = None
         self._micro_step = 0
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the summed loss of a micro-batch, scaled so that values stay near 1.
+        """Return the summed loss of a micro-batch, scaled to values near 1.
 
         Raises:
-            IsolationError: Examples are packed, and the model lets them see each other. It is
-                tried out before the first packed batch.
+            IsolationError: The batch is packed, and the model lets examples see each other. This
+                is checked before the first packed batch.
         """
         if batch.packed and not self._isolation_checked:
             check_isolation(self.model)
@@ -158,14 +157,14 @@ class TellModule(pl.LightningModule):
         losses, examples = token_losses(self.model, batch)
         self._step_sums = _added(self._step_sums, _sums(batch, losses, examples))
         self._micro_step += 1
-        # Lightning divides by accumulate_grad_batches; on_before_optimizer_step by the tokens.
+        # Lightning divides by accumulate_grad_batches, on_before_optimizer_step by the tokens.
         return losses.sum() * (self.trainer.accumulate_grad_batches / REFERENCE_TOKENS)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Turn summed gradients into those of the token mean; clipping comes after this."""
+        """Turn the gradients of the sum into gradients of the token mean, before clipping."""
         assert self._step_sums is not None
         sums = self._all_reduce(self._step_sums)
-        world = self.trainer.world_size  # DDP and FSDP2 have averaged over the ranks
+        world = self.trainer.world_size  # DDP and FSDP2 have averaged the gradients over the ranks
         scale = REFERENCE_TOKENS * world / sums[:, 1].sum().clamp(min=1.0)
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         torch._foreach_mul_(gradients, scale)
@@ -181,14 +180,14 @@ class TellModule(pl.LightningModule):
         self.trained_steps = self.trainer.global_step
 
     def configure_optimizers(self) -> Any:
-        """AdamW over the trained parameters, with warm-up and decay by optimizer step."""
+        """Return AdamW over the trained parameters, with warm-up and decay by optimizer step."""
         settings = self.settings.optimizer
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(
             trained, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
         )
         total = self.trainer.max_steps
-        if total < 1:  # a loader of somebody else's, and epochs
+        if total < 1:  # the run ends after epochs, and its loader is not ours
             total = int(self.trainer.estimated_stepping_batches)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: lr_scale(step, total, settings)
@@ -201,7 +200,7 @@ class TellModule(pl.LightningModule):
     # Evaluation: the loss of dev, test and held-out general rows, by source
 
     def on_validation_epoch_start(self) -> None:
-        """Start the sums."""
+        """Reset the sums."""
         self._evaluation_sums = None
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -228,18 +227,18 @@ class TellModule(pl.LightningModule):
         return {name for name, parameter in self.named_parameters() if parameter.requires_grad}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the sums that are not logged yet."""
+        """Save the sums that are not logged yet."""
         sums = self._window_sums
         checkpoint["window_sums"] = None if sums is None else sums.tolist()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with these sums."""
+        """Restore the sums that are not logged yet."""
         self.trained_steps = int(checkpoint["global_step"])
         sums = checkpoint.get("window_sums")
         self._window_sums = None if sums is None else torch.tensor(sums, device=self.device)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """Return the trained parameters alone."""
+        """Return only the trained parameters."""
         keys = self.adapter_keys()
         state = super().state_dict(*args, **kwargs)
         return {name: value for name, value in state.items() if name in keys}
@@ -248,30 +247,29 @@ class TellModule(pl.LightningModule):
         """Load adapters.
 
         Raises:
-            AdapterError: The checkpoint holds other adapters than this configuration makes.
+            AdapterError: The adapters of the checkpoint and of this configuration differ.
         """
         trained = {name: value for name, value in self.named_parameters() if value.requires_grad}
         wanted = {name: list(value.shape) for name, value in trained.items()}
-        found = {name: list(value.shape) for name, value in state_dict.items()}
-        names = sorted(wanted.keys() | found.keys())
-        differing = [name for name in names if wanted.get(name) != found.get(name)]
+        saved = {name: list(value.shape) for name, value in state_dict.items()}
+        names = sorted(wanted.keys() | saved.keys())
+        differing = [name for name in names if wanted.get(name) != saved.get(name)]
         if differing:
             name = differing[0]
             raise AdapterError(
                 f"checkpoint: must hold the adapters that model.lora describes, got "
-                f"{len(differing)} that differ, such as {name} ({found.get(name, 'none')} instead "
+                f"{len(differing)} that differ, such as {name} ({saved.get(name, 'none')} instead "
                 f"of {wanted.get(name, 'none')}). Use the configuration of the run that wrote it."
             )
         state = {name: cut_like(trained[name], value) for name, value in state_dict.items()}
         super().load_state_dict(state, strict=False, assign=assign)
-        return _IncompatibleKeys([], [])  # the base is no part of a checkpoint
+        return _IncompatibleKeys([], [])  # a checkpoint does not hold the base
 
     # Private
 
     def _seed_dropout(self) -> None:
         """Make dropout a function of seed, optimizer step, micro-step and rank."""
-        seed = self.settings.dropout_seed
-        seed = derive_key(self.seed, "dropout") if seed is None else seed
+        seed = seed_for("dropout", self.seed, self.settings.dropout_seed)
         rank = self.trainer.global_rank
         torch.manual_seed(derive_key(seed, self.trainer.global_step, self._micro_step, rank))
 
@@ -283,8 +281,8 @@ class TellModule(pl.LightningModule):
     def _log_window(self, gradient_norm: Tensor) -> None:
         sums, self._window_sums = self._window_sums, None
         assert sums is not None
-        # A source that the window has not seen has no loss; without a value of its own Lightning
-        # would log the last one again.
+        # A source without examples since the last log has no loss. Without NaN, Lightning would log
+        # its old value again.
         values = {f"train/loss/{name}": nan for name in self._names}
         values |= means(sums, self._names, "train")
         total = sums.sum(0)
@@ -306,7 +304,7 @@ def _added(before: Tensor | None, sums: Tensor) -> Tensor:
 
 
 def means(sums: Tensor, names: Sequence[str], stage: str) -> dict[str, float]:
-    """Return nats per token by log key, for the sources that were seen."""
+    """Return nats per token by log key, for the sources that have tokens."""
     return {
         f"{stage}/loss/{name}": nats / tokens
         for name, (nats, tokens, _) in zip(names, sums.tolist(), strict=True)
