@@ -1,8 +1,8 @@
-"""The command line: finds the verb, and answers mistakes with one line instead of a traceback.
+"""The command line: finds the command, and answers mistakes with one line instead of a traceback.
 
     python -m tell_lightning fit [-c FILE]... [--resume RUN] [--KEY=VALUE]...
 
-What needs no torch is answered before torch is imported.
+A command's module is imported when it is called, so that no command pays for another one's imports.
 """
 
 import signal
@@ -11,54 +11,58 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from tell_lightning import __version__
-from tell_lightning.errors import TellError
+from tell_lightning.errors import TellError, did_you_mean
 
-VERBS = {
+COMMANDS = {
     "fit": "train adapters on anchored task examples mixed into general ones, and score them",
     "validate": "score a run's adapter on the dev sets",
     "test": "score a run's adapter on the test sets",
-    "predict": "answer rows of a file or of standard input",
+    "predict": "answer the rows of a file or of standard input",
     "report": "write one run, or all experiments, as an HTML page that opens without a network",
     "compare": "say whether two predictions files differ by more than chance",
     "neural": "score a predictions file by COMET or BLEURT, in an environment of their own",
     "prepare": "tokenise the training rows into the cache, without training",
-    "experiment": "run the cells of an experiment that have no result yet, in parallel",
+    "experiment": "run, in parallel, what an experiment has no result of yet",
     "plan": "show the resolved mixture, and rendered examples, without training",
 }
 
-_MODULES = {"validate": "evaluate", "test": "evaluate"}
+_MODULES = {
+    "validate": "commands.evaluate",
+    "test": "commands.evaluate",
+    "neural": "neural.command",
+}
 
-HELP = """usage: python -m tell_lightning VERB ...
+HELP = """usage: python -m tell_lightning COMMAND ...
 
 Teach a language model a task from a handful of examples: anchored task rows, shuffled into
 abundant general instruction data, trained with LoRA (TELL, arXiv 2404.00914).
 
-verbs:
-{verbs}
+commands:
+{commands}
 
-  VERB --help   shows the options of a verb
-  --version     shows the version
+  COMMAND --help   shows the options of a command
+  --version        shows the version
 
 `fit` without options trains on the embedded default, in about two minutes on two cores.
 """
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run a verb; exits with 2 on a user's mistake, with 130 on Ctrl+C.
+    """Run a command; exits with 2 on a user's mistake, with 130 on Ctrl+C.
 
     Args:
         args: The command line without the program's name; None takes it from the process.
     """
     arguments = list(sys.argv[1:] if args is None else args)
     if not arguments or arguments[0] in {"-h", "--help"}:
-        verbs = "\n".join(f"  {verb:<10} {what}" for verb, what in VERBS.items())
-        print(HELP.format(verbs=verbs), end="")
+        commands = "\n".join(f"  {name:<10} {what}" for name, what in COMMANDS.items())
+        print(HELP.format(commands=commands), end="")
         return
     if arguments[0] == "--version":
         print(__version__)
         return
     try:
-        _verb(arguments[0])(arguments[1:])
+        _command(arguments[0])(arguments[1:])
     except TellError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -67,11 +71,13 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.exit(128 + signal.SIGINT)
 
 
-def _verb(name: str) -> Callable[[list[str]], None]:
-    if name not in VERBS:
+def _command(name: str) -> Callable[[list[str]], None]:
+    if name not in COMMANDS:
+        advice = did_you_mean(name, list(COMMANDS)) or "See --help."
         raise TellError(
-            f"command line: the verb must be one of {', '.join(VERBS)}, got '{name}'. See --help."
+            f"command line: the command must be one of {', '.join(COMMANDS)}, got '{name}'. "
+            f"{advice}"
         )
-    module = import_module(f"tell_lightning.commands.{_MODULES.get(name, name)}")
-    verb: Callable[[list[str]], None] = getattr(module, name)
-    return verb
+    module = import_module(f"tell_lightning.{_MODULES.get(name, f'commands.{name}')}")
+    command: Callable[[list[str]], None] = getattr(module, name)
+    return command

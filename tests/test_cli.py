@@ -14,7 +14,7 @@ import yaml
 from messages import Says, says
 
 from tell_lightning import __version__
-from tell_lightning.cli import VERBS, main
+from tell_lightning.cli import COMMANDS, main
 from tell_lightning.commands.check import check
 from tell_lightning.data.settings import General, Task
 
@@ -92,12 +92,12 @@ def commands(
     return made
 
 
-def test_help_lists_every_verb_at_once(commands: Commands) -> None:
+def test_help_lists_every_command_at_once(commands: Commands) -> None:
     done = commands.run("--help")
     assert done.returncode == 0
     assert done.stderr == ""
-    for verb in VERBS:
-        assert f"\n  {verb} " in done.stdout
+    for name in COMMANDS:
+        assert f"\n  {name} " in done.stdout
 
 
 def test_nothing_after_the_command_shows_the_help(commands: Commands) -> None:
@@ -132,30 +132,33 @@ def test_a_process_has_the_exit_code_and_the_lines_of_its_command(
 
 
 @pytest.mark.parametrize(
-    ("verb", "usage"),
+    ("name", "usage"),
     [
-        ("fit", "usage: python -m tell_lightning fit [-c FILE]... [--resume RUN]"),
-        ("prepare", "usage: python -m tell_lightning prepare [-c FILE]..."),
-        ("plan", "usage: python -m tell_lightning plan [-c FILE]... [--show N | --positions A:B"),
-        ("test", "usage: python -m tell_lightning test RUN"),
-        ("validate", "usage: python -m tell_lightning validate RUN"),
-        ("predict", "usage: python -m tell_lightning predict (--run RUN | --adapter DIR | --base)"),
+        ("fit", "[--resume RUN] [-c FILE]... [--KEY=VALUE]..."),
+        ("prepare", "[-c FILE]... [--KEY=VALUE]..."),
+        ("plan", "[--show N | --positions A:B] [--format {table,jsonl}] [-c FILE]..."),
+        ("test", "RUN [-c FILE]... [--KEY=VALUE]..."),
+        ("validate", "RUN [-c FILE]... [--KEY=VALUE]..."),
+        ("predict", "(--run RUN | --adapter DIR | --base) [-c FILE]"),
     ],
 )
-def test_help_of_a_verb_explains_its_options(commands: Commands, verb: str, usage: str) -> None:
-    done = commands.run(verb, "--help")
+def test_help_of_a_command_explains_its_options(commands: Commands, name: str, usage: str) -> None:
+    done = commands.run(name, "--help")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(usage)
-    if verb != "predict":
-        text = " ".join(done.stdout.split())
+    text = " ".join(done.stdout.split())
+    assert text.startswith(f"usage: python -m tell_lightning {name} [-h] {usage}")
+    if name != "predict":
         assert "Rank r of the update. (type: int, default: 16)" in text
         assert "--data.mixture.task_share" in text
         assert "--trainer.max_steps" in text
 
 
-def test_unknown_verb_is_refused_with_the_known_ones(commands: Commands) -> None:
-    assert commands.error("train") == says(
-        "command line", rule=list(VERBS), got="'train'", cure="--help"
+@pytest.mark.parametrize(("name", "advice"), [("train", "--help"), ("reprot", "'report'")])
+def test_unknown_command_is_refused_with_the_known_ones(
+    commands: Commands, name: str, advice: str
+) -> None:
+    assert commands.error(name) == says(
+        "command line", rule=", ".join(COMMANDS), got=f"'{name}'", cure=advice
     )
 
 
@@ -275,7 +278,9 @@ def test_mistake_in_a_configuration_is_named(
         ),
         (["--seed_everything=true"], says("seed_everything", rule="0", got="True")),
         (["--run.name=a/b"], says("run.name", rule=["'-'", "'_'", "'.'"], got="'a/b'")),
-        (["--resume"], says("--resume", got="none", cure="--resume VALUE")),
+        (["--resume"], says("--resume", got="none")),
+        (["--resume", ""], says("--resume", got="none")),
+        (["--resme=x"], says("fit", got="'--resme'", cure="'--resume'")),
         (["--resume", "data"], says("RUN", rule="config.yaml", got="'data'")),
         (["--data.root=/nowhere"], says("data.root", got="'/nowhere'")),
     ],
@@ -289,13 +294,12 @@ def test_mistake_on_the_command_line_is_named(
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["test"], says("test", got="none", cure="test runs/NAME")),
+        (["test"], says("test", rule="RUN", got="none", cure="test --help")),
         (["validate", "data"], says("RUN", rule="config.yaml", got="'data'")),
-        (["plan", "--show", "x"], says("--show", rule="9", got="'x'")),
+        (["plan", "--show", "x"], says("--show", rule=["0", "9"], got="'x'")),
         (["plan", "--show"], says("--show", got="none")),
         (["plan", "--positions", "9:3"], says("--positions", rule=["A:B", "18"], got="'9:3'")),
         (["predict"], says("predict", rule=["--run", "--adapter", "--base"], got="none")),
-        (["predict", "--base", "--frob"], says("predict", got="--frob")),
         (["predict", "--run", "data"], says("RUN", rule="config.yaml", got="'data'")),
         (
             ["predict", "--adapter", "data", "--input", "-"],
@@ -319,7 +323,7 @@ def test_mistake_on_the_command_line_is_named(
         ),
     ],
 )
-def test_mistake_in_another_verb_is_named(
+def test_mistake_in_another_command_is_named(
     commands: Commands, arguments: list[str], error: Says
 ) -> None:
     assert commands.error(*arguments) == error

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import tell_lightning
-from tell_lightning.cli import VERBS
+from tell_lightning.cli import COMMANDS
 from tell_lightning.commands.check import check
 from tell_lightning.experiment.cells import configuration, expand, read_chosen
 from tell_lightning.experiment.overlays import merged, nested
@@ -37,7 +37,7 @@ CONFIGS = [
     ROOT / "experiments" / "base.yaml",
 ]
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*/experiment.yaml"))
-MAY_PRINT = ("cli.py", "commands/", "microworld/pretrain.py")
+MAY_PRINT = ("cli.py", "commands/", "neural/", "microworld/pretrain.py")
 MAX_FILE_BYTES = 8 * 1024 * 1024
 
 
@@ -175,7 +175,7 @@ HEAVY = {"torch", "lightning", "transformers", "peft", "wandb", "datasets", "mat
 
 def test_questions_are_answered_without_torch():
     modules, errors = imported_after(
-        ["--help"], ["--version"], *([verb, "--help"] for verb in VERBS)
+        ["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)
     )
     assert "tell_lightning" in modules
     assert not modules & HEAVY
@@ -203,7 +203,8 @@ def test_a_wrong_command_line_is_answered_without_torch(tmp_path):
 
 
 def test_a_broken_row_is_answered_without_torch(broken_rows):
-    modules, errors = imported_after(*([verb, "-c", str(broken_rows)] for verb in ("fit", "plan")))
+    commands = [[name, "-c", str(broken_rows)] for name in ("fit", "plan")]
+    modules, errors = imported_after(*commands)
     first, first_code, second, second_code = errors.splitlines()
     assert first == second
     assert first.startswith("error: ")

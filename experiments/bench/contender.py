@@ -1,11 +1,11 @@
-"""One contender in a process of its own: deliver an epoch, or the rest of one, and measure it.
+"""Run one contender in its own process: deliver an epoch or the rest of one, and measure it.
 
     python experiments/bench/contender.py ours --job '{...}' --out pass.json [--write]
         [--state STATE] [--save 1262:STATE ...]
 
-Enters: the module of a contender (`ours`, `plain`, ...; each has a `Feed`), its job as JSON.
-Leaves: a JSON file with the figures and, beside it, the order as `.npy`. Runs in the contender's
-own environment: needs numpy, torch and the contender, not the package.
+A contender is a module with a class `Feed` (`ours`, `plain`, ...). The figures go to a JSON file,
+and the order to a `.npy` file beside it. The script runs in the contender's own environment, which
+needs numpy and torch, but not the package.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def memory() -> dict[str, int]:
 
 @contextmanager
 def peak_memory() -> Iterator[dict[str, int]]:
-    """Sample the memory in a thread, a few times a second; the peaks are complete at the end."""
+    """Yield the peak memory, which a thread samples until the end of the body."""
     peaks = memory()
     done = threading.Event()
 
@@ -63,16 +63,16 @@ def peak_memory() -> Iterator[dict[str, int]]:
 def deliver(
     module: Any, job: Job, state: Any, saves: dict[int, Path]
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """Deliver to the end.
+    """Deliver all batches to the end of the epoch.
 
     Args:
         module: The contender.
-        job: What it delivers.
+        job: The rows to deliver.
         state: State to resume from, or None.
-        saves: Where to write the state after how many batches.
+        saves: Path of the state to write, by number of batches.
 
     Returns:
-        The figures and the order [n, 2].
+        The figures, and the order [n, 2].
     """
     after_imports = memory()["anonymous"]
     order = np.zeros((2 * job.rows, 2), np.int64)
@@ -81,7 +81,7 @@ def deliver(
     if state is not None:
         feed.load(state)
     batches = iter(feed)
-    # A resume that lost all that was to come delivers nothing.
+    # There may be no batch: a resume may lose all the rest of the epoch.
     rows = sum(take(batch, order, 0) for batch in islice(batches, 1))
     first, first_cpu = time.perf_counter(), time.process_time()
     count, first_rows = 1, rows
@@ -107,14 +107,14 @@ def deliver(
 
 
 def take(batch: Any, order: np.ndarray, rows: int) -> int:
-    """Note which rows a batch holds; return how many came so far."""
+    """Write the rows of a batch into the order; return the number of rows so far."""
     identities = batch[0][:, :2].numpy()
     order[rows : rows + len(identities)] = identities
     return rows + len(identities)
 
 
 def main() -> None:
-    """Write the rows in the contender's form, or deliver them."""
+    """Write the rows in the contender's own format, or deliver them."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("name")
     parser.add_argument("--job", type=json.loads, required=True)

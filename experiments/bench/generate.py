@@ -1,17 +1,17 @@
-"""What the prefix that all prompts share saves: seconds to answer prompts, in four ways, in turn.
+"""Time four ways to answer prompts that share a prefix.
 
     python experiments/bench/generate.py --data ../shared/data     the Halu prompts, ten minutes
     python experiments/bench/generate.py --readme                  only the table of generate.md
 
-The test prompts of the paper's Halu-CoT-JSON task (rows spread over the file) are answered by a
-random Llama with a tokenizer trained on the general data, in this process, on one thread. Every
-answer has the same length, so that every way writes as much. The ways take turns, round by round,
-so that a busy machine slows all of them, and the fastest round of each counts:
+A Llama with random weights answers test prompts of the paper's Halu-CoT-JSON task on one thread.
+Its tokenizer is trained on the general data. All answers have the same length, so all ways generate
+the same number of tokens. The ways take turns, so that a busy machine slows all of them; the
+fastest round of each counts:
 
-    row by row       transformers' `generate`, one prompt a call
-    plain batches    transformers' `generate`, batches of as many rows in the order of the file
-    sorted batches   ours, by length under a budget of tokens, every prompt read whole
-    shared prefix    ours as `fit`, `test` and `predict` run it: the prefix is read once
+    row by row       transformers' `generate`, one prompt per call
+    plain batches    transformers' `generate`, batches in the order of the file
+    sorted batches   ours: batches by length under a budget of tokens, every prompt read completely
+    shared prefix    ours, as in `fit`, `test` and `predict`: the shared prefix is read once
 
 Writes `results/generate.json`. `configs/README.md` says where the files come from.
 """
@@ -90,7 +90,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         "machine": machine(),
         "versions": versions(),
         "git": git_state(),
-        "parameters": sum(each.numel() for each in model.parameters()),
+        "parameters": sum(tensor.numel() for tensor in model.parameters()),
         "prompts": {
             "rows": len(prompts),
             "tokens": sum(map(len, prompts)),
@@ -102,7 +102,7 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         "batch_tokens": budget(prompts, given.new_tokens),
         "seconds": seconds,
         "read": {name: tokens_read(model, way) for name, way in ways.items()},
-        "same": {name: same(found, answers[BASELINE]) for name, found in answers.items()},
+        "same": {name: same(rows, answers[BASELINE]) for name, rows in answers.items()},
     }
 
 
@@ -117,8 +117,8 @@ def make_ways(
 
     def ours(prefix: Prefix) -> Answers:
         options = {"budget": Budget(batch_tokens), "prefix": prefix}
-        found = generate(model, tokenizer, prompts, decoding, **options)
-        return [answer.token_ids for answer in found]
+        answers = generate(model, tokenizer, prompts, decoding, **options)
+        return [answer.token_ids for answer in answers]
 
     return {
         BASELINE: lambda: plain(model, tokenizer, prompts, new_tokens, 1),
@@ -129,23 +129,23 @@ def make_ways(
 
 
 def prefix_of(prompts: Prompts) -> Prefix:
-    """Return what the prompts share, not read yet."""
+    """Return the shared prefix of the prompts, which the model has not read yet."""
     prefix = Prefix()
     prefix.add(prompts)
     return prefix
 
 
 BATCH = 16
-"""Rows of a plain batch; the budget of ours holds as many of the longest."""
+"""Rows of a plain batch; our budget of tokens is enough for as many of the longest prompts."""
 
 
 def budget(prompts: Prompts, new_tokens: int) -> int:
-    """Return the tokens that a plain batch of the longest prompts comes to."""
+    """Return the number of tokens of a plain batch of the longest prompts, answers included."""
     return BATCH * (max(map(len, prompts)) + new_tokens)
 
 
 def plain(model: Any, tokenizer: Any, prompts: Prompts, new_tokens: int, rows: int) -> Answers:
-    """Answer as a script does that knows transformers well: left padding, greedy, a cache."""
+    """Answer as a good script with transformers would: left padding, greedy, with a cache."""
     config = GenerationConfig(
         do_sample=False,
         max_new_tokens=new_tokens,
@@ -155,7 +155,7 @@ def plain(model: Any, tokenizer: Any, prompts: Prompts, new_tokens: int, rows: i
     )
     answers: Answers = []
     for start in range(0, len(prompts), rows):
-        batch = {"input_ids": [list(each) for each in prompts[start : start + rows]]}
+        batch = {"input_ids": [list(prompt) for prompt in prompts[start : start + rows]]}
         padded = tokenizer.pad(batch, padding_side="left", return_tensors="pt")
         with torch.inference_mode():
             output = model.generate(**padded, generation_config=config)
@@ -164,7 +164,7 @@ def plain(model: Any, tokenizer: Any, prompts: Prompts, new_tokens: int, rows: i
 
 
 def tokens_read(model: Any, way: Callable[[], Answers]) -> int:
-    """Count the tokens that pass through the model, padding and answers included."""
+    """Count the tokens that the model processes, including padding and answers."""
     counted: list[int] = []
     embedding = model.get_input_embeddings()
     hook = embedding.register_forward_hook(lambda _, ids, __: counted.append(ids[0].numel()))
@@ -174,7 +174,7 @@ def tokens_read(model: Any, way: Callable[[], Answers]) -> int:
 
 
 def same(answers: Answers, others: Answers) -> int:
-    """Count the rows with the same answer."""
+    """Count the rows with equal answers."""
     return sum(ours == theirs for ours, theirs in zip(answers, others, strict=True))
 
 
@@ -187,14 +187,16 @@ def make_tokenizer(general: Path) -> Any:
 
 
 def read_prompts(path: Path, tokenizer: Any, rows: int) -> Prompts:
-    """Tokenise prompts that are spread over the file, as evaluation does."""
-    found = read_records(path.name, fields=Fields(), root=path.parent, need_response=False)
-    records = found.records[:: max(1, len(found.records) // rows)][:rows]
-    return Encoder(tokenizer, Renderer(tokenizer)).prompt_ids(records)
+    """Tokenise rows that are spread evenly over the file, as evaluation does."""
+    records = read_records(
+        path.name, fields=Fields(), root=path.parent, need_response=False
+    ).records
+    chosen = records[:: max(1, len(records) // rows)][:rows]
+    return Encoder(tokenizer, Renderer(tokenizer)).prompt_ids(chosen)
 
 
 def make_model(vocabulary: int, width: int) -> Any:
-    """Make a Llama of six layers with random weights, far enough from uniform to have no ties."""
+    """Make a Llama of six layers whose random weights are large enough to avoid equal logits."""
     torch.manual_seed(7)
     config = LlamaConfig(
         vocab_size=vocabulary,
@@ -213,21 +215,21 @@ def make_model(vocabulary: int, width: int) -> Any:
 
 
 def table(results: dict[str, Any]) -> str:
-    """Lay the results out, speeds as ratios to that of one prompt a call."""
-    best = {name: min(found) for name, found in results["seconds"].items()}
+    """Return the text of generate.md; speeds are ratios to the way "row by row"."""
+    best = {name: min(rounds) for name, rounds in results["seconds"].items()}
     prompts, commit = results["prompts"], results["git"]["commit"][:10]
     lines = [
-        "# The prefix that all prompts share, read once",
+        "# Reading the shared prefix of all prompts once",
         "",
         "    python experiments/bench/generate.py --data DATA",
         "",
-        "The ways are described in `generate.py`. Seconds are those of the fastest round.",
+        "`generate.py` describes the four ways. Seconds are those of the fastest round.",
         "",
         "| way | tokens read | seconds | speed over row by row | same answers | every round, s |",
         "| --- | ---: | ---: | ---: | ---: | --- |",
     ]
     for name, seconds in best.items():
-        rounds = ", ".join(f"{each:.1f}" for each in results["seconds"][name])
+        rounds = ", ".join(f"{value:.1f}" for value in results["seconds"][name])
         lines.append(
             f"| {name} | {results['read'][name]:,} | {seconds:.1f} | "
             f"{best[BASELINE] / seconds:.2f} | {results['same'][name]} of {prompts['rows']} | "
@@ -235,17 +237,18 @@ def table(results: dict[str, Any]) -> str:
         )
     gain = best["plain batches"] / best["shared prefix"]
     without = best["sorted batches"] / best["shared prefix"]
-    said = (
-        f"The shared prefix is {gain:.2f} times as fast as plain batches, and {without:.2f} times "
-        f"as fast as ours without it. {prompts['rows']} prompts of {prompts['shortest']} to "
-        f"{prompts['longest']} tokens, of which the first {prompts['prefix']} are the same in all; "
-        f"{results['new_tokens']} new tokens each; budget {results['batch_tokens']:,} tokens, "
-        f"plain batches of {BATCH}; {results['parameters'] / 1e6:.1f} million parameters, float32, "
-        f"one thread of {results['machine']['processor']}; commit {commit}.",
-        "What the prefix saves is reading: on long prompts with short answers nearly all of the "
-        "time, on short prompts with long answers little. Not measured on a GPU.",
+    paragraphs = (
+        f"The way with the shared prefix is {gain:.2f} times as fast as plain batches, and "
+        f"{without:.2f} times as fast as sorted batches. {prompts['rows']} prompts of "
+        f"{prompts['shortest']} to {prompts['longest']} tokens; the first {prompts['prefix']} are "
+        f"the same in all; {results['new_tokens']} new tokens each; budget "
+        f"{results['batch_tokens']:,} tokens, plain batches of {BATCH}; "
+        f"{results['parameters'] / 1e6:.1f} million parameters, float32, one thread of "
+        f"{results['machine']['processor']}; commit {commit}.",
+        "The prefix saves only the time of reading prompts: nearly all the time with long prompts "
+        "and short answers, little with short prompts and long answers. Not measured on a GPU.",
     )
-    return "\n".join([*lines, *("\n" + textwrap.fill(each, 100) for each in said)]) + "\n"
+    return "\n".join([*lines, *("\n" + textwrap.fill(text, 100) for text in paragraphs)]) + "\n"
 
 
 if __name__ == "__main__":

@@ -1,16 +1,14 @@
 """`datasets.interleave_datasets` over two streams, then its shuffle buffer of default size.
 
-Set up as its documentation advises: streams come from Arrow files through `to_iterable_dataset`
-(faster than JSONL, which it advises against), general rows in 64 shards, which its buffer mixes;
-`all_exhausted`, the one stopping strategy that passes over all general rows and repeats the task
-rows; the state is `IterableDataset.state_dict`.
+The set-up follows its documentation. Arrow files become streams by `to_iterable_dataset`, with 64
+shards of general rows, which the buffer mixes. `all_exhausted` is the only stopping strategy that
+delivers all general rows and repeats the task rows. The state is `IterableDataset.state_dict`.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 from datasets import interleave_datasets, load_from_disk
-from rows import BATCH, Job, collate
+from rows import BATCH, Job, LoaderFeed, collate
 from torch.utils.data import DataLoader
 
 DISTRIBUTION = "datasets"
@@ -26,7 +24,7 @@ def streams(job: Job) -> list[Any]:
 
 
 def mix(job: Job, sources: list[Any]) -> Any:
-    """Interleave by probabilities."""
+    """Interleave the sources by their probabilities."""
     return interleave_datasets(
         sources,
         probabilities=list(job.weights),
@@ -35,28 +33,16 @@ def mix(job: Job, sources: list[Any]) -> Any:
     )
 
 
-class Feed:
+class Feed(LoaderFeed):
     """Batches until both sources are exhausted."""
 
     def __init__(self, job: Job) -> None:
         """Interleave, then shuffle."""
-        self.data = self.arrange(job)
-        self.loader: Any = DataLoader(
-            self.data, batch_size=BATCH, collate_fn=collate, num_workers=job.workers
+        self.stateful = self.arrange(job)
+        self.loader = DataLoader(
+            self.stateful, batch_size=BATCH, collate_fn=collate, num_workers=job.workers
         )
 
     def arrange(self, job: Job) -> Any:
         """Return the mixed stream."""
         return mix(job, streams(job)).shuffle(seed=job.seed)
-
-    def __iter__(self) -> Iterator[Any]:
-        """Deliver them."""
-        yield from self.loader
-
-    def state(self) -> Any:
-        """Return the state of the stream."""
-        return self.data.state_dict()
-
-    def load(self, state: Any) -> None:
-        """Restore it."""
-        self.data.load_state_dict(state)

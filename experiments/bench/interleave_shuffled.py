@@ -1,4 +1,4 @@
-"""The same as `interleave`, but each stream is shuffled first and nothing after: users do both."""
+"""Like `interleave`, but each stream is shuffled before the mixing. Users do either."""
 
 from typing import Any
 

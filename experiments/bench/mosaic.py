@@ -1,21 +1,19 @@
-"""`mosaicml-streaming`: two `Stream`s in its own shards, task rows by `repeat`, shuffled.
+"""`mosaicml-streaming`: two shuffled `Stream`s of its own shards, task rows with `repeat`.
 
-Everything else as by default (`py1e` shuffle). The state is that of `StreamingDataLoader`.
+All other settings are the defaults (`py1e` shuffle). The state is that of `StreamingDataLoader`.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from rows import BATCH, SOURCES, Job, collate, read_rows
+from rows import BATCH, SOURCES, Job, LoaderFeed, collate, read_rows
 
 try:
-    import torchvision  # noqa: F401 (`streaming` imports it; nothing here calls it)
+    import torchvision  # noqa: F401 (`streaming` imports it)
 except RuntimeError:
-    # Its usual wheel is built for CUDA and does not load its library beside a PyTorch for CPUs.
-    # Declaring the two operators that it looks for at import is enough.
+    # The usual wheel is built for CUDA and cannot load its library with a PyTorch for CPUs. At
+    # import it only looks for two operators, so it is enough to declare them.
     OPERATORS = torch.library.Library("torchvision", "DEF")
     for operator in ("nms", "qnms"):
         OPERATORS.define(f"{operator}(Tensor dets, Tensor scores, float threshold) -> Tensor")
@@ -38,7 +36,7 @@ def write(folder: Path) -> None:
                 writer.write(row | arrays)
 
 
-class Feed:
+class Feed(LoaderFeed):
     """Batches of an epoch."""
 
     def __init__(self, job: Job) -> None:
@@ -52,18 +50,6 @@ class Feed:
             shuffle_seed=job.seed,
             batch_size=BATCH,
         )
-        self.loader: Any = StreamingDataLoader(
+        self.loader = self.stateful = StreamingDataLoader(
             data, batch_size=BATCH, collate_fn=collate, num_workers=job.workers
         )
-
-    def __iter__(self) -> Iterator[Any]:
-        """Deliver them."""
-        yield from self.loader
-
-    def state(self) -> Any:
-        """Return the state of the loader."""
-        return self.loader.state_dict()
-
-    def load(self, state: Any) -> None:
-        """Restore it."""
-        self.loader.load_state_dict(state)

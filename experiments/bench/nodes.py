@@ -1,16 +1,16 @@
 """`torchdata.nodes`: two samplers, mixed by `MultiNodeWeightedSampler`, read batch by batch.
 
-As in its guide for map-style data: the nodes sample indices, `Batcher` groups them, and one mapper
-reads and collates a batch. `DistributedSampler` of one rank is the sampler whose shuffle follows
-`set_epoch`, which `SamplerWrapper` calls: with `RandomSampler` the repeated passes over the task
-rows come back in another order after a resume.
+The set-up follows its guide for map-style data: nodes sample indices, `Batcher` groups them, and a
+mapper reads and collates each batch. The sampler is a `DistributedSampler` with one rank, because
+its shuffle depends on the epoch that `SamplerWrapper` sets. With `RandomSampler`, the repeated
+passes over the task rows have another order after a resume.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from datasets import load_from_disk
-from rows import BATCH, SOURCES, Job, collate
+from rows import BATCH, SOURCES, Job, LoaderFeed, collate
 from torch.utils.data import DistributedSampler
 from torchdata.nodes import (
     Batcher,
@@ -26,14 +26,14 @@ DISTRIBUTION = "torchdata"
 
 
 class Tagged:
-    """Names the source of an index."""
+    """Adds the name of the source to an index."""
 
     def __init__(self, source: str) -> None:
         """Keep the name."""
         self.source = source
 
     def __call__(self, index: int) -> tuple[str, int]:
-        """Return both."""
+        """Return the name and the index."""
         return self.source, index
 
 
@@ -41,7 +41,7 @@ class Reader:
     """Reads and collates a batch with one access to each source."""
 
     def __init__(self, sources: dict[str, Any]) -> None:
-        """Keep the opened sources."""
+        """Keep the open data sets by name."""
         self.sources = sources
 
     def __call__(self, batch: Sequence[tuple[str, int]]) -> Any:
@@ -54,7 +54,7 @@ class Reader:
         return collate([rows[place] for place in range(len(batch))])
 
 
-class Feed:
+class Feed(LoaderFeed):
     """Batches until both sources are exhausted; task rows are cycled."""
 
     def __init__(self, job: Job) -> None:
@@ -72,16 +72,4 @@ class Feed:
         )
         batches = Batcher(mixed, BATCH, drop_last=False)
         read = ParallelMapper(batches, Reader(sources), num_workers=job.workers, method="process")
-        self.loader: Any = Loader(read)
-
-    def __iter__(self) -> Iterator[Any]:
-        """Deliver them."""
-        yield from self.loader
-
-    def state(self) -> Any:
-        """Return the state of the nodes."""
-        return self.loader.state_dict()
-
-    def load(self, state: Any) -> None:
-        """Restore it."""
-        self.loader.load_state_dict(state)
+        self.loader = self.stateful = Loader(read)

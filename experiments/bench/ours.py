@@ -1,6 +1,6 @@
-"""`tell_lightning`: the plan, mixed and cut into batches; the state is one integer.
+"""`tell_lightning`: the plan, in batches. The state is one integer.
 
-One cycle is one pass over the general rows and the wanted passes over the task rows, exactly.
+A cycle has each general row once and each task row exactly `passes` times.
 """
 
 from collections.abc import Iterator
@@ -14,13 +14,14 @@ from tell_lightning.data.permutation import derive_key
 from tell_lightning.data.plan import resolve_plan
 from tell_lightning.data.settings import Mixture
 from tell_lightning.data.store import Draft, load, prepare, record_batch
-from tell_lightning.data.stream import Examples, MicroBatches, Place, PreparedRows, Stream, Workers
+from tell_lightning.data.stream import MicroBatches, PreparedRows, Stream, Workers
+from tell_lightning.data.units import Examples, Place
 
 DISTRIBUTION = "tell_lightning"
 
 
 def write(folder: Path) -> None:
-    """Prepare both sources as the package does, and for the other readers of Arrow as they do."""
+    """Write both sources as the package does, and as Arrow data sets for other contenders."""
     for source in SOURCES:
         rows = list(read_rows(folder, source))
         columns = {key: [row[key] for row in rows] for key in rows[0]}
@@ -34,7 +35,7 @@ def write(folder: Path) -> None:
 
 
 class Feed:
-    """Batches of an epoch, from the row consumed last."""
+    """Batches of an epoch, from the first row that is not consumed."""
 
     def __init__(self, job: Job) -> None:
         """Open the rows and resolve the plan."""
@@ -51,19 +52,19 @@ class Feed:
         self.consumed = 0
 
     def __iter__(self) -> Iterator[Any]:
-        """Deliver whole batches to the end of the cycle."""
+        """Deliver complete batches to the end of the cycle."""
         stop = self.plan.cycle // BATCH * BATCH
         order = MicroBatches(Examples(self.plan), Place(0, 1, BATCH), self.consumed, stop)
         workers = Workers(self.job.workers)
-        stream = Stream(order, self.rows, total=stop // BATCH, workers=workers)
+        stream = Stream(lambda: order, self.rows, total=stop // BATCH, workers=workers)
         for batch in stream:
             self.consumed += len(batch.input_ids)
             yield batch
 
     def state(self) -> Any:
-        """Return the rows consumed, all that a checkpoint of ours holds of the stream."""
+        """Return the number of rows consumed; our checkpoints hold nothing else of the stream."""
         return {"consumed": self.consumed}
 
     def load(self, state: Any) -> None:
-        """Stand where the state says."""
+        """Resume from a state."""
         self.consumed = state["consumed"]

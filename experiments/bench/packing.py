@@ -1,11 +1,11 @@
-"""What packing costs or saves: tokens per second of `fit`, packed and padded, in turn.
+"""Compare the tokens per second of `fit` with packing and with padding.
 
     python experiments/bench/packing.py            the embedded default, about six minutes
     python experiments/bench/packing.py --readme   only the table of packing.md
 
-The same stream is trained unpacked and in bins of several sizes, each session a real `fit` on one
-thread; sessions take turns, so that a busy machine slows all of them, and the fastest of each
-counts. Batches hold about as many examples in all of them. Writes `results/packing.json`.
+Each session is a real `fit` on one thread, unpacked or with bins of one size. All have the same
+stream, and about the same number of examples in a batch. Sessions take turns, so that a busy
+machine slows all of them; the fastest of each kind counts. Writes `results/packing.json`.
 """
 
 import argparse
@@ -23,9 +23,9 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results/packing.json"
 TABLE = HERE / "packing.md"
 EXAMPLES, TOKENS = 32, 50
-"""Examples of an unpacked batch, and about how many tokens one has."""
+"""Examples of an unpacked batch, and the approximate tokens of an example."""
 CAPACITIES = (None, 128, 160, 256, 512)
-"""Tokens of a bin; None: one example a row, padded to the longest of its micro-batch."""
+"""Tokens of a bin; None: one example per row, padded to the longest of its micro-batch."""
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def measure(rounds: int, steps: int) -> dict[str, Any]:
-    """Run every session of every round."""
+    """Run all sessions of all rounds."""
     sessions: dict[str, list[dict[str, Any]]] = {str(capacity): [] for capacity in CAPACITIES}
     for _ in range(rounds):
         for capacity in CAPACITIES:
@@ -55,7 +55,7 @@ def measure(rounds: int, steps: int) -> dict[str, Any]:
 
 
 def session(capacity: int | None, steps: int) -> dict[str, Any]:
-    """Train some steps and read what they took."""
+    """Train some steps; return their speed and the plan's figures."""
     options = [f"--trainer.max_steps={steps}", "--eval.test=false", "--eval.dev_rows=1"]
     if capacity is not None:
         bins = max(1, EXAMPLES * TOKENS // capacity)
@@ -76,35 +76,35 @@ def session(capacity: int | None, steps: int) -> dict[str, Any]:
 
 
 def table(results: dict[str, Any]) -> str:
-    """Lay the results out, speeds as ratios to the unpacked one."""
+    """Return the text of packing.md; speeds are ratios to the unpacked one."""
     best = {
-        name: max(found, key=lambda one: one["tokens_per_second"])
-        for name, found in results["sessions"].items()
+        name: max(sessions, key=lambda session: session["tokens_per_second"])
+        for name, sessions in results["sessions"].items()
     }
     padded = best["None"]["tokens_per_second"]
     lines = [
         "# Packing on the microworld",
         "",
-        (__doc__ or "").partition("\n\n")[2].strip(),
+        (__doc__ or "").partition("\n\n")[2].strip("\n"),
         "",
         "| bins of | examples a step | full | tokens/s, every session | fastest over unpacked |",
         "| --- | ---: | ---: | ---: | ---: |",
     ]
-    for name, one in best.items():
+    for name, fastest in best.items():
         size = "unpacked" if name == "None" else f"{name} tokens"
-        full = "" if one["filled"] is None else f"{one['filled']:.0%}"
-        ratio = one["tokens_per_second"] / padded
-        examples = f"{one['examples'] / results['steps']:.0f}"
-        found = sorted(each["tokens_per_second"] for each in results["sessions"][name])
-        speeds = ", ".join(f"{speed:,.0f}" for speed in found)
+        full = "" if fastest["filled"] is None else f"{fastest['filled']:.0%}"
+        ratio = fastest["tokens_per_second"] / padded
+        examples = f"{fastest['examples'] / results['steps']:.0f}"
+        rates = sorted(session["tokens_per_second"] for session in results["sessions"][name])
+        speeds = ", ".join(f"{rate:,.0f}" for rate in rates)
         lines.append(f"| {size} | {examples} | {full} | {speeds} | {ratio:.2f} |")
     commit, rounds = results["git"]["commit"][:10], len(next(iter(results["sessions"].values())))
     lines += [
         "",
-        f"{rounds} sessions each; commit {commit}. Where those of one kind differ by half, the",
-        "machine was busy, and a ratio says little.",
-        "Attention over a bin is computed in full and masked by PyTorch on a CPU, so that its cost",
-        "grows with the bin; FlashAttention on a GPU skips what is masked, and was not measured.",
+        f"{rounds} sessions each; commit {commit}. If sessions of one kind differ by half, the",
+        "machine was busy, and the ratio says little.",
+        "On a CPU, PyTorch computes the attention over the complete bin and masks it, so its cost",
+        "grows with the bin. FlashAttention on a GPU skips the masked part; it was not measured.",
     ]
     return "\n".join(lines) + "\n"
 

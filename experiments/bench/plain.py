@@ -1,9 +1,9 @@
-"""Concatenated data sets behind a `DataLoader` that shuffles them: what many scripts do.
+"""Concatenated data sets and a `DataLoader` that shuffles them, as in many scripts.
 
-Task rows are repeated by listing their set as often as wanted; `concatenate_datasets` reads a batch
-at once, which `torch.utils.data.ConcatDataset` does not. A DataLoader has no state; a resume skips
-the batches seen with `accelerate.skip_first_batches` on the same seed, as the Hugging Face Trainer
-does (`plain_lightning` is what Lightning does).
+The task set is listed once for each pass. `concatenate_datasets` reads a batch in one access, which
+`torch.utils.data.ConcatDataset` does not. A DataLoader has no state, so a resume skips the batches
+seen with `accelerate.skip_first_batches` and the same seed, as the Hugging Face Trainer does.
+(`plain_lightning` resumes as Lightning does.)
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ DISTRIBUTION = "torch"
 
 
 class Feed:
-    """Batches of an epoch, from the batch seen last."""
+    """Batches of an epoch, from the first batch not seen."""
 
     def __init__(self, job: Job) -> None:
         """Open the rows."""
@@ -42,9 +42,9 @@ class Feed:
             yield batch
 
     def state(self) -> Any:
-        """Return the batches seen; the seed is the script's."""
+        """Return the number of batches seen; the script knows the seed."""
         return {"batches": self.batches}
 
     def load(self, state: Any) -> None:
-        """Skip as many."""
+        """Skip the batches seen."""
         self.batches = state["batches"]

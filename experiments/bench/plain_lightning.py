@@ -1,8 +1,8 @@
-"""The same as `plain`, resumed as Lightning 2.6 resumes a plain `DataLoader`.
+"""Like `plain`, but resumed as Lightning 2.6 resumes a plain `DataLoader`.
 
-It holds no state of such a loader: it warns, starts it anew and stops it where the epoch's number
-of batches is reached, so that rows trained come again and as many at the end never come. Here
-without a Trainer; a test holds it against one.
+Lightning keeps no state of such a loader. It warns, starts the epoch again and stops after the
+number of batches that were left. So trained rows come again, and as many others never come. This
+module does it without a Trainer; a test compares it with one.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ class Feed(plain.Feed):
     """Batches of an epoch; after a resume the first ones again, as many as were left."""
 
     def __iter__(self) -> Iterator[Any]:
-        """Deliver them."""
+        """Deliver the batches."""
         for batch in islice(self.loader, len(self.loader) - self.batches):
             self.batches += 1
             yield batch

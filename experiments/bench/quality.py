@@ -1,7 +1,7 @@
-"""What an order of rows is worth: figures from the order alone, nothing measured.
+"""Measure the quality of an order of rows: how well it is mixed, and what a resume loses.
 
-Enters: orders, int arrays [n, 2] of (source, row) as delivered; source 1 is the task. Leaves: plain
-numbers. Needs numpy alone.
+An order is an int array [n, 2] of (source, row) in order of delivery; source 1 is the task. Needs
+only numpy.
 """
 
 from typing import Any
@@ -17,12 +17,12 @@ def shuffle_quality(order: Order) -> dict[str, float | None]:
     """Measure how well an epoch is mixed.
 
     Returns:
-        first, last: Position of the first and the last task row, 0 to 1 of the epoch.
-        gap: Most general rows in a row.
-        gap_expected: What a uniformly random order has on average.
+        first, last: Positions of the first and the last task row, as shares of the epoch.
+        gap: Largest number of successive general rows.
+        gap_expected: Mean of `gap` over uniformly random orders.
         runs_z: Wald-Wolfowitz statistic of task against general; strongly negative: clumps.
         lag_1: Correlation of the row numbers of neighbouring general rows; 0 in a random order, 1
-            where they come as they stand in the file.
+            in the order of the file.
     """
     task = order[:, 0] == TASK
     where = np.flatnonzero(task)
@@ -40,15 +40,15 @@ def shuffle_quality(order: Order) -> dict[str, float | None]:
 
 
 def expected_gap(general: int, task: int) -> float:
-    """Return the mean longest gap of uniform spacings: task rows cut the general ones in parts."""
+    """Return the mean longest gap if `task` rows divide `general` rows at random."""
     parts = task + 1
     return float(general / parts * (1 / np.arange(1, parts + 1)).sum())
 
 
 def runs_z(flags: NDArray[np.bool_]) -> float:
-    """Return the Wald-Wolfowitz statistic: runs against those expected, in standard deviations.
+    """Return the Wald-Wolfowitz statistic: runs minus expected runs, in standard deviations.
 
-    Source: Wald and Wolfowitz 1940, the normal approximation without correction.
+    Source: Wald and Wolfowitz 1940, normal approximation without correction.
     """
     n, ones = len(flags), int(flags.sum())
     pairs = 2 * ones * (n - ones)
@@ -66,7 +66,7 @@ def lag_1(rows: NDArray[np.int64]) -> float:
 
 
 def coverage(order: Order, general_rows: int, task_rows: int) -> dict[str, Any]:
-    """Count what an epoch holds of each source."""
+    """Count the rows of each source in an epoch."""
     uses = {
         source: np.bincount(order[order[:, 0] == source, 1], minlength=size)
         for source, size in ((0, general_rows), (TASK, task_rows))
@@ -81,17 +81,17 @@ def coverage(order: Order, general_rows: int, task_rows: int) -> dict[str, Any]:
 
 
 def compare_resume(epoch: Order, seen: int, resumed: Order) -> dict[str, Any]:
-    """Compare what came after a resume with what the uninterrupted epoch had still to come.
+    """Compare the rows after a resume with the rest of the uninterrupted epoch.
 
     Args:
         epoch: The uninterrupted order.
-        seen: Rows delivered before the state was saved.
-        resumed: Rows delivered after it was loaded.
+        seen: Number of rows delivered before the state was saved.
+        resumed: Order of the rows delivered after the state was loaded.
 
     Returns:
-        lost: Rows that were still to come and never came, each use counted.
-        repeated: Rows that came although they, or this use of them, were not to come any more.
-        same_order: Whether both lists are equal.
+        lost: Number of rows of the rest that never came; each use of a row counts.
+        repeated: Number of rows that came but are not in the rest.
+        same_order: Whether both orders are equal.
     """
     rest = epoch[seen:]
     keys, which = np.unique(np.concatenate([rest, resumed]), axis=0, return_inverse=True)

@@ -1,8 +1,7 @@
 """The rows that every contender delivers, and how they become tensors.
 
-Enters: how many. Leaves: `general.jsonl` and `task.jsonl`, the same rows as Arrow and as whatever
-else a contender reads. The first two tokens of a row are its source and its number, so that what
-was delivered is read off the tensors themselves.
+The first two tokens of a row are its source and its number, so the delivered tensors show which
+rows came, and in which order.
 """
 
 import json
@@ -23,15 +22,15 @@ IGNORE = -100
 
 @dataclass(frozen=True)
 class Job:
-    """What a contender delivers.
+    """The rows that a contender delivers.
 
     Attributes:
-        folder: Holds the rows.
-        general: General rows; an epoch passes over them once.
-        task: Task rows.
-        passes: How often an epoch passes over the task rows.
+        folder: Folder of the rows.
+        general: Number of general rows; an epoch has each once.
+        task: Number of task rows.
+        passes: Passes over the task rows in an epoch.
         seed: Seed of the order.
-        workers: Worker processes.
+        workers: Number of worker processes.
     """
 
     folder: Path
@@ -43,12 +42,12 @@ class Job:
 
     @property
     def rows(self) -> int:
-        """Rows of an epoch."""
+        """Number of rows of an epoch."""
         return self.general + self.task * self.passes
 
     @property
     def weights(self) -> tuple[float, float]:
-        """Share of general and of task rows, for those who draw by chance."""
+        """Shares of general and task rows, for contenders that draw rows at random."""
         return self.general / self.rows, self.task * self.passes / self.rows
 
 
@@ -74,6 +73,30 @@ def read_rows(folder: Path, source: str) -> Iterator[dict[str, Any]]:
     """Read the rows of a source."""
     with (folder / f"{source}.jsonl").open(encoding="utf-8") as file:
         yield from map(json.loads, file)
+
+
+class LoaderFeed:
+    """Batches of a loader, resumed by the state of one of its parts.
+
+    Attributes:
+        loader: Delivers the batches.
+        stateful: Has `state_dict` and `load_state_dict`: the loader itself, or its data.
+    """
+
+    loader: Any
+    stateful: Any
+
+    def __iter__(self) -> Iterator[Any]:
+        """Deliver the batches."""
+        yield from self.loader
+
+    def state(self) -> Any:
+        """Return the state to resume from."""
+        return self.stateful.state_dict()
+
+    def load(self, state: Any) -> None:
+        """Resume from a state."""
+        self.stateful.load_state_dict(state)
 
 
 def collate(rows: Sequence[Mapping[str, Any]]) -> tuple[Tensor, Tensor, Tensor]:

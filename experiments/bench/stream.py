@@ -1,11 +1,11 @@
-"""Compare the training stream with four others on the same rows, side by side in one run.
+"""Compare the training stream with four other libraries on the same rows.
 
     python experiments/bench/stream.py [--rows 200000] [--task-rows 200] [--seed 0]
         [--peers ours,plain] [--out experiments/bench/results] [--readme]
 
-Every contender runs in processes of its own, one after the other. Peers that the project does not
-install get an environment each under build/bench-venv, made here on the first call. Writes
-`stream.json`, and the tables in the README where the results go to their usual place.
+Contenders run one after the other, each in its own processes. Those that the project does not
+install get their own environment below build/bench-venv, made on the first call. Writes
+`stream.json`, and the tables of the README unless --out is given.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -43,7 +43,7 @@ LIMIT = 1800
 
 
 class ContenderError(Exception):
-    """A contender that does not run; the reason goes into the results."""
+    """A contender that does not run; the results keep the reason."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class Contender:
     """One way to deliver the rows.
 
     Attributes:
-        label: Its name in the tables.
-        needs: What its own environment holds beside PyTorch; empty: it runs in the project's.
-        writes: Whether it reads rows in a form of its own, which it writes first.
+        label: Name in the tables.
+        needs: Packages of its own environment besides PyTorch; empty: the project's environment.
+        writes: Whether it first writes the rows in its own format.
     """
 
     label: str
@@ -75,10 +75,10 @@ CONTENDERS = {
 
 
 def interpreter(name: str) -> str:
-    """Return the Python that runs a contender; make its environment if there is none.
+    """Return the Python of a contender; make its environment first if necessary.
 
     Raises:
-        ContenderError: Its packages cannot be installed.
+        ContenderError: The packages cannot be installed.
     """
     needs = CONTENDERS[name].needs
     if not needs:
@@ -90,7 +90,7 @@ def interpreter(name: str) -> str:
     torch = f"torch=={version('torch').partition('+')[0]}"
     pip = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-input"]
     call([sys.executable, "-m", "venv", "--clear", str(folder)])
-    # PyTorch first and alone: a looser request of another package would bring another build of it.
+    # PyTorch first: another package with a looser requirement would install another build of it.
     call([*pip, torch])
     call([*pip, torch, *needs])
     ready.write_text("\n".join(needs))
@@ -101,7 +101,7 @@ def call(command: list[str]) -> None:
     """Run a command.
 
     Raises:
-        ContenderError: It fails or takes too long; with its last line.
+        ContenderError: It fails or takes too long. The message is its last line.
     """
     environment = {
         **os.environ,
@@ -121,14 +121,14 @@ def call(command: list[str]) -> None:
 
 
 class Bench:
-    """Runs contenders over one set of rows."""
+    """Runs contenders on one set of rows."""
 
     def __init__(self, folder: Path, job: Job) -> None:
-        """Keep the folder for everything that is written and the job of seed and no workers."""
+        """Take the folder to write to, and the job with the first seed and no workers."""
         self.folder, self.job = folder, job
 
     def child(self, name: str, module: str, options: list[str], **changes: int) -> dict[str, Any]:
-        """Run a module in the environment of a contender; return what it reports."""
+        """Run a module in the environment of a contender; return its figures."""
         job = {**asdict(self.job), "folder": str(self.job.folder), **changes}
         out = self.folder / "pass.json"
         script = [interpreter(name), str(HERE / "contender.py"), module]
@@ -137,11 +137,11 @@ class Bench:
         return report
 
     def order(self) -> np.ndarray:
-        """Return the order that the last child delivered."""
+        """Return the order of the last child."""
         return np.load(self.folder / "pass.npy")
 
     def step(self, kind: str, number: int, name: str, result: dict[str, Any]) -> None:
-        """Do one of the STEPS for a contender and put its figures into the result."""
+        """Do one of the STEPS for a contender and add its figures to the result."""
         if kind == "epoch":
             result["epochs"].append(self.repeat(name, number))
         elif kind == "resume at %":
@@ -152,7 +152,7 @@ class Bench:
             self.child(name, name, ["--write"])
 
     def repeat(self, name: str, repeat: int) -> dict[str, Any]:
-        """Deliver a whole epoch; the first time, save the states to resume from and the order."""
+        """Deliver an epoch. The first one also saves its order and the states to resume from."""
         if repeat:
             return self.epoch(name, [], seed=self.job.seed + repeat)
         saves = [f"--save={self.batches(share)}:{self.state(name, share)}" for share in RESUMES]
@@ -172,15 +172,15 @@ class Bench:
         }
 
     def batches(self, share: int) -> int:
-        """Return the batches that are some percent of an epoch."""
+        """Return the number of batches in some percent of an epoch."""
         return self.job.rows * share // 100 // BATCH
 
     def state(self, name: str, share: int) -> Path:
-        """Return where a state is saved."""
+        """Return the path of a saved state."""
         return self.folder / f"{name}-{share}.state"
 
     def epoch(self, name: str, options: list[str], **changes: int) -> dict[str, Any]:
-        """Deliver a whole epoch; return what was measured and what its order is worth."""
+        """Deliver an epoch; return its figures and the quality of its order."""
         figures = self.child(name, name, options, **changes)
         order = self.order()
         counts = coverage(order, self.job.general, self.job.task)
@@ -188,7 +188,7 @@ class Bench:
 
 
 def run(rows: int, task_rows: int, seed: int, names: list[str]) -> dict[str, Any]:
-    """Write the rows and measure the contenders, in turn, so that each meets the same load."""
+    """Write the rows and measure the contenders in turn, so that all have the same load."""
     passes = max(1, round(rows * SHARE / (1 - SHARE) / task_rows))
     results: dict[str, Any] = {
         "machine": machine(),
@@ -230,7 +230,7 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Return the commit, marked where files differ from it."""
+    """Return the commit, marked "dirty" if files differ from it."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty"]
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
@@ -243,7 +243,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--peers", default=",".join(CONTENDERS), help=", ".join(CONTENDERS))
     parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--readme", action="store_true", help="only put the results there")
+    parser.add_argument("--readme", action="store_true", help="only write the tables of the README")
     options = parser.parse_args(arguments)
     names = options.peers.split(",")
     if unknown := [name for name in names if name not in CONTENDERS]:
@@ -262,7 +262,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def put(text: str, name: str, block: str) -> str:
-    """Replace what stands between the two marks of a block."""
+    """Replace the text between the two marks of a block."""
     start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     before, after = text.split(start)[0], text.split(end)[1]
     return f"{before}{start}\n\n{block}\n\n{end}{after}"
@@ -278,16 +278,16 @@ COST = {
         f"{memory(x, 'anonymous_peak') - memory(x, 'anonymous_after_imports'):.0f}"
     ),
     "first batch, s": lambda _, x: f"{min(e['first_batch_seconds'] for e in x['epochs']):.2f}",
-    "resume at 10, 50, 90 %, s": lambda _, x: each(x, seconds),
+    "resume at 10, 50, 90 %, s": lambda _, x: per_resume(x, seconds),
     "state, bytes": lambda _, x: f"{max(r['state_bytes'] for r in x['resumes'].values()):,}",
 }
 RESUME = {
     "": lambda name, _: CONTENDERS[name].label,
-    "lost at 10, 50, 90 %": lambda _, x: each(x, lambda r: f"{r['lost']:,}"),
-    "repeated": lambda _, x: each(x, lambda r: f"{r['repeated']:,}"),
-    "same order": lambda _, x: each(x, lambda r: "yes" if r["same_order"] else "no"),
+    "lost at 10, 50, 90 %": lambda _, x: per_resume(x, lambda r: f"{r['lost']:,}"),
+    "repeated": lambda _, x: per_resume(x, lambda r: f"{r['repeated']:,}"),
+    "same order": lambda _, x: per_resume(x, lambda r: "yes" if r["same_order"] else "no"),
     "task rows in the epoch": lambda _, x: numbers(e["task"] for e in x["epochs"]),
-    "times each came": lambda _, x: span(x["epochs"], "task_uses"),
+    "uses of each task row": lambda _, x: span(x["epochs"], "task_uses"),
     "general rows missing": lambda _, x: numbers(e["general_missing"] for e in x["epochs"]),
     "general rows repeated": lambda _, x: numbers(e["general_repeated"] for e in x["epochs"]),
 }
@@ -303,7 +303,7 @@ SHUFFLE = {
 
 
 def memory(result: Mapping[str, Any], key: str) -> float:
-    """Return the largest of the epochs, in MB."""
+    """Return the largest value of the epochs, in MB."""
     return float(max(epoch[key] for epoch in result["epochs"])) / 1e6
 
 
@@ -312,30 +312,30 @@ def seconds(resume: Mapping[str, Any]) -> str:
     return "none came" if resume["seconds"] is None else f"{resume['seconds']:.2f}"
 
 
-def each(result: Mapping[str, Any], show: Any) -> str:
+def per_resume(result: Mapping[str, Any], show: Any) -> str:
     """Show a figure of each resume."""
     return " / ".join(show(resume) for resume in result["resumes"].values())
 
 
-def numbers(found: Any) -> str:
-    """Show a count of each epoch, once where they agree."""
-    shown = [f"{number:,}" for number in found]
+def numbers(counts: Iterable[int]) -> str:
+    """Show a count of each epoch, or one count if all are equal."""
+    shown = [f"{number:,}" for number in counts]
     return shown[0] if len(set(shown)) == 1 else " / ".join(shown)
 
 
 def span(epochs: list[dict[str, Any]], key: str) -> str:
-    """Show the smallest and the largest over epochs."""
+    """Show the smallest and the largest value of all epochs."""
     low, high = min(e[key][0] for e in epochs), max(e[key][1] for e in epochs)
     return str(low) if low == high else f"{low} to {high}"
 
 
 def values(result: Mapping[str, Any], key: str, style: str) -> str:
-    """Show a figure of the shuffle for each seed."""
+    """Show a figure of the mixing for each seed."""
     return " / ".join(style.format(epoch["quality"][key]) for epoch in result["epochs"])
 
 
 def table(results: Mapping[str, Any], columns: Mapping[str, Any]) -> list[str]:
-    """Return the lines of a table; a contender that failed says so in its first cell."""
+    """Return the lines of a table; the first column says which contenders failed, and why."""
     lines = [f"| {' | '.join(columns)} |", "| --- |" + " ---: |" * (len(columns) - 1)]
     for name, result in results.items():
         if "failed" in result:
@@ -348,7 +348,7 @@ def table(results: Mapping[str, Any], columns: Mapping[str, Any]) -> list[str]:
 
 
 def tables(results: Mapping[str, Any]) -> str:
-    """Return the tables of the README and where they come from."""
+    """Return the tables of the README, and a paragraph on how they were made."""
     given, host, ran = results["arguments"], results["machine"], results["contenders"]
     versions = ", ".join(
         f"{name} {result['epochs'][0]['version']}"
@@ -360,11 +360,14 @@ def tables(results: Mapping[str, Any]) -> str:
         f"{given['passes']} times, seeds {given['seed']} to {given['seed'] + REPEATS - 1}; commit "
         f"{results['commit'][:10]}; {host['cores']} cores of {host['cpu']}, load "
         f"{results['load_before'][0]:.1f} before and {results['load_after'][0]:.1f} after; "
-        f"Python {host['python']}; {versions}. Everything is in `results/stream.json`."
+        f"Python {host['python']}; {versions}. All figures are in `results/stream.json`."
     )
-    parts = (("What it costs", COST), ("What a resume loses, and what an epoch holds", RESUME),
-             ("How well it is mixed, by seed", SHUFFLE))  # fmt: skip
-    blocks = ["\n".join([f"**{title}**", "", *table(ran, columns)]) for title, columns in parts]
+    parts = {
+        "What it costs": COST,
+        "What a resume loses, and what an epoch holds": RESUME,
+        "How well it is mixed, by seed": SHUFFLE,
+    }
+    blocks = ["\n".join([f"**{title}**", "", *table(ran, shown)]) for title, shown in parts.items()]
     return "\n\n".join([*blocks, origin])
 
 

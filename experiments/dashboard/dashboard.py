@@ -1,17 +1,17 @@
-"""The panels that matter of a run: a workspace in W&B, or a picture made from the run folder.
+"""Show the main panels of a run in a W&B workspace, or in a picture made from the run folder.
 
     python experiments/dashboard/dashboard.py RUN --out panels.png
     python experiments/dashboard/dashboard.py RUN --entity NAME        needs .[dashboard] and a key
 
-Both show the same panels, defined once in `panels`: which numbers of `metrics.csv`, under which
-title. The workspace shows them for every run of the project.
+Both show the same panels, which `panels` defines: numbers of `metrics.csv` under a title. The
+workspace shows them for every run of the project.
 """
 
 import argparse
 import json
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,12 +29,12 @@ SCORES = {
     "judge": ("balanced_accuracy", "f1", "json_valid"),
     "text": ("exact_match",),
 }
-"""Scores of each kind of task that share an axis."""
-# Okabe and Ito's palette, told apart by colour-blind readers; general sources are grey.
+"""The scores shown for each kind of task, on one axis."""
+# Okabe and Ito's palette, which colour-blind readers can distinguish; general sources are grey.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GREYS = ("#8A8A8A", "#BDBDBD", "#5C5C5C")
 SHOWN = 3
-"""Rows of each table in the picture."""
+"""Number of rows of each table in the picture."""
 
 
 @dataclass(frozen=True)
@@ -44,60 +44,56 @@ class Panel:
     section: str
     title: str
     kind: Literal["lines", "shares", "table"]
-    """Lines over optimizer steps; shares of their sum, one upon the other; a table of answers."""
+    """Lines over optimizer steps; stacked shares of the sum; a table of answers."""
     keys: tuple[str, ...]
-    """Log keys: of numbers, or of the table."""
+    """Log keys of the numbers or of the table."""
     unit: str = ""
-    """What the y axis counts."""
+    """Unit of the y axis."""
 
     @property
     def labels(self) -> list[str]:
-        """What each key is called: a score by its label, else the source that it is of."""
+        """The label of each key: the label of a score, else the name of the source."""
         names = [key.rpartition("/")[2] for key in self.keys]
         return [facts_of(name).label if self.section == "Scores" else name for name in names]
 
 
 def panels(folder: RunFolder, logged: set[str]) -> list[Panel]:
-    """Say which panels a run has.
+    """Return the panels of a run.
 
     Args:
-        folder: The run's folder.
-        logged: The names of `metrics.csv`; a panel without any is left out.
+        folder: The folder of the run.
+        logged: The names in `metrics.csv`; a panel without any of them is left out.
     """
-    config = yaml.safe_load(folder.latest_config.read_text(encoding="utf-8"))
-    plan = json.loads((folder.path / "plan.json").read_text(encoding="utf-8"))
-    sources = {name: s["kind"] for name, s in plan["realised"]["sources"].items()}
+
+    def keys(start: str, names: Iterable[str]) -> tuple[str, ...]:
+        return tuple(key for name in names if (key := f"{start}/{name}") in logged)
+
+    kinds = {name: source["kind"] for name, source in _sources(folder).items()}
     tasks = {
         name: task.get("scoring", {}).get("kind", "text")
-        for name, task in config["data"]["tasks"].items()
+        for name, task in _config(folder)["data"]["tasks"].items()
     }
-    general = [name for name, kind in sources.items() if kind == "general"]
-    found = [
-        Panel("Scores", f"{task}, dev rows", "lines", _keys(f"val/{task}", SCORES[kind]))
+    general = [name for name, kind in kinds.items() if kind == "general"]
+    charts = [
+        Panel("Scores", f"{task}, dev rows", "lines", keys(f"val/{task}", SCORES[kind]))
         for task, kind in tasks.items()
     ]
     nats = "nats per label token"
-    found += [
-        Panel("Loss", "training, per source", "lines", _keys("train/loss", sources), nats),
-        Panel("Loss", "dev rows, per task", "lines", _keys("val/loss", tasks), nats),
-        Panel(
-            "Mixture", "examples trained on", "shares", _keys("train/examples", sources), "share"
-        ),
-        Panel("Forgetting", "held-out general rows", "lines", _keys("val/loss", general), nats),
-    ]
-    found = [
-        Panel(p.section, p.title, p.kind, tuple(k for k in p.keys if k in logged), p.unit)
-        for p in found
+    charts += [
+        Panel("Loss", "training, per source", "lines", keys("train/loss", kinds), nats),
+        Panel("Loss", "dev rows, per task", "lines", keys("val/loss", tasks), nats),
+        Panel("Mixture", "examples trained on", "shares", keys("train/examples", kinds), "share"),
+        Panel("Forgetting", "held-out general rows", "lines", keys("val/loss", general), nats),
     ]
     tables = [
         Panel("Samples", f"{task}, dev rows", "table", (f"val/{task}/samples",)) for task in tasks
     ]
     scored = any(key.startswith("val/") for key in logged)
-    return [panel for panel in found if panel.keys] + (tables if scored else [])
+    return [panel for panel in charts if panel.keys] + (tables if scored else [])
 
 
 def workspace(found: Sequence[Panel], *, entity: str, project: str, name: str) -> Any:
-    """Make a W&B workspace of the panels; nothing is sent yet."""
+    """Make a W&B workspace of the panels, without sending it."""
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 
@@ -156,8 +152,7 @@ def draw(found: Sequence[Panel], folder: RunFolder, out: Path) -> None:
 
 def source_colours(folder: RunFolder) -> dict[str, str]:
     """Give each task a colour and each general source a grey."""
-    plan = json.loads((folder.path / "plan.json").read_text(encoding="utf-8"))
-    sources = plan["realised"]["sources"]
+    sources = _sources(folder)
     colours, greys = iter(COLOURS * len(sources)), iter(GREYS * len(sources))
     return {
         name: next(greys if about["kind"] == "general" else colours)
@@ -165,8 +160,13 @@ def source_colours(folder: RunFolder) -> dict[str, str]:
     }
 
 
-def _keys(start: str, names: Any) -> tuple[str, ...]:
-    return tuple(f"{start}/{name}" for name in names)
+def _config(folder: RunFolder) -> dict[str, Any]:
+    return dict(yaml.safe_load(folder.latest_config.read_text(encoding="utf-8")))
+
+
+def _sources(folder: RunFolder) -> dict[str, Any]:
+    plan = json.loads((folder.path / "plan.json").read_text(encoding="utf-8"))
+    return dict(plan["realised"]["sources"])
 
 
 def _chart(axes: Any, panel: Panel, log: dict[str, Any], colours: dict[str, str]) -> None:
@@ -184,7 +184,7 @@ def _chart(axes: Any, panel: Panel, log: dict[str, Any], colours: dict[str, str]
             (line,) = axes.plot(steps, values, color=palette[index], label=label)
             if key.startswith("val/"):
                 line.set(marker="o", markersize=4)
-            if label not in colours:  # scores of one task, which may lie upon each other
+            if label not in colours:  # scores of one task, whose lines may overlap
                 line.set(linestyle=("-", "--", ":")[index % 3])
         axes.set_ylim(bottom=0)
     axes.set_title(f"{panel.section}: {panel.title}", loc="left")
@@ -219,7 +219,7 @@ def _table(axes: Any, panel: Panel, folder: RunFolder) -> None:
 
 
 def main() -> None:
-    """Draw the panels, or send them."""
+    """Draw the panels, or send them to W&B."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("run", metavar="RUN", help="the folder that `fit` wrote")
     where = parser.add_mutually_exclusive_group(required=True)
@@ -232,14 +232,12 @@ def main() -> None:
             raise TellError(f"RUN: must have logged something, got no metrics.csv in {options.run}")
     except TellError as error:
         parser.error(str(error))
-    found = panels(folder, set(by_name(read_log(folder.path / "metrics.csv"))))
+    shown = panels(folder, set(by_name(read_log(folder.path / "metrics.csv"))))
     if options.out:
-        draw(found, folder, options.out)
+        draw(shown, folder, options.out)
         return
-    config = yaml.safe_load(folder.latest_config.read_text(encoding="utf-8"))
-    project = config["run"]["wandb_project"]
-    made = workspace(found, entity=options.entity, project=project, name="TELL")
-    print(made.save().url)
+    project = _config(folder)["run"]["wandb_project"]
+    print(workspace(shown, entity=options.entity, project=project, name="TELL").save().url)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Run the default with three seeds; write `results.json`, `output.txt` and the README's figures."""
+"""Run the default with three seeds; write `results.json`, `output.txt` and parts of the README."""
 
 import argparse
 import json
@@ -23,11 +23,11 @@ SHOWN = {
     ("judge", "label_valid"): "judge: valid JSON with a verdict",
 }
 SWAPPED = "test_without_anchor"
-FLOORS = {"translate": ("copy_source", "random_words"), "judge": ("always_yes", "always_no")}
+BASELINES = {"translate": ("copy_source", "random_words"), "judge": ("always_yes", "always_no")}
 
 
 def run(seed: int) -> tuple[dict[str, Any], str]:
-    """Run `fit` with a seed; return what is kept of run.json, and the screen output."""
+    """Run `fit` with a seed; return a part of its run.json, and its screen output."""
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [sys.executable, "-m", "tell_lightning", "fit", f"--seed_everything={seed}"],
@@ -45,10 +45,10 @@ def run(seed: int) -> tuple[dict[str, Any], str]:
 
 
 def main() -> None:
-    """Run every seed and write everything."""
+    """Run all seeds and write the files."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
-    parser.add_argument("--readme", action="store_true", help="only put the results there")
+    parser.add_argument("--readme", action="store_true", help="only update the README")
     options = parser.parse_args()
     if not options.readme:
         with ThreadPoolExecutor(options.jobs) as pool:
@@ -63,23 +63,23 @@ def main() -> None:
 
 
 def put(text: str, name: str, block: str) -> str:
-    """Replace what stands between the two marks of a block."""
+    """Replace the text between the two marks of a block."""
     start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     before, after = text.split(start)[0], text.split(end)[1]
     return f"{before}{start}\n\n{block}\n\n{end}{after}"
 
 
 def end_of(output: str) -> str:
-    """Return the tables of scores and what stands below them in a run's output."""
+    """Return the output of a run from its tables of scores on."""
     lines = [line.rstrip() for line in output.splitlines()]
     start = next(i for i, line in enumerate(lines) if line.endswith(" test rows"))
     return "\n".join(lines[start:])
 
 
 def table(results: dict[str, Any]) -> str:
-    """Return the README's table: floors, the base, and the mean over seeds with its range."""
+    """Return the table of the README: baselines, the base, and mean and range over the seeds."""
     lines = [
-        "| on 200 test rows | floors | base | after, mean (range) | anchor off |",
+        "| on 200 test rows | baselines | base | after, mean (range) | anchor off |",
         "| --- | --- | --- | --- | --- |",
     ]
     first = next(iter(results.values()))["test"]
@@ -89,11 +89,11 @@ def table(results: dict[str, Any]) -> str:
             [r[split]["after"]["tasks"][task]["values"][score] for r in results.values()]
             for split in ("test", SWAPPED)
         )
-        floors = " / ".join(
-            format(first["floors"][task][name]["values"][score], style) for name in FLOORS[task]
+        baselines = " / ".join(
+            format(first["floors"][task][name]["values"][score], style) for name in BASELINES[task]
         )
         base = format(first["before"]["tasks"][task]["values"][score], style)
-        cells = [floors, base, f"**{mean(after):{style}}** {spread(after, style)}"]
+        cells = [baselines, base, f"**{mean(after):{style}}** {spread(after, style)}"]
         cells.append(f"{mean(swapped):{style}} {spread(swapped, style)}")
         lines.append(f"| {label} | {' | '.join(cells)} |")
     base, after = (
@@ -105,21 +105,21 @@ def table(results: dict[str, Any]) -> str:
     commits = ", ".join(sorted({r["git"]["commit"][:10] for r in results.values()}))
     names = "; ".join(
         f"{task}: {' / '.join(name.replace('_', ' ') for name in names)}"
-        for task, names in FLOORS.items()
+        for task, names in BASELINES.items()
     )
     return "\n".join(
         [
             *lines,
             "",
             f"`python experiments/default_run/run.py`, commit {commits}, seeds "
-            f"{', '.join(results)}: each draws other examples, order and initialisation. Floors "
-            f"need no model ({names}). Anchor off: the same rows without the anchor, after.",
+            f"{', '.join(results)}: each has its own examples, order and initialisation. Baselines "
+            f"need no model ({names}). Anchor off: the trained adapter without the anchor.",
         ]
     )
 
 
 def spread(values: list[float], style: str) -> str:
-    """Write the range of the seeds."""
+    """Return the range over the seeds as text."""
     return f"({min(values):{style}}\u2013{max(values):{style}})"
 
 

@@ -1,11 +1,12 @@
-"""Draw the start of a run's training stream, as the README shows it.
+"""Draw the beginning of a run's training stream for the README.
 
     python experiments/figures/stream.py [--out docs/stream.svg] [--seed 42]
 
-The cells are the first positions of the plan of the embedded default, in order.
+Each square is a position of the plan of the embedded default; the figure shows the first ones.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -13,13 +14,14 @@ import matplotlib as mpl
 mpl.use("svg")
 
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from tell_lightning.commands.check import check
 from tell_lightning.data.permutation import derive_key
 from tell_lightning.data.plan import resolve_plan
 
-# Okabe and Ito's palette, told apart by colour-blind readers.
+# Okabe and Ito's palette, which colour-blind readers can distinguish.
 COLOURS = {"translate": "#D55E00", "judge": "#0072B2", "instructions": "#D9D9D9"}
 LABELS = {
     "translate": "task: translate, 50 examples, each behind its anchor",
@@ -36,15 +38,25 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/stream.svg"))
     parser.add_argument("--seed", type=int, default=42)
     options = parser.parse_args()
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    figure = draw(source_names(options.seed))
+    figure.savefig(options.out, bbox_inches="tight", facecolor="white", metadata={"Date": None})
+
+
+def source_names(seed: int) -> list[str]:
+    """Return the sources of the first positions of the plan."""
     mixture = check([]).data.mixture
     plan = resolve_plan(
         mixture,
         {"translate": mixture.task_examples or 0, "judge": mixture.task_examples or 0},
         {"instructions": (20_000, None)},
-        seed=derive_key(options.seed, "order"),
+        seed=derive_key(seed, "order"),
     )
-    names = [plan.sources[index].name for index in plan.at(range(COLUMNS * ROWS)).sources]
+    return [plan.sources[index].name for index in plan.at(range(COLUMNS * ROWS)).sources]
 
+
+def draw(names: Sequence[str]) -> Figure:
+    """Draw a square for each source name, and the steps of a run below."""
     plt.rcParams |= {"font.family": "sans-serif", "svg.hashsalt": "stream", "svg.fonttype": "none"}
     figure, axes = plt.subplots(figsize=(9, 2.9))
     axes.set_xlim(-1, COLUMNS + 1)
@@ -73,8 +85,7 @@ def main() -> None:
         if index:
             arrow = {"arrowstyle": "->", "color": QUIET}
             axes.annotate("", (left - 0.4, -2.45), (left - gap + 0.4, -2.45), arrowprops=arrow)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(options.out, bbox_inches="tight", facecolor="white", metadata={"Date": None})
+    return figure
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""Render HaluEval's labelled answers into the prompt of the paper's Halu-CoT-JSON test.
+"""Make training rows from HaluEval, with the prompt of the paper's Halu-CoT-JSON test.
 
     python experiments/halueval/convert.py --data DATA --out OUT [--dev 200] [--label-only]
 
-Enters: `halueval/general_data.json` and `tell/test_Halu_CoT_JSON.jsonl` below DATA. Leaves
-`train.jsonl` and `dev.jsonl` in OUT, made of the lines that the test does not use (1 to 3001); the
-last of them are dev, and the line number is the id. The prompt is that of the test's first row with
-another query and answer. Before anything is written, the lines that the test does use are rendered
-the same way and must give its prompts and labels byte for byte.
+Reads `halueval/general_data.json` and `tell/test_Halu_CoT_JSON.jsonl` below DATA. Writes
+`train.jsonl` and `dev.jsonl` to OUT, from the lines that the test does not use (1 to 3001); the
+last lines are dev. The id of a row is its line number. The prompt is that of the first test row,
+with the query and answer replaced. First, the lines that the test uses are rendered in the same
+way and must equal its prompts and labels byte for byte.
 
-The paper's gold thoughts are not public: `thought` quotes the annotated spans, or says that there
-are none. With --label-only the answer is the label alone.
+The thoughts of the paper are not public, so `thought` quotes the annotated spans, or says that
+there are none. With --label-only the answer is only the label.
 """
 
 import argparse
@@ -27,7 +27,7 @@ Row = Mapping[str, Any]
 
 
 class ConvertError(Exception):
-    """Files that are not those of the paper."""
+    """Input files that are missing or not those of the paper."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -48,19 +48,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def convert(data: Path, out: Path, dev: int, *, label_only: bool = False) -> dict[str, int]:
-    """Check the rendering on the test and write the other rows.
+    """Check the rendering on the test rows, and write the other rows.
 
     Args:
-        data: Folder with the two files.
-        out: Folder that gets train.jsonl and dev.jsonl.
-        dev: How many of the last rows are dev.
-        label_only: Whether answers hold the label alone.
+        data: Folder with the two input files.
+        out: Folder for train.jsonl and dev.jsonl.
+        dev: Number of dev rows, taken from the end.
+        label_only: Whether answers have only the label.
 
     Returns:
-        Rows by the name of the file.
+        The number of rows by file name.
 
     Raises:
-        ConvertError: A file is missing or another one, or dev leaves no row to train on.
+        ConvertError: A file is missing or wrong, or dev leaves no training row.
     """
     rows, test = _read(data / SOURCE), _read(data / TEST)
     if len(rows) <= len(test):
@@ -94,18 +94,18 @@ def convert(data: Path, out: Path, dev: int, *, label_only: bool = False) -> dic
 
 
 class Prompt:
-    """The text around query and answer."""
+    """The text around the query and the answer of a row."""
 
     def __init__(self, before: str, between: str, after: str) -> None:
-        """Take the three parts."""
+        """Take the texts before, between and after query and answer."""
         self.parts = (before, between, after)
 
     @classmethod
     def derive(cls, prompt: str, row: Row) -> "Prompt":
-        """Find the parts in a prompt that was rendered from a row.
+        """Find the three texts in a prompt that was made from a row.
 
         Raises:
-            ConvertError: The prompt does not hold the row's query and then its answer.
+            ConvertError: The prompt does not hold the query of the row and then its answer.
         """
         before, query, rest = prompt.partition(row[QUERY])
         between, response, after = rest.partition(row[ANSWER])
@@ -117,7 +117,7 @@ class Prompt:
         return cls(before, between, after)
 
     def __call__(self, row: Row) -> str:
-        """Render a row."""
+        """Return the prompt of a row."""
         before, between, after = self.parts
         return f"{before}{row[QUERY]}{between}{row[ANSWER]}{after}"
 
@@ -125,7 +125,7 @@ class Prompt:
 def check_against_test(
     render: Prompt, used: Sequence[Row], test: Sequence[Row], *, where: Path
 ) -> None:
-    """Check that the lines which the test uses give its prompts and labels.
+    """Check that the rows of the test have our rendered prompts and labels.
 
     Raises:
         ConvertError: A row differs.
@@ -141,7 +141,7 @@ def check_against_test(
 
 
 def answer(row: Row, *, label_only: bool = False) -> str:
-    """Return the JSON answer that a row's annotation amounts to."""
+    """Return the annotation of a row as a JSON answer."""
     verdict = {LABEL: row[LABEL]}
     if not label_only:
         verdict = {"thought": _thought(row), **verdict}
@@ -158,7 +158,7 @@ def _thought(row: Row) -> str:
 
 
 def _quote(span: str) -> str:
-    """Quote the start of a span: an answer has to end some time."""
+    """Quote the first words of a span; a long quote would make the answer too long."""
     words = span.split()
     return f"'{' '.join(words[:QUOTED_WORDS])}{' ...' if len(words) > QUOTED_WORDS else ''}'"
 
@@ -175,7 +175,7 @@ def _read(path: Path) -> list[Row]:
 
 
 def _rows(path: Path) -> Iterator[Row]:
-    # On \n alone: answers hold other characters that Python takes for the end of a line.
+    # Split only at \n: answers contain other characters that splitlines() takes for line ends.
     for line in path.read_text(encoding="utf-8").split("\n"):
         if line.strip():
             yield json.loads(line)

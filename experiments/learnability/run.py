@@ -1,6 +1,6 @@
-"""Run the cells of this folder and write `results.json` and the table in the README.
+"""Train SFT on each task with few and many examples; write `results.json` and the README's table.
 
-Each cell is a `python -m tell_lightning fit` of its own; cells already in results.json are kept.
+Each run (`Cell`) is one `python -m tell_lightning fit`. Runs in results.json are not repeated.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ RATES = (4e-3,)
 
 @dataclass(frozen=True)
 class Cell:
-    """One training run."""
+    """The settings of one training run."""
 
     task: str
     arm: str
@@ -36,20 +37,18 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Name of the cell, unique in the folder."""
+        """The name of the run, unique in the folder."""
         return f"{self.task}-{self.arm}-{self.n}-lr{self.lr:g}"
 
 
 def cells() -> Iterator[Cell]:
-    """Yield every cell."""
-    for task in SHOWN:
-        for arm, n in STEPS:
-            for lr in RATES:
-                yield Cell(task, arm, n, lr)
+    """Yield all runs."""
+    for task, (arm, n), lr in product(SHOWN, STEPS, RATES):
+        yield Cell(task, arm, n, lr)
 
 
 def run(cell: Cell) -> dict[str, Any]:
-    """Train and score one cell."""
+    """Train and score one run."""
     default = yaml.safe_load((files("tell_lightning") / "default.yaml").read_text("utf-8"))
     overlay = {
         "run": {"name": cell.name},
@@ -75,17 +74,19 @@ def run(cell: Cell) -> dict[str, Any]:
             text=True,
         )
         record = json.loads(next(Path(folder).glob("runs/*/run.json")).read_text("utf-8"))
-    test = record["metrics"]["test"]
+
+    def scores(moment: str) -> dict[str, float]:
+        values = record["metrics"]["test"][moment]["tasks"][cell.task]["values"]
+        return {key: values[key] for key in SHOWN[cell.task]}
+
     return {
         **asdict(cell),
         "steps": STEPS[cell.arm, cell.n],
         "selected_step": record["selected"]["step"],
         "dev_score": record["selected"]["score"],
         "passes": record["mixture"]["sources"][cell.task]["passes"],
-        "test": {key: test["after"]["tasks"][cell.task]["values"][key] for key in SHOWN[cell.task]},
-        "before": {
-            key: test["before"]["tasks"][cell.task]["values"][key] for key in SHOWN[cell.task]
-        },
+        "test": scores("after"),
+        "before": scores("before"),
         "seconds": record["seconds"]["total"],
         "git": record["git"],
         "base": record["base"]["sha256"],
@@ -93,9 +94,9 @@ def run(cell: Cell) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run what is missing, then write the table."""
+    """Do the missing runs, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--jobs", type=int, default=2, help="cells at a time, one thread each")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
     jobs = parser.parse_args().jobs
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     missing = [cell for cell in cells() if cell.name not in results]
@@ -109,7 +110,7 @@ def main() -> None:
 
 
 def write_table(results: dict[str, Any]) -> None:
-    """Put the best learning rate of each arm into the README."""
+    """Write the best learning rate of each arm to the README."""
     lines = [
         "| task | arm | n | lr | chosen step | passes | test score | also |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -124,7 +125,7 @@ def write_table(results: dict[str, Any]) -> None:
                 f"| {also} {best['test'][also]:.2f} |"
             )
     commits = sorted({row["git"]["commit"][:10] for row in results.values() if row["git"]})
-    lines += ["", f"Seed 42, commit {', '.join(commits)}; all cells are in `results.json`."]
+    lines += ["", f"Seed 42, commit {', '.join(commits)}; all runs are in `results.json`."]
     readme = HERE / "README.md"
     head = readme.read_text(encoding="utf-8").partition("<!-- table -->")[0]
     readme.write_text(f"{head}<!-- table -->\n\n" + "\n".join(lines) + "\n", encoding="utf-8")

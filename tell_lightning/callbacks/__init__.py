@@ -1,1 +1,1 @@
-"""What happens around the training loop: scores, checkpoints, logs and the run record."""
+"""Callbacks and loggers of training: scores, checkpoints, logs and the run record."""

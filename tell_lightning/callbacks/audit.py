@@ -1,8 +1,7 @@
-"""What was really trained on: every id that arrives inside `training_step`, by step and rank.
+"""Record the examples of every optimizer step, and check them against the plan.
 
-Enters: the batches, as the module sees them. Leaves: `audit/rank-R.jsonl` with one line a session
-and one an optimizer step, and an error as soon as a step differs from the plan. Costs a line of
-text a step and one look-up of the plan.
+`audit/rank-R.jsonl` gets one line when a session starts and one line per optimizer step, with the
+examples that `training_step` received. A step that differs from the plan is an error at once.
 
     {"session": {"step": 0, "world": 2, "micro_batch": 4, "unit": "examples"}}
     {"step": 1, "rank": 0, "positions": [0, 2, 4, 6], "sources": [1, 1, 0, 1], "rows": [7, 3, 0, 5]}
@@ -16,32 +15,29 @@ import lightning.pytorch as pl
 
 from tell_lightning.callbacks.folder import RunFolder
 from tell_lightning.data.batches import Batch
+from tell_lightning.data.datamodule import TellDataModule
 from tell_lightning.data.plan import Slot
-from tell_lightning.data.stream import Place
+from tell_lightning.data.units import Place
 from tell_lightning.errors import TellError
 
 
 class AuditError(TellError):
-    """A step that trained on something else than the plan says."""
+    """A step trained on other examples than those of the plan."""
 
 
 class Audit(pl.Callback):
-    """Writes and checks the ids of every optimizer step."""
+    """Writes and checks the examples of every optimizer step."""
 
-    def __init__(self, folder: RunFolder) -> None:
-        """Write below `folder`, that of rank 0."""
+    def __init__(self, folder: RunFolder, data: TellDataModule) -> None:
+        """Write to the folder of rank 0, and compare with the plan of `data`."""
         self.folder = folder
+        self.data = data
         self._slots: list[Slot] = []
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Look into the training step, and begin a session in the file."""
-        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        self._place = Place(
-            trainer.global_rank, trainer.world_size, datamodule.settings.micro_batch
-        )
-        self._units = datamodule.units
-        self._batch = datamodule.settings.optimizer_batch
-        pl_module.seen = self._note
+        """Write the line of a new session."""
+        self._place = Place(trainer.global_rank, trainer.world_size, self.data.micro_batch)
+        self._batch = self.data.settings.optimizer_batch
         parent = trainer.strategy.broadcast(str(self.folder.path))
         self._path = Path(parent) / "audit" / f"rank-{trainer.global_rank}.jsonl"
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +45,7 @@ class Audit(pl.Callback):
             "step": trainer.global_step,
             "world": self._place.world,
             "micro_batch": self._place.micro_batch,
-            "unit": self._units.unit,
+            "unit": self.data.units.unit,
         }
         self._write({"session": session})
 
@@ -61,7 +57,7 @@ class Audit(pl.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Write and check a step that has ended."""
+        """Write and check the optimizer step if it is complete."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         slots, self._slots = self._slots, []
@@ -78,14 +74,17 @@ class Audit(pl.Callback):
                 f"The stream has left the plan: please report it with {self._path}."
             )
 
-    def _note(self, batch: Batch) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Remember the examples of the micro-batch."""
         columns = (batch.positions.tolist(), batch.sources.tolist(), batch.rows.tolist())
         self._slots += zip(*columns, strict=True)
 
     def _wanted(self, step: int) -> list[Slot]:
-        """Look the step up in the plan, without what delivered it."""
+        """Read this rank's examples of a step from the plan itself, not from the data stream."""
         begin, end = (step - 1) * self._batch, step * self._batch
-        units = self._units.at(range(begin, end))
+        units = self.data.units.at(range(begin, end))
         mine = [
             units[first + offset]
             for first in range(0, self._batch, self._place.step)

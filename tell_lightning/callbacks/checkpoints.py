@@ -1,4 +1,4 @@
-"""Which checkpoints are kept: the best on dev, and the last one to resume from."""
+"""The checkpoints of a run: the best one on dev, and the last one, to resume from."""
 
 import os
 from pathlib import Path
@@ -15,16 +15,16 @@ from tell_lightning.callbacks.termination import Termination
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it, so that a kill leaves the old one.
+    """Writes a draft in the same folder and renames it, so a killed run keeps the old checkpoint.
 
-    Lightning's own draft lies in the temporary folder; where that is another disk, moving it is
-    copying it, and a kill leaves half a file.
+    Lightning writes its draft to the temporary folder. If that is on another disk, moving the draft
+    is a copy, and a kill leaves half a file.
     """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
-        """Write the file whole or not at all."""
+        """Write the file completely or not at all."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.draft")
@@ -38,25 +38,25 @@ class WholeFiles(TorchCheckpointIO):
 class LastCheckpoint(Checkpoint):
     """Writes `last.ckpt` every few optimizer steps, and before SIGTERM ends the run.
 
-    It is written when the first batch of the next step starts: by then the numbers of the step are
-    logged, the dev sets scored and the best adapter saved, so that a run that goes on from there
-    repeats nothing and skips nothing. The last step of a run is saved when training ends.
+    The checkpoint of a step is written when the first batch of the next step starts. By then the
+    step is logged, the dev sets are scored and the best adapter is saved, so a resumed run repeats
+    nothing and skips nothing. The last step of a run is saved when training ends.
     """
 
     def __init__(self, folder: RunFolder, every_steps: int, termination: Termination) -> None:
-        """Write below `folder` after each `every_steps` optimizer steps."""
+        """Write to `folder` after every `every_steps` optimizer steps."""
         self.folder = folder
         self.every_steps = every_steps
         self.termination = termination
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remember which step is saved already."""
+        """Remember the step that is already saved."""
         self._saved = trainer.global_step
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Save the step that has ended, where it is due."""
+        """Save the step before this one if it is due."""
         step = trainer.global_step
         if batch_idx % trainer.accumulate_grad_batches:
             return
@@ -72,7 +72,7 @@ class LastCheckpoint(Checkpoint):
         self.termination.leave_training(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
-        """Write the checkpoint, and whatever the loggers still hold back."""
+        """Write the checkpoint, and the rows that loggers have not written yet."""
         for logger in trainer.loggers:
             logger.save()
         trainer.save_checkpoint(self.folder.checkpoints / LAST, weights_only=False)
@@ -82,7 +82,7 @@ class LastCheckpoint(Checkpoint):
 
 
 def selection_callbacks(folder: RunFolder, settings: EvalSettings) -> list[pl.Callback]:
-    """Return the callbacks that go by the dev score: they keep the best adapter and stop early."""
+    """Return the callbacks that use the dev score: keep the best adapter, and stop early."""
     callbacks: list[pl.Callback] = [
         ModelCheckpoint(
             dirpath=folder.checkpoints,

@@ -1,31 +1,67 @@
-"""Score the tasks on dev while training, and on test before and after.
+"""Generate and score on dev while training, and on test.
 
-Enters: the model at the end of a Lightning validation or test epoch. Leaves: logged scores, one
-predictions file a task, samples on the screen, and `history`, which the run record saves. Every
-rank takes its share of the rows; each task is scored once, on the gathered predictions.
+Every rank takes its share of the rows; each task is scored once, on the predictions of all ranks.
+The scores are logged, the predictions are written to one JSONL file a task, and `history` keeps
+everything that was scored.
 """
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol, cast, runtime_checkable
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from tell_lightning.callbacks.folder import RunFolder, write_jsonl
+from tell_lightning.callbacks.folder import write_jsonl
 from tell_lightning.callbacks.samples import log_samples
-from tell_lightning.callbacks.settings import EvalSettings
+from tell_lightning.callbacks.settings import LEAST
+from tell_lightning.data.batches import log_stage
+from tell_lightning.data.evaluation_rows import EvaluationRows
+from tell_lightning.errors import TellError
 from tell_lightning.generation.answer import answer_rows
 from tell_lightning.generation.batched import Budget
 from tell_lightning.metrics.predictions import Prediction, saved_row
 from tell_lightning.metrics.score import Scores, floors, score
 from tell_lightning.metrics.score_facts import facts_of
 from tell_lightning.metrics.settings import Scoring
+from tell_lightning.model.lora import is_untrained
+from tell_lightning.settings import check_least
 
-STAGES = {"dev": "val", "test": "test"}
-"""How log keys begin, by split; those of the test rows with a swapped anchor as the split."""
+SPLITS = ("dev", "test")
+"""The splits that baselines are scored on: not those with a swapped anchor."""
+
+
+@runtime_checkable
+class EvaluationData(Protocol):
+    """What generation needs of a data module. `TellDataModule` has it."""
+
+    seed: int
+    """Seed of the draws where `temperature` is above 0."""
+    test_split: str
+    """The split that a test epoch scores."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """The base model's tokenizer."""
+
+    @property
+    def evaluation(self) -> Mapping[str, Mapping[str, EvaluationRows]]:
+        """The rows to generate for, by split and task."""
+
+
+class AdaptedModel(Protocol):
+    """What generation needs of a module. `TellModule` has it."""
+
+    model: Any
+    trained_steps: int
+
+
+class EvaluationError(TellError):
+    """A data module that has no rows to generate for."""
 
 
 @dataclass
@@ -44,25 +80,62 @@ class Scored:
         return sum(scores.selection for scores in self.tasks.values()) / len(self.tasks)
 
 
-class Evaluation(pl.Callback):
-    """Generates and scores at the end of every validation and test epoch."""
+class GenerationEvaluation(pl.Callback):
+    """Generates and scores at the end of every validation and test epoch.
 
-    def __init__(self, settings: EvalSettings, folder: RunFolder) -> None:
-        """Write below `folder`.
+    It works with any Trainer and logger. `val/score`, the mean of the tasks' primary scores, is
+    what a `ModelCheckpoint` or `EarlyStopping` may go by. Generation and the loss of dev and test
+    rows are computed in the Trainer's precision.
 
-        Attributes:
-            history: Everything scored so far.
-            floors: Scores of the model-free predictions, by split and task.
-            adapter: Whether the adapter differs from nothing yet.
-            selected_step: Step of the adapter that was loaded after training, for `test`.
+    Attributes:
+        history: Everything scored so far.
+        floors: Scores of the baselines that need no model, by split and task.
+    """
+
+    def __init__(
+        self,
+        *,
+        every_steps: int | None = None,
+        dev_rows: int | None = 64,
+        test_rows: int | None = None,
+        batch_tokens: int = 16384,
+        temperature: float = 0.0,
+        samples: int = 3,
+        table_rows: int = 32,
+        folder: str | Path | None = None,
+    ) -> None:
+        """Score nothing yet.
+
+        Args:
+            every_steps: Optimizer steps between two scorings on dev; None: when the Trainer
+                validates (`val_check_interval`, `check_val_every_n_epoch`).
+            dev_rows: Rows of each dev set to generate for, from the first on; None: all.
+            test_rows: Rows of each test set to generate for, from the first on; None: all.
+            batch_tokens: Tokens of a generation batch, padding and answers included.
+            temperature: 0: greedy; above: tokens are drawn.
+            samples: Predictions of each task to print after the adapter is scored on test.
+            table_rows: Predictions of each task to send to loggers that take tables.
+            folder: Where predictions are written, one JSONL file a task and scoring; None: nowhere.
+
+        Raises:
+            ConfigError: A number is too small.
         """
-        self.settings = settings
-        self.folder = folder
+        self.every_steps = every_steps
+        self.dev_rows = dev_rows
+        self.test_rows = test_rows
+        self.temperature = temperature
+        self.samples = samples
+        self.table_rows = table_rows
+        self.folder = None if folder is None else Path(folder)
+        check_least(vars(self) | {"batch_tokens": batch_tokens}, LEAST["eval"], "eval.")
         self.history: list[Scored] = []
         self.floors: dict[str, dict[str, dict[str, Scores]]] = {}
-        self.adapter = False
-        self.selected_step: int | None = None
-        self._budget = Budget(settings.batch_tokens)
+        self._budget = Budget(batch_tokens)
+
+    @property
+    def state_key(self) -> str:
+        """The name that checkpoints know its state by."""
+        return "Evaluation"
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was scored so far, as text: a checkpoint holds plain values alone."""
@@ -77,7 +150,9 @@ class Evaluation(pl.Callback):
         return {"history": json.dumps(history), "floors": json.dumps(floors)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with what the sessions before have scored."""
+        """Go on with what earlier sessions have scored; what this one has scored stays."""
+        if self.history:  # `trainer.test(ckpt_path=...)` restores callbacks, too
+            return
         self.history = [
             Scored(**{**saved, "tasks": {name: Scores(**s) for name, s in saved["tasks"].items()}})
             for saved in json.loads(state_dict["history"])
@@ -89,82 +164,84 @@ class Evaluation(pl.Callback):
             }
             for split, tasks in json.loads(state_dict["floors"]).items()
         }
-        self.adapter = True
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Set the validation interval, in micro-batches as Lightning counts it."""
-        every = self.settings.every_steps or max(1, trainer.max_steps // 5)
-        if stage == "fit":
-            trainer.val_check_interval = (
-                min(every, trainer.max_steps) * trainer.accumulate_grad_batches
-            )
+        """Find the rows, and set the validation interval, in micro-batches as Lightning counts it.
+
+        Raises:
+            EvaluationError: The Trainer has no data module with rows to generate for.
+        """
+        self._data = _evaluation_data(trainer)
+        if stage == "fit" and self.every_steps is not None:
+            steps = trainer.max_steps
+            every = min(self.every_steps, steps) if steps > 0 else self.every_steps
+            trainer.check_val_every_n_epoch = None
+            trainer.val_check_interval = every * trainer.accumulate_grad_batches
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, EarlyStopping) and str(callback.monitor)[:4] == "val/":
+                    # It may have concluded from the old interval that epochs are what counts.
+                    callback._check_on_train_epoch_end = False
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Score dev."""
-        self._evaluate(trainer, pl_module, "dev", self.settings.dev_rows)
+        if not trainer.sanity_checking:
+            self._evaluate(trainer, pl_module, "dev", self.dev_rows)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Score test, or the same rows with the anchor swapped."""
-        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        self._evaluate(trainer, pl_module, datamodule.test_split, self.settings.test_rows)
+        self._evaluate(trainer, pl_module, self._data.test_split, self.test_rows)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the losses beside the scores."""
-        self._keep_losses(trainer)
+        if not trainer.sanity_checking:
+            self._keep_losses(trainer)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the losses beside the scores."""
         self._keep_losses(trainer)
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+    def _evaluate(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str, most: int | None
     ) -> None:
-        """Note that the adapter has learned something."""
-        self.adapter = True
-
-    def _evaluate(self, trainer: pl.Trainer, module: Any, split: str, most: int | None) -> None:
-        stage = STAGES.get(split, split)
-        step = trainer.global_step if self.selected_step is None else self.selected_step
-        scored = Scored(split, step, self.adapter)
+        module = cast(AdaptedModel, pl_module)
+        adapter = module.trained_steps > 0 or trainer.strategy.reduce_boolean_decision(
+            not is_untrained(module.model),
+            all=False,  # of a sharded model each rank knows a part
+        )
+        scored = Scored(split, module.trained_steps, adapter)
+        stage = log_stage(split)
         samples: list[str] = []
-        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        for name, rows in datamodule.evaluation[split].items():
-            predictions = answer_rows(
-                module.model,
-                datamodule.encoder.tokenizer,
-                rows,
-                budget=self._budget,
-                most=most,
-                temperature=self.settings.temperature,
-                seed=datamodule.seed,
-                rank=trainer.global_rank,
-                world=trainer.world_size,
-            )
+        for name, rows in self._data.evaluation[split].items():
+            with trainer.precision_plugin.val_step_context():
+                predictions = answer_rows(
+                    module.model,
+                    self._data.tokenizer,
+                    rows,
+                    budget=self._budget,
+                    most=most,
+                    temperature=self.temperature,
+                    seed=self._data.seed,
+                    rank=trainer.global_rank,
+                    world=trainer.world_size,
+                )
             scored.tasks[name] = score(rows.scoring, predictions, intervals=split != "dev")
-            if split in STAGES and name not in self.floors.setdefault(split, {}):
+            if split in SPLITS and name not in self.floors.setdefault(split, {}):
                 self.floors[split][name] = floors(rows.scoring, predictions)
             values = scored.tasks[name].values
-            module.log_dict({f"{stage}/{name}/{key}": float(v) for key, v in values.items()})
+            pl_module.log_dict({f"{stage}/{name}/{key}": float(v) for key, v in values.items()})
             self._write(scored, name, predictions, rows.scoring)
-            most_shown = self.settings.table_rows
-            log_samples(trainer, f"{stage}/{name}/samples", rows, predictions, most_shown)
-            if split == "test" and self.adapter:
+            log_samples(trainer, f"{stage}/{name}/samples", rows, predictions, self.table_rows)
+            if split == "test" and adapter:
                 samples += self._samples(name, predictions)
         if scored.tasks:
-            module.log(f"{stage}/score", scored.selection, prog_bar=True)
+            pl_module.log(f"{stage}/score", scored.selection, prog_bar=True)
         self.history.append(scored)
         self._print(scored)
         for line in samples:
             rank_zero_info(one_line(line))
 
     def _keep_losses(self, trainer: pl.Trainer) -> None:
-        split = self.history[-1].split
-        start = f"{STAGES.get(split, split)}/loss/"
+        start = f"{log_stage(self.history[-1].split)}/loss/"
         self.history[-1].losses = {
             name.removeprefix(start): float(value)
             for name, value in trainer.callback_metrics.items()
@@ -175,8 +252,10 @@ class Evaluation(pl.Callback):
     def _write(
         self, scored: Scored, name: str, predictions: Sequence[Prediction], scoring: Scoring
     ) -> None:
+        if self.folder is None:
+            return
         moment = f"step-{scored.step:06d}" if scored.adapter else "base"
-        path = self.folder.predictions / f"{scored.split}-{name}-{moment}.jsonl"
+        path = self.folder / f"{scored.split}-{name}-{moment}.jsonl"
         write_jsonl(path, (saved_row(each, scoring) for each in predictions))
 
     def _print(self, scored: Scored) -> None:
@@ -184,10 +263,21 @@ class Evaluation(pl.Callback):
             rank_zero_info(f"  {scored.split} {name}: {summary(scores)}")
 
     def _samples(self, name: str, predictions: Sequence[Prediction]) -> Iterator[str]:
-        for prediction in predictions[: self.settings.samples]:
+        for prediction in predictions[: self.samples]:
             yield f"  {name} {prediction.id}"
             yield f"    answer     {prediction.prediction}"
             yield f"    reference  {prediction.reference}"
+
+
+def _evaluation_data(trainer: pl.Trainer) -> EvaluationData:
+    data = getattr(trainer, "datamodule", None)
+    if not isinstance(data, EvaluationData):
+        raise EvaluationError(
+            "GenerationEvaluation: needs a data module with rows to generate for, got "
+            f"{type(data).__name__}. Pass datamodule=TellDataModule(...), or one that has seed, "
+            "test_split, tokenizer and evaluation."
+        )
+    return data
 
 
 def one_line(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The folder of a run: its name, its files, and how they are written."""
+"""The folder of a run: its name, its files, and how to write them."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from tell_lightning.errors import TellError
 from tell_lightning.files import locked, write_whole
 
 LAST = "last.ckpt"
-"""Name of the checkpoint to resume from."""
+"""File name of the checkpoint to resume from."""
 
 
 class RunFolderError(TellError):
@@ -23,7 +23,7 @@ class RunFolderError(TellError):
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths inside the folder of one run."""
+    """The paths in the folder of one run."""
 
     path: Path
 
@@ -43,19 +43,19 @@ class RunFolder:
         return self.path / ".config.resume.yaml"
 
     def keep_config(self) -> None:
-        """Put the draft in force: from now on what is typed on a resume may be left out."""
+        """Keep the draft: later resumes use its values, which need not be typed again."""
         if self.draft_config.is_file():
             name = f"config.resume-{int(time.time())}.yaml"
             os.replace(self.draft_config, self.path / name)
 
     @property
     def record(self) -> Path:
-        """What happened, with the scores."""
+        """The record of the run (`run.json`): status, versions and scores."""
         return self.path / "run.json"
 
     @property
     def checkpoints(self) -> Path:
-        """Adapters with optimizer and position, to resume from."""
+        """The checkpoints, each with adapter, optimizer and position."""
         return self.path / "checkpoints"
 
     @property
@@ -65,15 +65,15 @@ class RunFolder:
 
     @property
     def predictions(self) -> Path:
-        """What the model answered."""
+        """The answers of the model, one JSONL file per task and scoring."""
         return self.path / "predictions"
 
 
 def new_folder(parent: str, name: str) -> RunFolder:
-    """Choose a folder for a run: `<parent>/<time>-<name>`, with a number where that is taken.
+    """Choose the folder of a new run: `<parent>/<time>-<name>`, with a number if that exists.
 
     Raises:
-        RunFolderError: The name does not do as part of a path.
+        RunFolderError: The name cannot be part of a path.
     """
     if not name or not all(letter.isalnum() or letter in "-_." for letter in name):
         raise RunFolderError(
@@ -87,10 +87,10 @@ def new_folder(parent: str, name: str) -> RunFolder:
 
 
 def claim(folder: RunFolder) -> bool:
-    """Make the folder of a new run; say no where another run has made it meanwhile.
+    """Make the folder of a new run, and return False if another run has just made it.
 
     Raises:
-        RunFolderError: It cannot be made.
+        RunFolderError: The folder cannot be made.
     """
     try:
         folder.path.mkdir(parents=True)
@@ -106,10 +106,10 @@ def claim(folder: RunFolder) -> bool:
 
 @contextmanager
 def held(folder: RunFolder) -> Iterator[None]:
-    """Keep every other process from writing to the folder; a kill lets go of it, too.
+    """Lock the folder while the body runs. A kill releases the lock, too.
 
     Raises:
-        RunFolderError: Another process has it.
+        RunFolderError: Another process holds the lock.
     """
     refusal = RunFolderError(
         f"RUN: must be a run that has ended, got '{folder.path}', which another process uses. "
@@ -123,7 +123,7 @@ def existing_folder(path: str) -> RunFolder:
     """Open the folder of a run.
 
     Raises:
-        RunFolderError: It is none.
+        RunFolderError: The path is not the folder of a run.
     """
     folder = RunFolder(Path(path))
     if not folder.config.is_file():
@@ -135,14 +135,14 @@ def existing_folder(path: str) -> RunFolder:
 
 
 def run_of_predictions(file: Path) -> RunFolder | None:
-    """Open the run in whose predictions/ a file lies, if it lies in one."""
+    """Return the run that a file in `predictions/` belongs to; None for any other file."""
     folder = RunFolder(file.resolve().parent.parent)
     inside = file.resolve().parent == folder.predictions.resolve() and folder.config.is_file()
     return folder if inside else None
 
 
 def read_record(folder: RunFolder) -> dict[str, Any]:
-    """Return what `run.json` says; nothing where there is none."""
+    """Return the content of `run.json`, or an empty dictionary if the file does not exist."""
     if not folder.record.is_file():
         return {}
     facts: dict[str, Any] = json.loads(folder.record.read_text(encoding="utf-8"))
@@ -150,16 +150,17 @@ def read_record(folder: RunFolder) -> dict[str, Any]:
 
 
 def current_neural_scores(folder: RunFolder, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the scores that `neural` has left, without those of files that were written anew.
+    """Return the scores of the command `neural` that still belong to the present predictions.
 
-    A file elsewhere, which `neural --run` has named, may be gone: nobody but its owner rewrites it.
+    A score is left out if its file has changed since. A file outside the run's predictions/ may be
+    missing; its score is kept.
 
     Args:
-        folder: The run, in whose predictions/ the files lie.
-        metrics: What run.json holds under "metrics".
+        folder: The run.
+        metrics: The value of "metrics" in run.json.
 
     Returns:
-        By stem of the file and by metric.
+        The scores by stem of the file and by metric.
     """
     found: dict[str, Any] = {}
     for stem, by_metric in (metrics.get("neural") or {}).items():
@@ -176,16 +177,16 @@ def current_neural_scores(folder: RunFolder, metrics: Mapping[str, Any]) -> dict
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON file whole or not at all."""
+    """Write a JSON file completely or not at all."""
     _replace(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a JSONL file whole or not at all."""
+    """Write a JSONL file completely or not at all."""
     _replace(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def _replace(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A model may well write half a surrogate pair; in JSON its escape says the same.
+    # A model may write half a surrogate pair, which is no UTF-8; its JSON escape means the same.
     write_whole(path, text.encode("utf-8", "backslashreplace"))

@@ -1,7 +1,7 @@
-"""Where logged numbers go: `metrics.csv` always, W&B where it is wanted and works.
+"""The loggers of a run: always `metrics.csv`, and W&B unless it is disabled or fails.
 
-Both number their rows by the optimizer steps completed when a number was made: 0 is the base.
-Lightning itself would give the scores after a step the number of the step, counted from 0.
+The step of a row is the number of optimizer steps completed when its numbers were computed; step 0
+is the base. Lightning's own numbers are one lower: it counts steps from 0.
 """
 
 import csv
@@ -22,34 +22,37 @@ from tell_lightning.callbacks.wandb_record import open_wandb
 
 
 class MetricsFile(CSVLogger):
-    """Lightning's CSV logger, which goes on in `metrics.csv` on resume instead of deleting it."""
+    """Lightning's CSV logger, except that a resumed run adds to `metrics.csv`."""
 
     def __init__(self, folder: RunFolder, trainer: pl.Trainer, *, kept_steps: int) -> None:
-        """Write into the run folder itself.
+        """Write to the run folder itself.
 
         Args:
-            folder: The run's folder.
-            trainer: Knows the optimizer steps completed.
-            kept_steps: Steps that the run goes on from; the rows of later ones are logged again,
-                and so is the last scoring of the test sets.
+            folder: The folder of the run.
+            trainer: Gives the number of optimizer steps completed.
+            kept_steps: Optimizer step that the run resumes from. Rows of later steps and of the
+                last test scoring are removed, because they will be logged again.
         """
         super().__init__(str(folder.path), name="", version="")
         self._trainer = trainer
         self._kept_steps = kept_steps
 
+    def log_hyperparams(self, params: Any = None) -> None:
+        """Do nothing: `config.yaml` has the complete configuration."""
+
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
-        """Write a row, at the optimizer steps completed."""
+        """Write a row; its step is the number of optimizer steps completed."""
         super().log_metrics(metrics, self._trainer.global_step)
 
     @property
     def experiment(self) -> Any:
-        """Return the writer; the rows of an earlier session are put back when it is made."""
+        """Return the writer. A new writer first restores the rows of earlier sessions."""
         if self._experiment is not None:
             return super().experiment
         path = Path(self.log_dir) / "metrics.csv"
         before = path.read_text(encoding="utf-8") if path.is_file() else None
         with warnings.catch_warnings():
-            # The run folder holds more than metrics.csv; Lightning warns of any file in it.
+            # Lightning warns of any file in the folder, and a run folder holds several.
             warnings.filterwarnings("ignore", message="Experiment logs directory .* exists")
             writer = super().experiment
         if before and (lines := whole_lines(before)) and _is_rank_zero():
@@ -70,14 +73,14 @@ class MetricsFile(CSVLogger):
 def logged(
     trainer: pl.Trainer, folder: RunFolder, run: RunSettings, config: dict[str, Any], *, step: int
 ) -> Iterator[None]:
-    """Give the Trainer the loggers of a run while it runs, and tell W&B at last how it ended.
+    """Add the loggers of a run to the Trainer, and end the W&B run with its exit code.
 
     Args:
-        trainer: Gets the loggers.
-        folder: The run's folder.
-        run: Names.
+        trainer: The Trainer.
+        folder: The folder of the run.
+        run: Name and W&B project of the run.
         config: The complete configuration, for W&B.
-        step: Optimizer step that the run goes on from.
+        step: Optimizer step that the run resumes from, or 0.
     """
     metrics = MetricsFile(folder, trainer, kept_steps=step)
     wandb_record = None

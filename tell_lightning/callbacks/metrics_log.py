@@ -1,8 +1,4 @@
-"""What `metrics.csv` says, read by whoever shows it: no torch, no Lightning.
-
-Enters: the file, of a run of any status. Leaves: its rows in the order of logging, without what is
-empty. The whole file is read; that of a day's run takes a second.
-"""
+"""Read `metrics.csv`, also while its run is going on. Needs neither torch nor Lightning."""
 
 import csv
 import math
@@ -11,15 +7,11 @@ from pathlib import Path
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """Read the rows, each with the finite numbers that it holds; none where there is no file.
-
-    A last line that a kill has cut off is left out.
-
-    Args:
-        path: The file.
+    """Read the rows in the order of logging. An incomplete last line is left out.
 
     Returns:
-        Value by log key; `step`, which every row has, is the optimizer steps completed by then.
+        The finite numbers of each row by log key; no rows if the file does not exist. Every row has
+        `step`, the number of optimizer steps completed.
     """
     if not path.is_file():
         return []
@@ -29,7 +21,7 @@ def read_log(path: Path) -> list[dict[str, float]]:
 
 
 def whole_lines(text: str) -> list[list[str]]:
-    r"""Split the file into cells, the heading first; a line that was cut off is left out.
+    r"""Split the file into lines of fields, the heading first. An incomplete line is left out.
 
     >>> whole_lines("step,a\n1,0.25\n2,0.5\n3,0.")
     [['step', 'a'], ['1', '0.25'], ['2', '0.5']]
@@ -40,16 +32,16 @@ def whole_lines(text: str) -> list[list[str]]:
 
 
 def by_name(log: Sequence[Mapping[str, float]]) -> dict[str, list[tuple[int, float]]]:
-    """Sort the rows by log key: the steps completed, and the value then."""
-    found: dict[str, list[tuple[int, float]]] = {}
+    """Return the history of each log key as pairs of step and value."""
+    history: dict[str, list[tuple[int, float]]] = {}
     for row in log:
         for name, value in row.items():
-            found.setdefault(name, []).append((int(row.get("step", 0)), value))
-    return found
+            history.setdefault(name, []).append((int(row.get("step", 0)), value))
+    return history
 
 
 def _number(text: str) -> float:
-    """Read a number; what is empty, or none, is not a number."""
+    """Read a number; NaN if the text is empty or no number."""
     try:
         return float(text)
     except ValueError:

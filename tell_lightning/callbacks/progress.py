@@ -1,6 +1,6 @@
-"""How far training is: a bar on a terminal, one plain line every few steps elsewhere.
+"""The progress of training: a bar on a terminal, otherwise a line at every logged step.
 
-Both show the same numbers, read where the logs are written, and count in optimizer steps:
+Both show the same logged numbers, and count optimizer steps:
 
     step 100/300  loss 1.234  lr 4.1e-04  tokens/s 8,120  task 10.2%  dev 0.412  eta 0:01:10
 """
@@ -8,7 +8,7 @@ Both show the same numbers, read where the logs are written, and count in optimi
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import timedelta
 from typing import Any, TextIO
 
@@ -25,39 +25,38 @@ SHOWN = {
     "task": ("task", ".1%"),
     "val/score": ("dev", ".3f"),
 }
-"""What is shown of the logged numbers, with label and form; task: its share of the examples."""
+"""Label and format of each number shown; "task" is the share of task examples."""
 ROOM = 90
-"""Columns of a terminal that has room for a bar beside the numbers."""
+"""Terminal columns that are needed for a bar beside the numbers."""
 
 
-def progress_callback(*, terminal: bool) -> pl.Callback:
-    """Choose a bar on a terminal, else plain lines."""
-    return StepsBar() if terminal else PlainProgress()
+def progress_callback(tasks: Collection[str], *, terminal: bool) -> pl.Callback:
+    """Return a bar for a terminal, else plain lines; `tasks` are the names of the tasks."""
+    return StepsBar(tasks) if terminal else PlainProgress(tasks)
 
 
 class Pace:
-    """The clock of a session of training, and what its numbers say now."""
+    """The clock of a training session, and its latest numbers."""
 
-    def __init__(self, trainer: pl.Trainer) -> None:
-        """Start the clock; a resumed run starts at its own step."""
-        self._trainer = trainer
+    def __init__(self, trainer: pl.Trainer, tasks: Collection[str]) -> None:
+        """Start the clock at the present step, which is not 0 in a resumed run."""
+        self._trainer, self._tasks = trainer, tasks
         self._since, self._from = time.perf_counter(), trainer.global_step
         self._every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         self._seen = trainer.global_step
 
     def advance(self) -> bool:
-        """Return whether a step was taken whose numbers are logged, or the last one."""
+        """Return whether a new step was completed that is logged or is the last one."""
         step = self._trainer.global_step
         new, self._seen = step != self._seen, step
         return new and (step % self._every == 0 or step == self._trainer.max_steps)
 
     def numbers(self) -> dict[str, str]:
-        """Return the logged numbers by label, as they are shown."""
-        trainer: Any = self._trainer
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        sources = trainer.datamodule.plan.sources
-        counts = {s: metrics.get(f"train/examples/{s.name}", 0.0) for s in sources}
-        task = sum(count for source, count in counts.items() if source.kind == "task")
+        """Return the logged numbers as text, by label."""
+        metrics = {n: float(value) for n, value in self._trainer.callback_metrics.items()}
+        start = "train/examples/"
+        counts = {n.removeprefix(start): v for n, v in metrics.items() if n.startswith(start)}
+        task = sum(counts.get(name, 0.0) for name in self._tasks)
         metrics["task"] = task / max(1.0, sum(counts.values()))
         return {
             label: f"{metrics[name]:{style}}"
@@ -66,18 +65,22 @@ class Pace:
         }
 
     def eta(self) -> str:
-        """Return the time left if the rest goes as fast as this session, scoring included."""
+        """Return the time left at the speed of this session, which includes scoring."""
         step = self._trainer.global_step
-        each = (time.perf_counter() - self._since) / max(1, step - self._from)
-        return str(timedelta(seconds=round(each * (self._trainer.max_steps - step))))
+        seconds = (time.perf_counter() - self._since) / max(1, step - self._from)
+        return str(timedelta(seconds=round(seconds * (self._trainer.max_steps - step))))
 
 
 class PlainProgress(pl.Callback):
-    """Prints a line whenever the logs are written."""
+    """Prints a line at every logged step."""
+
+    def __init__(self, tasks: Collection[str]) -> None:
+        """Take the names of the tasks, to show their share of the examples."""
+        self._tasks = tasks
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
-        self._pace = Pace(trainer)
+        self._pace = Pace(trainer, self._tasks)
 
     def on_train_batch_end(
         self,
@@ -87,7 +90,7 @@ class PlainProgress(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Print at the steps that are logged."""
+        """Print a line if the step is logged."""
         if self._pace.advance():
             numbers = {"step": f"{trainer.global_step}/{trainer.max_steps}", **self._pace.numbers()}
             rank_zero_info(_line(numbers | {"eta": self._pace.eta()}))
@@ -96,19 +99,20 @@ class PlainProgress(pl.Callback):
 class StepsBar(ProgressBar):
     """One bar from the first optimizer step to the last.
 
-    Lightning's own counts micro-batches of an epoch, and the stream is one epoch without end.
+    Lightning's own bar counts the micro-batches of an epoch, and our stream is one endless epoch.
     """
 
-    def __init__(self) -> None:
-        """Show nothing before training."""
+    def __init__(self, tasks: Collection[str]) -> None:
+        """Take the names of the tasks, to show their share of the examples."""
         super().__init__()
+        self._tasks = tasks
         self._bar: Progress | None = None
         self._enabled = True
         self._text = ""
         self._streams: list[tuple[logging.StreamHandler[TextIO], TextIO]] = []
 
     def disable(self) -> None:
-        """Stay silent; Lightning asks for it on all ranks but the first."""
+        """Show nothing. Lightning calls this on every rank except the first."""
         self._enabled = False
 
     def enable(self) -> None:
@@ -117,12 +121,12 @@ class StepsBar(ProgressBar):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock and show the bar."""
-        self._pace = Pace(trainer)
+        self._pace = Pace(trainer, self._tasks)
         self._text = ""
         if not self._enabled:
             return
         console = Console(highlight=False)
-        bar = [BarColumn(bar_width=None)] if console.width >= ROOM else []  # the numbers go first
+        bar = [BarColumn(bar_width=None)] if console.width >= ROOM else []  # numbers need the room
         self._bar = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
@@ -144,7 +148,7 @@ class StepsBar(ProgressBar):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Move on; read the numbers at the steps that are logged."""
+        """Move the bar, and show new numbers if the step is logged."""
         if self._pace.advance():
             self._read()
             self._show(f"eta {self._pace.eta()}")
@@ -152,7 +156,7 @@ class StepsBar(ProgressBar):
             self._bar.update(self._bar.task_ids[0], completed=trainer.global_step)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say why the bar stands still."""
+        """Say that the dev sets are being scored, since the bar does not move meanwhile."""
         self._show("scoring dev")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -162,18 +166,18 @@ class StepsBar(ProgressBar):
             self._show(f"eta {self._pace.eta()}")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leave the bar as it stands."""
+        """Leave the bar on the screen."""
         self._stop()
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Leave the bar as it stands, so that the message comes below it."""
+        """Leave the bar on the screen, so that the error message appears below it."""
         self._stop()
 
     def _read(self) -> None:
         numbers = self._pace.numbers()
-        numbers.pop("lr", None)  # the one that a narrow terminal has no room for
+        numbers.pop("lr", None)  # a narrow terminal has no room for it
         self._text = _line(numbers)
 
     def _show(self, end: str) -> None:
@@ -191,13 +195,13 @@ class StepsBar(ProgressBar):
         self._bar, self._streams = None, []
 
     def _take_logging(self) -> None:
-        """Send Lightning's messages above the bar; its handler holds the bare stream."""
-        bare = sys.__stderr__
-        if bare is None or sys.stderr is bare:
+        """Print Lightning's messages above the bar; its handlers hold the original stderr."""
+        original = sys.__stderr__
+        if original is None or sys.stderr is original:
             return
         for handler in _handlers(logging.getLogger("lightning.pytorch.utilities.rank_zero")):
-            if isinstance(handler, logging.StreamHandler) and handler.stream is bare:
-                self._streams.append((handler, bare))
+            if isinstance(handler, logging.StreamHandler) and handler.stream is original:
+                self._streams.append((handler, original))
                 handler.setStream(sys.stderr)
 
 

@@ -1,10 +1,10 @@
-"""How a run goes on from a checkpoint, in the layout and with the values that are configured now.
+"""Make a loaded checkpoint fit the present configuration and the present place of the run.
 
-A checkpoint counts in the micro-batches of the session that wrote it; where micro-batch or number
-of devices have changed, Lightning's counters are restated. It also brings the optimizer's learning
-rate, weight decay and betas back, and the patience of early stopping; but what is typed on resume
-wins. Only its running means and counts are wanted. And it knows the best adapter by the folder that
-the run was in then.
+- A checkpoint counts micro-batches. If the micro-batch or the number of devices has changed, the
+  counters of Lightning are computed again from the optimizer step.
+- A checkpoint restores learning rate, weight decay, betas and the patience of early stopping. The
+  values of the present configuration replace them; the optimizer's means and step counts stay.
+- A checkpoint holds the path of the best adapter, and the run folder may have moved since.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 class Resume(pl.Callback):
-    """Makes a loaded checkpoint fit the configuration."""
+    """Makes a loaded checkpoint fit the present configuration."""
 
     def __init__(self, patience: int | None) -> None:
         """Take the patience of the configuration."""
@@ -27,7 +27,7 @@ class Resume(pl.Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Restate the counters and the best adapter's place, before Lightning takes them."""
+        """Correct the counters and the path of the best adapter, before Lightning reads them."""
         batches = checkpoint["global_step"] * trainer.accumulate_grad_batches
         restate(checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"], batches)
         for callback in trainer.checkpoint_callbacks:
@@ -41,7 +41,7 @@ class Resume(pl.Callback):
                     )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Correct the optimizer, its schedule and the patience."""
+        """Set the optimizer, its schedule and the patience to their configured values."""
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, EarlyStopping) and self.patience is not None:
                 callback.patience = self.patience
@@ -65,35 +65,35 @@ class Resume(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Log at the optimizer step: after a resume at a run's end, Lightning is one ahead."""
+        """Correct Lightning's step of logging, one too high after a resume at the run's end."""
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
 
 def restate(progress: dict[str, Any], batches: int) -> None:
-    """Make the saved progress of the training loop count `batches` micro-batches.
+    """Set the saved progress of the training loop to a number of micro-batches.
 
     Args:
-        progress: State of Lightning's `_BatchProgress`; changed in place. A checkpoint is written
-            at the end of an optimizer step, before or after Lightning counts it as completed.
-        batches: Micro-batches that the completed steps take in the present layout.
+        progress: State of Lightning's `_BatchProgress`; changed in place. `completed` may be one
+            below `processed`: a checkpoint may be written just before Lightning counts the batch.
+        batches: Micro-batches of the completed steps, in the present layout.
     """
     for counts in (progress["total"], progress["current"]):
-        behind = counts["processed"] - counts["completed"]
+        not_completed = counts["processed"] - counts["completed"]
         counts.update(ready=batches, started=batches, processed=batches)
-        counts["completed"] = batches - behind
+        counts["completed"] = batches - not_completed
 
 
 def relocate(state: dict[str, Any], folder: Path, step: int) -> bool:
-    """Make a saved state of `ModelCheckpoint` name the files of the folder where the run is now.
+    """Replace the folder in a saved state of `ModelCheckpoint` with the present one.
 
     Args:
-        state: Changed in place; emptied where the best checkpoint is not in the folder, or a later
-            one is, of steps that are taken again and may come out otherwise.
-        folder: Where the checkpoints are.
-        step: Optimizer step that the run goes on from.
+        state: The state; changed in place. It is emptied if the best checkpoint is missing, or if
+            it is of a step after `step`: those steps are trained again, maybe with other results.
+        folder: The folder of the checkpoints.
+        step: Optimizer step that the run resumes from.
 
     Returns:
-        Whether the best checkpoint is there, or there was none.
+        False if the state was emptied.
     """
     if not state.get("best_model_path"):
         return True

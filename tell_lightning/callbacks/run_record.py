@@ -1,4 +1,4 @@
-"""`run.json`: what ran, on what, with which result; written whole at every change of status."""
+"""`run.json`: what ran, where, and with which scores. It is rewritten at every change of status."""
 
 import platform
 import subprocess
@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
-from tell_lightning.callbacks.evaluation import Evaluation, Scored
+from tell_lightning.callbacks.evaluation import GenerationEvaluation, Scored
 from tell_lightning.callbacks.folder import RunFolder, write_json
-from tell_lightning.metrics.score import Scores
 
 PACKAGES = (
     "tell_lightning",
@@ -35,10 +34,10 @@ PACKAGES = (
 
 
 class RunRecord:
-    """Collects facts and writes them to `run.json` on rank zero."""
+    """Collects facts and writes them to `run.json` on rank 0."""
 
     def __init__(self, folder: RunFolder, facts: Mapping[str, Any] | None = None) -> None:
-        """Begin a record, or go on with the facts of an earlier session."""
+        """Begin a record; `facts` are those of an earlier session of the same run."""
         self.folder = folder
         self.facts: dict[str, Any] = {
             "status": "running",
@@ -63,23 +62,21 @@ class RunRecord:
         write_json(self.folder.record, self.facts)
 
 
-def scores_json(evaluation: Evaluation) -> dict[str, Any]:
-    """Return everything that was scored: by split, before and after and at each step.
+def scores_json(evaluation: GenerationEvaluation) -> dict[str, Any]:
+    """Return all scores: by split before and after training, and on dev at each step.
 
-    The floors are what needs no model; `before` is the base with the same prompts. Beside `dev` and
-    `test` there is `test_without_anchor`, the test rows with the anchor taken off after training,
-    or `test_with_anchor` where training had none.
+    `floors` are the baselines, `before` is the base with the same prompts. Besides `dev` and `test`
+    there is `test_without_anchor`, the test rows without the anchor after training. If training had
+    no anchor, it is `test_with_anchor`.
     """
     result: dict[str, Any] = {}
     for split in dict.fromkeys(entry.split for entry in evaluation.history):
         scored = [entry for entry in evaluation.history if entry.split == split]
-        if not scored:
-            continue
         result[split] = {
             "before": next((_scored(entry) for entry in scored if not entry.adapter), None),
             "after": next((_scored(entry) for entry in reversed(scored) if entry.adapter), None),
             "floors": {
-                task: {name: _scores(scores) for name, scores in floors.items()}
+                task: {name: asdict(scores) for name, scores in floors.items()}
                 for task, floors in evaluation.floors.get(split, {}).items()
             },
         }
@@ -94,17 +91,13 @@ def scores_json(evaluation: Evaluation) -> dict[str, Any]:
 def _scored(entry: Scored) -> dict[str, Any]:
     return {
         "step": entry.step,
-        "tasks": {name: _scores(scores) for name, scores in entry.tasks.items()},
+        "tasks": {name: asdict(scores) for name, scores in entry.tasks.items()},
         "loss_nats_per_token": entry.losses,
     }
 
 
-def _scores(scores: Scores) -> dict[str, Any]:
-    return asdict(scores)
-
-
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that a score may depend on."""
+    """Return the versions of Python and of the packages that may change a score."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -115,7 +108,7 @@ def versions() -> dict[str, str]:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Return the commit of this package's checkout; None where it is not one."""
+    """Return the git commit of this package; None if it is not in a git checkout."""
     here = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:
@@ -132,19 +125,17 @@ def git_state() -> dict[str, Any] | None:
 
 def machine() -> dict[str, Any]:
     """Describe the machine."""
-    cuda = torch.cuda.is_available()
+    gpus = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
     return {
         "platform": platform.platform(),
         "processor": _processor(),
         "torch_threads": torch.get_num_threads(),
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        if cuda
-        else [],
+        "gpus": [torch.cuda.get_device_name(index) for index in gpus],
     }
 
 
 def _processor() -> str:
-    """Name the processor and the instructions that PyTorch uses on it: they decide rounding."""
+    """Return the processor and the instruction set that PyTorch uses; both affect rounding."""
     name = platform.processor() or platform.machine()
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -153,9 +144,9 @@ def _processor() -> str:
 
 
 def file_digest(folder: str) -> dict[str, str] | None:
-    """Digest the weights and the tokenizer of a local model folder; None for a hub id."""
+    """Return the sha256 of the weights and the tokenizer of a local model; None for a hub id."""
     path = Path(folder)
     if not path.is_dir():
         return None
-    names = sorted([*path.glob("*.safetensors"), *path.glob("tokenizer.json")])
-    return {name.name: sha256(name.read_bytes()).hexdigest() for name in names}
+    files = sorted([*path.glob("*.safetensors"), *path.glob("tokenizer.json")])
+    return {file.name: sha256(file.read_bytes()).hexdigest() for file in files}

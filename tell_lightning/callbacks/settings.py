@@ -1,7 +1,22 @@
-"""The `eval` and `run` sections of the configuration. Plain values: no torch, no Lightning."""
+"""The sections `eval` and `run` of the configuration. Needs neither torch nor Lightning."""
 
 from dataclasses import dataclass
 from typing import Literal
+
+LEAST: dict[str, dict[str, float]] = {
+    "run": {"checkpoint_every_steps": 1},
+    "eval": {
+        "every_steps": 1,
+        "dev_rows": 1,
+        "test_rows": 1,
+        "batch_tokens": 1,
+        "temperature": 0.0,
+        "samples": 0,
+        "table_rows": 0,
+        "patience": 1,
+    },
+}
+"""The smallest allowed values, by section and key. Smaller ones would fail late in a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -9,41 +24,41 @@ class EvalSettings:
     """When the model is scored, on how many rows, and which adapter is kept."""
 
     every_steps: int | None = None
-    """Optimizer steps between two scorings on dev; null: a fifth of the run."""
+    """Optimizer steps between two scorings on dev; null: one fifth of the run."""
     dev_rows: int | None = 64
-    """Rows of each dev set to generate for, from the first on; null: all."""
+    """Number of rows of each dev set to answer, from the first on; null: all."""
     test_rows: int | None = None
-    """Rows of each test set to generate for, from the first on; null: all."""
+    """Number of rows of each test set to answer, from the first on; null: all."""
     before: bool = True
-    """Whether `fit` scores the base before training, with the same prompts."""
+    """Whether `fit` also scores the base before training, with the same prompts."""
     test: bool = True
-    """Whether `fit` scores the test sets, with the base before and with the adapter after."""
+    """Whether `fit` scores the test sets: the base before training, the adapter after it."""
     anchor_check: bool = True
-    """Whether the test rows are scored once more after training with the anchor taken off (or put
-    on, where training had none): is what was learned bound to it?"""
+    """Whether to score the test rows once more after training, without the anchor (or with it, if
+    training had none). The scores show whether the adapter depends on the anchor."""
     batch_tokens: int = 16384
-    """Tokens of a generation batch, padding and answers included; lower it to save memory."""
+    """Tokens of a generation batch, including padding and answers; lower it to save memory."""
     temperature: float = 0.0
-    """0: greedy; above: tokens are drawn, by seed_everything and the row's id."""
+    """0: greedy decoding; above 0: random tokens, seeded by seed_everything and the row's id."""
     samples: int = 3
-    """Predictions of each task to print after the adapter is scored on test."""
+    """Number of predictions of each task to print after the test."""
     table_rows: int = 32
-    """Predictions of each task to send to W&B after a scoring."""
+    """Number of predictions of each task to send to W&B after a scoring."""
     select: Literal["best", "last"] = "best"
-    """Which adapter is exported: best by the dev score, or last."""
+    """The adapter to export: the best by dev score, or the last."""
     patience: int | None = 5
-    """Scorings without a better dev score before training stops; null: never."""
+    """Stop training after this many scorings without a better dev score; null: never."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """Where a run goes and what it is called."""
+    """The folder and the name of a run."""
 
     name: str = "run"
-    """Last part of the folder's name, and the name in W&B."""
+    """Last part of the folder's name, which is also the name in W&B."""
     dir: str = "runs"
-    """Folder that gets one folder for each run."""
+    """Folder in which each run gets a folder of its own."""
     checkpoint_every_steps: int = 100
     """Optimizer steps between two checkpoints to resume from."""
     wandb_project: str = "tell_lightning"
-    """W&B project; WANDB_MODE says whether W&B is online, offline or disabled."""
+    """W&B project. The variable WANDB_MODE makes W&B online, offline or disabled."""

@@ -1,7 +1,8 @@
-"""What SIGTERM does: training goes on to the end of its optimizer step, is saved and ends with 143.
+"""After SIGTERM, training finishes its optimizer step, saves it and exits with 143.
 
-Outside training there is nothing to save, and the run ends at once. Lightning's own handler calls a
-collective from inside the handler and exits with 0, as if the run were complete.
+Outside training there is nothing to save, and the run ends at once. This replaces Lightning's
+handler, which calls a collective inside the signal handler and exits with 0 as if the run were
+complete.
 """
 
 import signal
@@ -14,31 +15,31 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.utilities import rank_zero_info
 
 EXIT_CODE = 128 + signal.SIGTERM
-"""What a shell reports for a process that SIGTERM ended: 143."""
+"""143, the exit status that shells report for a process ended by SIGTERM."""
 
 
 class Terminated(SystemExit):
-    """The run was asked to end and has saved what there was to save."""
+    """The run ends because of SIGTERM, and everything is saved."""
 
 
 class Termination(pl.Callback):
-    """Takes SIGTERM over while a Trainer runs."""
+    """Handles SIGTERM while a Trainer runs."""
 
     def __init__(self) -> None:
         """Wait for the signal.
 
         Attributes:
-            asked: Whether this process got it.
+            asked: Whether this process has received it.
         """
         self.asked = False
         self._training = False
 
     def asked_anywhere(self, trainer: pl.Trainer) -> bool:
-        """Say whether any rank got the signal; a collective."""
+        """Return whether any rank has received the signal. All ranks must call this."""
         return bool(trainer.strategy.reduce_boolean_decision(self.asked, all=False))
 
     def leave_training(self, trainer: pl.Trainer) -> None:
-        """End at once from here on, all steps being saved; and now where it was asked for."""
+        """Say that all steps are saved: SIGTERM ends the run at once, also one already received."""
         self._training = False
         if self.asked_anywhere(trainer):
             self.end(trainer)
@@ -52,27 +53,27 @@ class Termination(pl.Callback):
         step = trainer.global_step
         rank_zero_info(f"SIGTERM: {f'step {step}' if step else 'nothing'} is saved; the run ends.")
         environment = trainer._accelerator_connector.cluster_environment
-        # Lightning kills rank 0, which has a record to write, when a child of it fails.
+        # If a child process fails, Lightning kills rank 0, which still has to write the record.
         child = trainer.global_rank > 0 and isinstance(environment, LightningEnvironment)
         raise Terminated(0 if child else EXIT_CODE)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the signal over from Lightning; from here on a step ends before the run does."""
+        """Install the handler; from now on a step is finished before the run ends."""
         self._training = True
         self._install(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the signal over from Lightning."""
+        """Install the handler."""
         self._install(trainer)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the signal over from Lightning."""
+        """Install the handler."""
         self._install(trainer)
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """End at once again."""
+        """Let SIGTERM end the run at once again."""
         self._training = False
 
     def _install(self, trainer: pl.Trainer) -> None:
@@ -86,5 +87,5 @@ class Termination(pl.Callback):
 
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handle)
-            if trainer.received_sigterm:  # it came before the handler was ours
+            if trainer.received_sigterm:  # Lightning's handler received it before
                 handle(signal.SIGTERM, None)

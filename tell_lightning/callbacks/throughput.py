@@ -1,6 +1,6 @@
-"""Tokens per second and peak memory of training, evaluation left out.
+"""Tokens per second and peak memory of training.
 
-Tokens are those of the examples, padding not counted, summed over all ranks.
+Padding does not count. The clock includes the time spent waiting for data, but not validation.
 """
 
 import resource
@@ -15,7 +15,7 @@ from tell_lightning.data.batches import PADDING, Batch
 
 
 def peak_memory_bytes() -> int:
-    """Return the most memory that was in use: of the GPU where there is one, else resident."""
+    """Return the peak memory: of the GPU if there is one, else resident memory."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024
@@ -23,27 +23,30 @@ def peak_memory_bytes() -> int:
 
 
 class Throughput(pl.Callback):
-    """Times the training steps and counts their tokens."""
+    """Measures the time of training and counts its tokens."""
 
     def __init__(self) -> None:
         """Start at zero.
 
         Attributes:
-            seconds: Time spent on training steps.
-            tokens: Tokens of this rank's examples, as a tensor on the training device.
+            seconds: Seconds of training, without validation.
+            tokens: Tokens of this rank's examples, a scalar tensor on the training device.
         """
         self.seconds = 0.0
         self.tokens: torch.Tensor | None = None
         self._since = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Learn how often numbers are logged."""
-        self._every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
-    ) -> None:
         """Start the clock."""
+        self._every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        self._since = time.perf_counter()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop the clock."""
+        self._count()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock again."""
         self._since = time.perf_counter()
 
     def on_train_batch_end(
@@ -54,16 +57,21 @@ class Throughput(pl.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Stop the clock; validation, which comes after this, is not counted."""
+        """Count the tokens of the batch and the time since the batch before."""
         tokens = (batch.examples != PADDING).sum()
         self.tokens = tokens if self.tokens is None else self.tokens + tokens
-        self.seconds += time.perf_counter() - self._since
+        self._count()
         ended = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if ended and trainer.global_step % self._every == 0:  # reading it waits for the device
+        if ended and trainer.global_step % self._every == 0:  # the read waits for the device
             pl_module.log("train/tokens_per_second", self.tokens_per_second(trainer))
 
+    def _count(self) -> None:
+        now = time.perf_counter()
+        self.seconds += now - self._since
+        self._since = now
+
     def tokens_per_second(self, trainer: pl.Trainer) -> float:
-        """Return tokens of all ranks over the seconds of this one."""
+        """Return the tokens per second of all ranks, estimated from this rank."""
         if self.tokens is None or not self.seconds:
             return 0.0
         return float(self.tokens) * trainer.world_size / self.seconds

@@ -1,13 +1,13 @@
-"""W&B beside the run folder: its numbers, samples of the answers, the plan, the adapter.
+"""Send numbers, sample answers, the plan and the adapter of a run to W&B.
 
-Enters: what the Trainer logs, and files of the run folder. Leaves: one W&B run, online or in the
-folder's `wandb/`; a resumed run goes on in it, by the id in `wandb/id`. The x axis is the optimizer
-steps completed, and each score stands in the summary with its best and its last value.
+A run is one W&B run, online or in the folder's `wandb/`. A resumed run continues it, by the id in
+`wandb/id`. The x axis is the number of optimizer steps completed. The summary has the best and the
+last value of each score.
 
-Trouble with W&B never ends a run: it costs one line on the screen, and everything is in the run
-folder anyhow. A server that does not answer costs twenty seconds with each table and artifact, for
-W&B asks it first; so after one that took long no table is sent for twenty times as long. The end of
-the run waits for what is not sent yet for five minutes at most (WANDB_FINISH_TIMEOUT).
+An error of W&B never ends a run: it prints one line, and the run folder has all the data anyway. If
+the server does not answer, each table and artifact costs twenty seconds, because W&B asks it first.
+So after a slow table no table is sent for twenty times as long. At its end, a run waits at most
+five minutes (WANDB_FINISH_TIMEOUT) for W&B to send the rest.
 """
 
 import os
@@ -30,19 +30,19 @@ from tell_lightning.callbacks.settings import RunSettings
 from tell_lightning.metrics.score_facts import facts_of
 
 STEP = "trainer/global_step"
-"""The x axis; the name is that of Lightning's logger."""
+"""The x axis, named as in Lightning's logger."""
 SLOW_SECONDS = 5.0
-"""A table that took longer has met a server that does not answer."""
+"""If a table takes longer, the server probably does not answer."""
 REST = 20.0
-"""How long no table is sent after a slow one, over the time that it took."""
+"""Pause after a slow table, as a multiple of the time that it took."""
 FINISH_SECONDS = 300.0
-"""How long the end of a run waits for what is not sent yet."""
+"""Longest wait at the end of a run for data that is not sent yet."""
 GRACE_SECONDS = 10.0
-"""How much longer W&B may take to give up; with a file under way it would try for hours."""
+"""Extra time for W&B to give up; while it sends a file it would go on for hours."""
 
 
 class WandbRecord(WandbLogger):
-    """Lightning's W&B logger, which ends no run and sends nothing that it cannot."""
+    """Lightning's W&B logger, but its errors do not end the run."""
 
     def __init__(
         self,
@@ -54,18 +54,18 @@ class WandbRecord(WandbLogger):
         step: int,
         offline: bool,
     ) -> None:
-        """Start the W&B run, or go on with that of the folder.
+        """Start a W&B run, or continue the one of the folder.
 
         Args:
-            folder: The run's folder.
-            run: Names.
+            folder: The folder of the run.
+            run: Name and W&B project of the run.
             config: The complete configuration.
-            trainer: Knows the optimizer steps completed.
-            step: Optimizer step that the run goes on from; the Trainer learns it when it starts.
-            offline: Whether to write to the folder alone.
+            trainer: Gives the number of optimizer steps completed.
+            step: Optimizer step that the run resumes from; until the Trainer starts it says 0.
+            offline: Whether to write to the folder only.
 
         Raises:
-            Exception: Whatever W&B raises when it cannot start.
+            Exception: Any error of W&B when it starts.
         """
         import wandb
 
@@ -78,7 +78,7 @@ class WandbRecord(WandbLogger):
             id=id_file.read_text(encoding="utf-8").strip() if self.resumes else None,
             config=dict(config),
             settings=wandb.Settings(
-                mode="offline" if offline else "online",  # the logger's `offline` does not reach it
+                mode="offline" if offline else "online",  # the logger does not pass on `offline`
                 console="off",
                 silent=True,
                 init_timeout=60,
@@ -86,7 +86,7 @@ class WandbRecord(WandbLogger):
                 finish_timeout_raises=True,
             ),
         )
-        self._wandb_init.pop("anonymous", None)  # W&B warns of it, whatever it is
+        self._wandb_init.pop("anonymous", None)  # W&B warns of every value
         self._folder = folder
         self._trainer = trainer
         self._first_step = step
@@ -99,7 +99,7 @@ class WandbRecord(WandbLogger):
         id_file.write_text(f"{self.experiment.id}\n", encoding="utf-8")
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Send numbers, at the optimizer steps completed; one that does not exist is left out."""
+        """Send numbers at the present step. A NaN is left out."""
         numbers = {name: value for name, value in metrics.items() if not isnan(value)}
         self._attempt("numbers", lambda: self._send(numbers))
 
@@ -111,7 +111,7 @@ class WandbRecord(WandbLogger):
         dataframe: Any = None,
         step: int | None = None,
     ) -> None:
-        """Send a table."""
+        """Send a table, unless a slow table came shortly before."""
         import wandb
 
         def send() -> None:
@@ -130,11 +130,10 @@ class WandbRecord(WandbLogger):
             self._tell("slow tables", f"W&B: a table {slow}")
 
     def log_hyperparams(self, params: Any) -> None:
-        """Add to the configuration."""
-        self._attempt("the configuration", lambda: super(WandbRecord, self).log_hyperparams(params))
+        """Do nothing: the W&B run has had the complete configuration since its start."""
 
     def log_plan(self, plan: Mapping[str, Any], path: Path) -> None:
-        """Send the plan: into the configuration, as a table of its sources, and as a file."""
+        """Send the plan as part of the configuration, as a table of sources, and as a file."""
         realised = plan["realised"]
         sources = realised["sources"]
 
@@ -151,12 +150,12 @@ class WandbRecord(WandbLogger):
     def log_files(
         self, kind: str, files: Mapping[str, Path], *, aliases: list[str], about: Mapping[str, Any]
     ) -> None:
-        """Send files as an artifact.
+        """Send files as an artifact named after the run and `kind`.
 
         Args:
-            kind: Its type; with the run's name it makes the name.
-            files: Path by name in the artifact.
-            aliases: What it is to be found by, beside `latest`.
+            kind: Type of the artifact.
+            files: The path of each file by its name in the artifact.
+            aliases: Aliases of the artifact, in addition to `latest`.
             about: Metadata.
         """
         import wandb
@@ -169,7 +168,7 @@ class WandbRecord(WandbLogger):
                     artifact.add_file(
                         str(path),
                         name=name,
-                        # Offline a copy is taken: a run that goes on writes its adapter anew.
+                        # Offline a copy is needed: a resumed run replaces its adapter.
                         policy="mutable" if self._offline else "immutable",
                         skip_cache=True,
                     )
@@ -178,31 +177,31 @@ class WandbRecord(WandbLogger):
         self._attempt(f"the {kind} artifact", send)
 
     def close(self, exit_code: int) -> None:
-        """End the W&B run, and wait for what is not sent yet.
+        """End the W&B run, and wait for the data that is not sent yet.
 
         Args:
-            exit_code: 0, or how the run failed.
+            exit_code: Exit code of the run; 0 is success.
         """
         import wandb
 
-        def sum_up() -> None:
+        def send_summary() -> None:
             if self._folder.record.is_file():
                 self._save(self._folder.record)
             if self.resumes:
                 self._restate_summary()
 
-        self._attempt("the summary", sum_up)
+        self._attempt("the summary", send_summary)
         options = "" if self._offline else "--include-online "
         where = self.experiment.settings.sync_dir
         hint = f"send it with `wandb sync {options}{where}`"
         self._attempt("the rest", lambda: self._finish(exit_code), then=hint)
         self.closed = True
-        if self._told:  # else W&B tries again when the process ends, and shows a traceback
+        if self._told:  # otherwise W&B tries again when the process ends, and shows a traceback
             with suppress(Exception):
                 wandb.teardown(exit_code)
 
     def _finish(self, exit_code: int) -> None:
-        """End the W&B run, and W&B's own process where it does not give up in time."""
+        """End the W&B run; stop W&B's own process if it does not end in time."""
         seconds = _finish_seconds() + GRACE_SECONDS
         watch = threading.Timer(seconds, _stop_service)
         watch.start()
@@ -224,22 +223,22 @@ class WandbRecord(WandbLogger):
         self.experiment.log({**values, STEP: step})
 
     def _save(self, path: Path) -> None:
-        """Put a copy into the W&B run's files; W&B itself would link to it, and warn of that."""
+        """Add a copy to the files of the W&B run; W&B itself would make a link and warn of it."""
         copy = Path(self.experiment.dir) / path.name
         shutil.copyfile(path, copy)
         self.experiment.save(str(copy), base_path=str(copy.parent), policy="now")
 
     def _restate_summary(self) -> None:
-        """Give best and last of all sessions; W&B's own forgets those before (wandb issue 9684)."""
+        """Summarise all sessions; W&B forgets those before the last one (wandb issue 9684)."""
         for name, points in by_name(read_log(self._folder.path / "metrics.csv")).items():
             if summary := summary_of(name):
                 values = [value for _, value in points]
-                whole = {word: SUMMARIES[word](values) for word in summary.split(",")}
-                self.experiment.summary[name] = whole
+                words = summary.split(",")
+                self.experiment.summary[name] = {word: SUMMARIES[word](values) for word in words}
 
     @contextmanager
     def _staged(self) -> Iterator[None]:
-        """Let W&B keep files that are not sent yet in the run folder, not in the user's home."""
+        """Let W&B keep unsent files in the run folder instead of the user's home."""
         before = os.environ.get("WANDB_DATA_DIR")
         os.environ["WANDB_DATA_DIR"] = before or str(self._folder.path / "wandb")
         try:
@@ -251,12 +250,12 @@ class WandbRecord(WandbLogger):
     def _attempt(
         self, what: str, action: Callable[[], None], then: str = "the run goes on"
     ) -> None:
-        """Send something; where it fails, say so, once a kind."""
+        """Call `action`; if it fails, print one line for each kind of data (`what`)."""
         if self.closed:
             return
         try:
             action()
-        except Exception as error:  # W&B, its process, its server, the disk: none may end a run
+        except Exception as error:  # no error of W&B, its server or the disk may end a run
             self._tell(what, f"W&B: {what} not sent ({reason(error)}); {then}")
 
     def _tell(self, what: str, line: str) -> None:
@@ -273,12 +272,12 @@ def open_wandb(
     *,
     step: int,
 ) -> WandbRecord | None:
-    """Start W&B as WANDB_MODE says; without it, an API key means online. No key means offline.
+    """Start W&B in the mode of WANDB_MODE. By default it is online if there is an API key.
 
     The arguments are those of `WandbRecord`.
 
     Returns:
-        The logger; None where W&B is disabled, or does not even start offline.
+        The logger; None if W&B is disabled or cannot start even offline.
     """
     mode = os.environ.get("WANDB_MODE")
     if mode == "disabled":
@@ -290,42 +289,42 @@ def open_wandb(
         wandb.setup(settings=wandb.Settings(silent=True))
         offline = mode in {"offline", "dryrun"} or not _has_key()
         try:
-            made = WandbRecord(folder, run, config, trainer, step=step, offline=offline)
+            logger = WandbRecord(folder, run, config, trainer, step=step, offline=offline)
         except Exception as error:
             if offline:
                 raise
             rank_zero_info(f"W&B: not reached ({reason(error)}); this run is logged offline")
             offline = True
-            made = WandbRecord(folder, run, config, trainer, step=step, offline=True)
+            logger = WandbRecord(folder, run, config, trainer, step=step, offline=True)
     except Exception as error:  # as above
         rank_zero_info(f"W&B: does not start ({reason(error)}); metrics.csv holds everything")
         return None
     if offline:
         rank_zero_info(f"W&B: offline; send it with `wandb sync {folder.path}/wandb/offline-run-*`")
     else:
-        rank_zero_info(f"W&B: {made.experiment.url}")
-    return made
+        rank_zero_info(f"W&B: {logger.experiment.url}")
+    return logger
 
 
 def log_plan(trainer: pl.Trainer, plan: Mapping[str, Any], path: Path) -> None:
-    """Send the plan to W&B, where the run has it.
+    """Send the plan to W&B if the run uses it.
 
     Args:
-        trainer: Has the loggers.
-        plan: What `plan.json` holds.
-        path: That file.
+        trainer: The Trainer with its loggers.
+        plan: The content of `plan.json`.
+        path: The path of `plan.json`.
     """
     for logger in _records(trainer):
         logger.log_plan(plan, path)
 
 
 def log_results(trainer: pl.Trainer, folder: RunFolder, selected: Mapping[str, Any]) -> None:
-    """Send adapter and test predictions to W&B as artifacts, where the run has it.
+    """Send adapter and test predictions to W&B as artifacts if the run uses it.
 
     Args:
-        trainer: Has the loggers.
+        trainer: The Trainer with its loggers.
         folder: The finished run.
-        selected: Which adapter was kept: its `step`, the `score`, and `by` what.
+        selected: The adapter that was kept: its `step`, its `score`, and the criterion `by`.
     """
     alias = "best" if selected["score"] is not None else "last"
     adapter = {path.name: path for path in sorted(folder.adapter.glob("*"))}
@@ -343,16 +342,16 @@ SUMMARIES: dict[str, Callable[[Sequence[float]], float]] = {
     "first": lambda values: values[0],
     "last": lambda values: values[-1],
 }
-"""What W&B's words for a summary make of all values."""
+"""The summaries that W&B knows, computed from all values."""
 
 
 def summary_of(key: str) -> str | None:
-    """Say what of a number's history W&B is to show beside the run.
+    """Return the summary of a number that W&B shows beside the run.
 
     Returns:
-        The best and the last value of what dev sets and losses say; of test sets, which nothing is
-        chosen by, that before and that after training; else None, as for a score of the user's own,
-        whose best is not known: W&B shows the last.
+        For dev scores and losses the best and the last value; for test scores the values before and
+        after training, since nothing is chosen by them. Otherwise None, and W&B shows the last
+        value; so for a user's own score, of which we do not know whether higher is better.
 
     >>> summary_of("val/translate/bleu"), summary_of("val/loss/translate"), summary_of("train/lr")
     ('max,last', 'min,last', None)
@@ -370,8 +369,8 @@ def summary_of(key: str) -> str | None:
 
 
 def reason(error: Exception) -> str:
-    """Say in half a line why W&B failed."""
-    if hasattr(error, "errors"):  # Pydantic's, of the settings, which WANDB_... variables give
+    """Return a short text of an error of W&B."""
+    if hasattr(error, "errors"):  # Pydantic's, about a setting from a WANDB_... variable
         first = error.errors()[0]
         return f"WANDB_{'_'.join(map(str, first['loc']))}".upper() + f": {first['msg']}"
     lines = str(error).strip().splitlines()
@@ -387,7 +386,7 @@ def _has_key() -> bool:
 
     try:
         return bool(wandb.login(prompt=False, verify=False))
-    except Exception:  # whatever is wrong with the key, the run is logged offline
+    except Exception:  # any problem with the key means that the run is logged offline
         return False
 
 
@@ -396,9 +395,9 @@ def _finish_seconds() -> float:
 
 
 def _stop_service() -> None:
-    """Kill W&B's own process; whatever waits for it fails at once."""
+    """Kill W&B's own process; calls that wait for it then fail at once."""
     import wandb
 
     service: Any = wandb.setup()
-    with suppress(AttributeError):  # it was started by another process, or not at all
+    with suppress(AttributeError):  # another process started it, or nobody
         service._connection._proc._process.kill()

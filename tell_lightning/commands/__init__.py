@@ -1,1 +1,1 @@
-"""The verbs of the command line, one file each; heavy imports stay inside them."""
+"""The commands of the command line, one file each; heavy imports stay inside them."""

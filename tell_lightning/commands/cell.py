@@ -17,11 +17,12 @@ from typing import Any
 
 import yaml
 
-from tell_lightning.commands.check import ConfigError, check
+from tell_lightning.commands.check import check
 from tell_lightning.errors import TellError
 from tell_lightning.experiment.cells import Cell
 from tell_lightning.experiment.results import FAILED, completed
 from tell_lightning.experiment.specification import Experiment, rule_digests
+from tell_lightning.settings import ConfigError
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def run_cell(work: CellWork) -> dict[str, Any]:
     Returns:
         Its result; a user's mistake in its configuration is the reason of a failed one.
     """
-    import tell_lightning.commands.lightning_cli  # noqa: F401 (once, before the clock starts)
+    import tell_lightning.commands.session  # noqa: F401 (once, before the clock starts)
 
     started = time.perf_counter()
     path = work.folder / "config.yaml"
@@ -110,20 +111,20 @@ def _score_base(options: list[str]) -> None:
     """Score the raw base as `fit` scores it before training, and leave the same files."""
     from tell_lightning.callbacks.folder import new_folder
     from tell_lightning.callbacks.run_record import RunRecord, file_digest, scores_json
-    from tell_lightning.commands.lightning_cli import open_session
+    from tell_lightning.commands.session import open_session
     from tell_lightning.commands.startup import quieten
     from tell_lightning.data.splits import read_splits
-    from tell_lightning.model.base import base_path
+    from tell_lightning.data.tokenizer import base_path
 
     quieten()
     config = check(options)
-    text = read_splits(config.data)
+    splits = read_splits(config.data)
     folder = new_folder(config.run.dir, config.run.name)
     folder.path.mkdir(parents=True)
     folder.config.write_text(config.to_yaml(), encoding="utf-8")
     (folder.path / "plan.json").write_text("{}", encoding="utf-8")
     record = RunRecord(folder)
-    session = open_session(options, config, folder, text, training=False)
+    session = open_session(config, folder, splits, training=False)
     trainer, module, datamodule = session.trainer, session.module, session.datamodule
     trainer.validate(module, datamodule=datamodule, verbose=False)
     if config.eval.test:
@@ -133,7 +134,7 @@ def _score_base(options: list[str]) -> None:
     record.write(
         status="completed",
         metrics=scores_json(session.evaluation),
-        base={"name": config.model.base, "sha256": file_digest(base_path(config.model))},
+        base={"name": config.model.base, "sha256": file_digest(base_path(config.model.base))},
     )
 
 
@@ -152,7 +153,7 @@ def _devices(config: Mapping[str, Any]) -> int:
 
 @cache
 def _git() -> dict[str, Any] | None:
-    """Return the commit that this process runs, and whether more than what verbs write changed."""
+    """Return the commit of this code, and whether more than the output of commands has changed."""
     here = Path(__file__).resolve().parent.parent
 
     def git(*arguments: str) -> str:

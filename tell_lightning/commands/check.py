@@ -1,18 +1,15 @@
-"""Read the configuration without torch: a wrong key or value is named in well under two seconds.
+"""Read the configuration of a command, without torch.
 
-Enters: the command line of a verb. Leaves: the typed sections. The parser is made of the same
-settings classes as the one of LightningCLI, which reads the command line again afterwards; the keys
-of `trainer` are those of Lightning's Trainer, read from its source without importing it.
+This is the only parser of configurations. LightningCLI is not used: it must import torch and
+Lightning, five seconds, before it can say that a key is wrong. The keys of `trainer` are those of
+Lightning's Trainer, read from its source; `session` checks their values when it makes the Trainer.
 """
 
 import ast
 import contextlib
-import difflib
 import io
-import re
 import typing
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from importlib.util import find_spec
@@ -20,52 +17,27 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser, set_parsing_settings
+from jsonargparse import SUPPRESS, ArgumentParser, set_parsing_settings
 
-from tell_lightning.callbacks.settings import EvalSettings, RunSettings
-from tell_lightning.commands.config_files import ConfigError as ConfigError
+from tell_lightning.callbacks.settings import LEAST, EvalSettings, RunSettings
 from tell_lightning.commands.config_files import (
     config_paths,
-    locate,
     read_config,
     without_default_tasks,
 )
-from tell_lightning.data.anchors import Anchor
-from tell_lightning.data.reading import DataLocation
-from tell_lightning.data.records import Fields
+from tell_lightning.data.settings import LEAST as LEAST_OF_DATA
 from tell_lightning.data.settings import DataSettings, General, Task
-from tell_lightning.metrics.settings import Floor, Scoring
 from tell_lightning.model.settings import ModelSettings
+from tell_lightning.settings import ConfigError, check_least, explain, field_names
 
 DEFAULT = str(files("tell_lightning") / "default.yaml")
-Files = Mapping[str, Mapping[str, Any]]
-USAGE = {
-    "fit": "fit [-c FILE]... [--resume RUN] [--KEY=VALUE]...",
-    "prepare": "prepare [-c FILE]... [--KEY=VALUE]...",
-    "plan": "plan [-c FILE]... [--show N | --positions A:B [--format table|jsonl]] "
-    "[--KEY=VALUE]...",
-    "validate": "validate RUN [--KEY=VALUE]...",
-    "test": "test RUN [--KEY=VALUE]...",
-}
 SECTIONS = {"run": RunSettings, "data": DataSettings, "model": ModelSettings, "eval": EvalSettings}
-LEAST = {
-    "run.checkpoint_every_steps": 1,
-    "data.max_tokens": 1,
-    "data.optimizer_batch": 1,
-    "data.micro_batch": 1,
-    "data.num_workers": 0,
-    "data.prefetch_factor": 1,
-    "eval.every_steps": 1,
-    "eval.dev_rows": 1,
-    "eval.test_rows": 1,
-    "eval.batch_tokens": 1,
-    "eval.temperature": 0.0,
-    "eval.samples": 0,
-    "eval.table_rows": 0,
-    "eval.patience": 1,
-    "trainer.log_every_n_steps": 1,
+BOUNDS: dict[str, dict[str, float]] = {
+    **LEAST,
+    "data": LEAST_OF_DATA,
+    "trainer": {"log_every_n_steps": 1},
 }
-"""The least whole number that a key may have, where another one would fail late or do nothing."""
+"""The least that a number may be, by section."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +74,8 @@ def check(arguments: list[str]) -> Config:
             parsed = parser.parse_args(without_default_tasks(arguments))
             made = parser.instantiate_classes(parsed)
     except SystemExit as error:
-        keys = parser.get_defaults(skip_validation=True).keys()
-        raise ConfigError(_reason(says.getvalue(), keys, given)) from error
+        keys = {*parser.get_defaults(skip_validation=True).keys(), *field_names(Task, General)}
+        raise ConfigError(explain(says.getvalue(), keys, given)) from error
     values = yaml.safe_load(parser.dump(parsed, skip_none=False))
     values["trainer"] = {key: v for key, v in values["trainer"].items() if v is not None}
     _check_stop(values["trainer"].get("max_steps"), made["data"].mixture.cycles)
@@ -115,17 +87,18 @@ def check(arguments: list[str]) -> Config:
         trainer=values["trainer"],
         values={key: value for key, value in values.items() if key != "config"},
     )
-    _check_least(config.values)
+    for section, least in BOUNDS.items():
+        check_least(config.values[section], least, f"{section}.")
     _check_trainer(config.trainer)
     return config
 
 
-def print_help(verb: str) -> None:
-    """Print every key with its type, its default and what it means."""
+def keys_help() -> str:
+    """Describe every key: its type, its default and what it means."""
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = _parser()
-    parser.usage = f"python -m tell_lightning {USAGE[verb]}"
-    parser.print_help()
+    parser.usage = SUPPRESS
+    return f"The configuration:\n\n{parser.format_help()}"
 
 
 def _parser() -> ArgumentParser:
@@ -163,14 +136,6 @@ def _check_stop(max_steps: int | None, cycles: float | None) -> None:
             f"trainer.max_steps: must be at least 1, got {got}. Runs are measured in optimizer "
             "steps, or in cycles of the plan with data.mixture.cycles."
         )
-
-
-def _check_least(values: Mapping[str, Any]) -> None:
-    for key, least in LEAST.items():
-        section, _, name = key.partition(".")
-        value = values[section].get(name)
-        if value is not None and value < least:
-            raise ConfigError(f"{key}: must be at least {least}, got {value}. Raise it.")
 
 
 def _check_trainer(trainer: dict[str, Any]) -> None:
@@ -254,53 +219,3 @@ def _type(annotation: ast.expr) -> Any:
         return Any
     text = compile(ast.Expression(annotation), "annotation", "eval")
     return typing.Optional[eval(text, {"__builtins__": {}}, known)]  # noqa: UP045
-
-
-def _reason(text: str, keys: Iterable[str], files: Files) -> str:
-    """Bring what jsonargparse prints into our form of an error."""
-    flat = " ".join(text.split())
-    inside = ".".join(re.findall(r'Parser key "([^"]+)"', flat))
-    place = f"{inside}." if inside else ""
-    if found := re.search(r"Group '([^']+)' does not accept option '([^']+)'", flat):
-        return _unknown(f"{place}{found[1]}.{found[2]}", keys, files)
-    if found := re.search(r"Option '([^']+)' is not accepted", flat):
-        return _unknown(place + found[1], keys, files)
-    if found := re.search(r"[Uu]nrecognized arguments: (\S+)", flat):
-        return _unrecognised(found[1], keys, files)
-    value = re.search(r"(?:Got|Given) value: (.+?)(?: Given|$)", flat)
-    if inside and value:
-        types = re.findall(r"Expected an? (.+?)(?= Got| - |\. | Given|$)", flat)
-        wanted = " or ".join(dict.fromkeys(_type_name(name) for name in types)) or "of its type"
-        where = ": ".join(part for part in locate(inside, files) if part)
-        return f"{where}: must be {wanted}, got {value[1]}. See `fit --help`."
-    reason = flat.partition("error: ")[2] or flat or "could not be read"
-    return f"configuration: must fit together, got: {reason}. See `fit --help`."
-
-
-def _unrecognised(argument: str, keys: Iterable[str], files: Files) -> str:
-    if argument.startswith("-"):
-        return _unknown(argument.lstrip("-").partition("=")[0], keys, files)
-    return (
-        f"command line: options must start with '--', got '{argument}'. "
-        "Write --KEY=VALUE for a key, -c FILE for a configuration."
-    )
-
-
-def _unknown(key: str, keys: Iterable[str], files: Files) -> str:
-    paths = {path.rpartition(".")[2]: path for path in keys} | {n: n for n in _nested_fields()}
-    known = {part for path in paths.values() for part in path.split(".")}
-    wrong = next((part for part in key.split(".") if part not in known), key.rpartition(".")[2])
-    close = [paths.get(name, name) for name in difflib.get_close_matches(wrong, known, n=1)]
-    advice = f"Did you mean '{close[0]}'?" if close else "See `fit --help` for the keys."
-    where = ": ".join(part for part in locate(key, files) if part)
-    return f"{where}: must be a key of the configuration, got '{wrong}'. {advice}"
-
-
-def _nested_fields() -> set[str]:
-    nested = (Task, General, DataLocation, Fields, Anchor, Scoring, Floor)
-    return {field.name for settings in nested for field in fields(settings)}
-
-
-def _type_name(name: str) -> str:
-    plain = name.removeprefix("<class '").removesuffix("'>").replace("NoneType", "null")
-    return plain.removeprefix("typing.").replace("Literal[", "one of [")

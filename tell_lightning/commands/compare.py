@@ -1,13 +1,4 @@
-"""`compare`: is the difference between two predictions files more than chance?
-
-    compare A.jsonl B.jsonl [--kind translation|judge|text] [--format table|jsonl]
-
-Both files hold answers to the same rows, as `fit`, `test` and `predict` write them. They are scored
-as the run says in whose predictions/ they lie (one of them is enough), or by --kind: a judge's
-labels are then no and yes, under "hallucination". The interval is that of the paired bootstrap, the
-p-value that of approximate randomisation, both over rows. About seven seconds for 1,000 lines; no
-torch.
-"""
+"""`compare`: is the difference between two predictions files more than chance? No torch."""
 
 import json
 import re
@@ -19,8 +10,8 @@ from pathlib import Path
 from typing import get_args
 
 from tell_lightning.callbacks.folder import run_of_predictions
-from tell_lightning.commands.check import ConfigError, check
-from tell_lightning.commands.startup import take_option, wants_usage
+from tell_lightning.commands.arguments import CommandParser, as_path
+from tell_lightning.commands.check import check
 from tell_lightning.commands.tables import print_rows
 from tell_lightning.data.formats import Meter, RawRow, cut, read_file
 from tell_lightning.data.settings import DataSettings
@@ -32,39 +23,52 @@ from tell_lightning.metrics.predictions import Prediction
 from tell_lightning.metrics.score_facts import facts_of
 from tell_lightning.metrics.settings import Kind, Scoring
 
+DESCRIPTION = """
+Say whether the scores of two predictions files differ by more than chance.
+
+Both files hold answers to the same rows, as `fit`, `test` and `predict` write them. They are scored
+as the run says in whose predictions/ folder they lie (one of them is enough), or by --kind. The
+interval is that of the paired bootstrap, the p-value that of approximate randomisation, both over
+rows. About seven seconds for 1,000 lines.
+"""
+
 
 class CompareError(TellError):
     """Files that cannot be compared."""
 
 
 def compare(arguments: list[str]) -> None:
-    """Run the verb.
+    """Run the command.
 
     Args:
-        arguments: What follows the verb on the command line.
+        arguments: What follows the command on the command line.
     """
-    if wants_usage(arguments, __doc__):
-        return
-    kind, rest = take_option(arguments, "--kind")
-    form, rest = take_option(rest, "--format")
-    if form not in {None, "table", "jsonl"}:
-        raise ConfigError(f"--format: must be table or jsonl, got '{form}'. Choose one of them.")
-    if len(rest) != 2 or any(argument.startswith("-") for argument in rest):
-        raise ConfigError(
-            f"compare: needs two predictions files, got '{' '.join(rest)}'. "
-            "Write `compare A.jsonl B.jsonl`; see `compare --help`."
-        )
-    first, second = map(Path, rest)
+    asked = _parser().parse(arguments)
+    first, second = asked.first, asked.second
     ours, theirs = read_predictions(first), read_predictions(second)
-    scoring = _scoring(kind, {first: ours, second: theirs})
+    scoring = _scoring(asked.kind, {first: ours, second: theirs})
     if not all(scoring.words_field in p.row for p in (*ours, *theirs)):
         scoring = replace(scoring, words_field=None)
     found = compare_predictions(scoring, ours, theirs)
-    if form == "jsonl":
+    if asked.format == "jsonl":
         for line in _lines(found, len(ours)):
             print(json.dumps(line))
     else:
         _print_table(found, first, second, len(ours))
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser("compare", DESCRIPTION)
+    parser.add_argument("first", metavar="A.jsonl", type=as_path, help="a predictions file")
+    parser.add_argument("second", metavar="B.jsonl", type=as_path, help="one of the same rows")
+    parser.add_argument(
+        "--kind",
+        choices=get_args(Kind),
+        help="how to score, where no run says it; the labels of judge are then no and yes, under "
+        '"hallucination"',
+    )
+    parser.add_argument("--format", choices=("table", "jsonl"), help="how to print; default: table")
+    return parser
 
 
 def read_predictions(path: Path) -> list[Prediction]:
@@ -120,15 +124,10 @@ def _prediction(raw: RawRow) -> Prediction:
     )
 
 
-def _scoring(kind: str | None, files: Mapping[Path, Sequence[Prediction]]) -> Scoring:
+def _scoring(kind: Kind | None, files: Mapping[Path, Sequence[Prediction]]) -> Scoring:
     """Take the scoring of the kind that was typed, or else of the runs that the files lie in."""
     if kind is not None:
-        for known in get_args(Kind):
-            if kind == known:
-                return Scoring(kind=known)
-        raise ConfigError(
-            f"--kind: must be one of {', '.join(get_args(Kind))}, got '{kind}'. Choose one of them."
-        )
+        return Scoring(kind=kind)
     found = {
         path: _run_scoring(path, predictions)
         for path, predictions in files.items()

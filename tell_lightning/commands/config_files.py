@@ -1,20 +1,12 @@
-"""The YAML files of a command line, read once before they are parsed, so that errors name them.
+"""The YAML files of a command line, read before they are parsed, so that errors can name them."""
 
-Enters: the arguments of a verb. Leaves: the paths, their plain values, and where in them a key is.
-"""
-
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from tell_lightning.errors import TellError
-
-
-class ConfigError(TellError):
-    """A configuration that cannot be read or does not fit together."""
+from tell_lightning.files import read_yaml
+from tell_lightning.settings import ConfigError
 
 
 def config_paths(arguments: list[str]) -> list[str]:
@@ -45,25 +37,7 @@ def read_config(path: str) -> Mapping[str, Any]:
             f"-c: must name a configuration file, got '{path}', which is not there "
             f"(looked in {Path.cwd()}). Check the path."
         )
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{path}: a configuration must be UTF-8 text, got the byte "
-            f"0x{error.object[error.start]:02x} at {error.start}. Save it as UTF-8."
-        ) from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "a character that YAML does not allow"
-        raise ConfigError(
-            f"{path}{line}: a configuration must be valid YAML, got: {problem}. "
-            "Check brackets, quotes and indentation here and above."
-        ) from error
-    if not isinstance(values, Mapping):
-        got = "an empty file" if values is None else f"'{str(values)[:60]}'"
-        raise ConfigError(f"{path}: a configuration must hold keys, got {got}. Add some.")
-    return values
+    return read_yaml(Path(path), ConfigError)
 
 
 def without_default_tasks(arguments: list[str]) -> list[str]:
@@ -78,27 +52,3 @@ def without_default_tasks(arguments: list[str]) -> list[str]:
         if any(isinstance(data, Mapping) and section in data for data in given)
     ]
     return [*cleared, *arguments]
-
-
-def locate(key: str, files: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
-    """Find the file and the whole dotted path of a key of which only the end may be known.
-
-    >>> locate("tasks.shape", {"a.yaml": {"data": {"tasks": {"halu": {"shape": 1}}}}})
-    ('a.yaml', 'data.tasks.halu.shape')
-    """
-    last = key.rpartition(".")[2]
-    for name, values in reversed(list(files.items())):
-        for path in _paths(values, ""):
-            if path == key or path.endswith(f".{key}"):
-                return name, path
-            if path.rpartition(".")[2] == last and set(key.split(".")) <= set(path.split(".")):
-                return name, path
-    return "", key
-
-
-def _paths(values: Any, above: str) -> Iterator[str]:
-    if isinstance(values, Mapping):
-        for key, value in values.items():
-            path = f"{above}.{key}" if above else str(key)
-            yield path
-            yield from _paths(value, path)

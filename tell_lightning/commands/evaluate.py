@@ -1,25 +1,27 @@
-"""`validate` and `test`: score a run's adapter again, on dev or on test.
+"""`validate` and `test`: score a run's adapter again, on dev or on test."""
 
-    validate RUN [--KEY=VALUE]...        test RUN [--KEY=VALUE]...
-
-The run's own configuration is used; what is typed after it wins. The scores go to
-`scores-dev.json` or `scores-test.json` in the run's folder, the predictions beside the others.
-"""
-
-from functools import partial
 from typing import Literal
 
 from tell_lightning.callbacks.folder import RunFolder, existing_folder, read_record, write_json
-from tell_lightning.commands.check import Config, ConfigError, check, print_help
+from tell_lightning.commands.arguments import KEYS, CommandParser
+from tell_lightning.commands.check import Config, check, keys_help
 from tell_lightning.commands.startup import quieten
 from tell_lightning.data.splits import Splits, read_splits
+from tell_lightning.settings import ConfigError
+
+DESCRIPTION = """
+Score the adapter of a run on the {0} rows of its tasks.
+
+The run's own configuration is used; keys that are typed now win over it. The scores go to
+scores-{0}.json in the run's folder, the predictions beside the others.
+"""
 
 
 def validate(arguments: list[str]) -> None:
     """Score on dev.
 
     Args:
-        arguments: What follows the verb on the command line.
+        arguments: What follows the command on the command line.
     """
     _evaluate("validate", "dev", arguments)
 
@@ -28,43 +30,37 @@ def test(arguments: list[str]) -> None:
     """Score on test.
 
     Args:
-        arguments: What follows the verb on the command line.
+        arguments: What follows the command on the command line.
     """
     _evaluate("test", "test", arguments)
 
 
-def _evaluate(verb: str, split: Literal["dev", "test"], arguments: list[str]) -> None:
-    if {"-h", "--help"} & set(arguments):
-        print_help(verb)
-        return
-    if not arguments or arguments[0].startswith("-"):
-        raise ConfigError(
-            f"{verb}: needs the folder of a run, got none. Write `{verb} runs/NAME`; `fit` prints "
-            "the folder that it writes to."
-        )
-    folder = existing_folder(arguments[0])
-    options = ["-c", str(folder.latest_config), *arguments[1:]]
+def _evaluate(command: str, split: Literal["dev", "test"], arguments: list[str]) -> None:
+    parser = CommandParser(command, DESCRIPTION.format(split), keys=KEYS, list_keys=keys_help)
+    parser.add_argument("run", metavar="RUN", help="the folder of a run, which `fit` printed")
+    asked, keys = parser.parse_with_keys(arguments)
+    folder = existing_folder(asked.run)
+    options = ["-c", str(folder.latest_config), *keys]
     config = check(options)
     if not any(task.has(split) for task in config.data.tasks.values()):
         raise ConfigError(
-            f"data.tasks: {verb} needs a task with {split} rows, got none. "
+            f"data.tasks: {command} needs a task with {split} rows, got none. "
             f"Add data.tasks.NAME.{split}."
         )
     _score(split, folder, options, config, read_splits(config.data))
 
 
-def _score(split: str, folder: RunFolder, options: list[str], config: Config, text: Splits) -> None:
+def _score(
+    split: str, folder: RunFolder, options: list[str], config: Config, splits: Splits
+) -> None:
     quieten()
     from tell_lightning.callbacks.run_record import scores_json
-    from tell_lightning.commands.lightning_cli import open_session
+    from tell_lightning.commands.session import open_session
     from tell_lightning.commands.tables import print_next, print_scores
-    from tell_lightning.export.adapter import load_weights
 
-    session = open_session(options, config, folder, text, training=False)
+    session = open_session(config, folder, splits, training=False, adapter=folder.adapter)
     module, trainer = session.module, session.trainer
-    module.built = partial(load_weights, folder=folder.adapter)
-    session.evaluation.adapter = True
-    session.evaluation.selected_step = trained_steps(folder)
+    module.trained_steps = trained_steps(folder)
     run = trainer.validate if split == "dev" else trainer.test
     run(module, datamodule=session.datamodule, verbose=False)
     if split == "test" and config.eval.anchor_check and session.datamodule.swap_anchor():

@@ -1,22 +1,8 @@
-"""`experiment`: run the cells of an experiment that have no result yet.
+"""`experiment`: run, in parallel, what an experiment has no result of yet.
 
-    experiment FOLDER [--jobs N] [--dry-run] [--cell NAME] [--only TEXT] [--retry]
-               [--results DIR] [-c FILE]... [--wandb] [--slurm FILE] [--sweep FILE]
-
-FOLDER holds experiment.yaml: a claim, its rule and its cells. Each cell is one run of `fit`, and
-leaves one file in FOLDER/results. A cell whose file is there is done: after a stop, however it came
-about, the same line goes on. A failed cell stays, with its reason, until --retry.
-
-  --jobs N       processes at a time; without it one for each GPU, else one for each core
-  --dry-run      show which cells are there and what the missing ones will cost
-  --cell NAME    this cell alone, by its name or by its number, from 0
-  --only TEXT    the cells whose name holds the text
-  --retry        run failed cells again, and those made with another configuration
-  --results DIR  read and write results in DIR/NAME/results, in place of FOLDER/results
-  -c FILE        a configuration over that of every cell, such as another base; needs --results
-  --wandb        log every cell to W&B, as one group; its run folders stay in runs/NAME
-  --slurm FILE   write an sbatch script that runs the missing cells as an array, and stop
-  --sweep FILE   write a W&B sweep over the missing cells, and stop
+An experiment is a folder with a claim, a rule and many runs of `fit` (in the code: cells). Each run
+leaves one file in the folder's results/. This module reads the command line, chooses the runs,
+gives them to warm processes and stores what they return. No torch in this process.
 """
 
 import os
@@ -30,14 +16,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from filelock import FileLock, Timeout
+
+from tell_lightning.commands.arguments import CommandParser, as_path, whole_number, write_file
 from tell_lightning.commands.cell import CellWork, failed, run_cell
-from tell_lightning.commands.check import ConfigError
-from tell_lightning.commands.config_files import config_paths, read_config
+from tell_lightning.commands.config_files import read_config
 from tell_lightning.commands.experiment_display import Display, duration, print_survey
 from tell_lightning.commands.made_base import BaseWork, make_base
-from tell_lightning.commands.startup import take_option, wants_usage
 from tell_lightning.experiment import cluster, pool
 from tell_lightning.experiment.bases import MADE, Recipe, located, made_folder, recipe
 from tell_lightning.experiment.cells import TUNING
@@ -55,14 +41,22 @@ from tell_lightning.experiment.survey import (
 )
 from tell_lightning.experiment.tuning import choose
 from tell_lightning.files import locked, write_whole
+from tell_lightning.settings import ConfigError
 
 ALIKE = 3
-"""So many cells that fail first, all for one reason, end the run: it would fail the others, too."""
+"""If the first so many runs all fail for one reason, the others would fail for it, too."""
+DESCRIPTION = """
+Run, in parallel, what an experiment has no result of yet.
+
+FOLDER holds experiment.yaml: a claim, its rule, and its cells. Each cell is one run of `fit`, and
+its result is one file in FOLDER/results. What has a file is done: after a stop, the same command
+goes on with the rest. The file of a failed run holds the reason; --retry runs it again.
+"""
 
 
 @dataclass(frozen=True)
 class ExperimentOptions:
-    """The command line."""
+    """The options of the command line, as `_parser` describes them."""
 
     folder: Path
     jobs: int | None = None
@@ -70,17 +64,24 @@ class ExperimentOptions:
     cell: str | None = None
     only: str | None = None
     retry: bool = False
-    results: str | None = None
-    configs: tuple[str, ...] = ()
+    results: Path | None = None
+    config: Sequence[str] = ()
     wandb: bool = False
-    slurm: str | None = None
-    sweep: str | None = None
+    slurm: Path | None = None
+    sweep: Path | None = None
 
     def line(self, *, absolute: bool = False) -> list[str]:
-        """Return the words that name the same cells in a new command line, without a choice."""
-        place = (lambda path: str(Path(path).resolve())) if absolute else str
-        words = [place(str(self.folder))]
-        for path in self.configs:
+        """Return the words that name the same experiment in a new command line, without a choice.
+
+        Args:
+            absolute: Whether paths begin at the root, for a line that is run in another folder.
+        """
+
+        def place(path: str | Path) -> str:
+            return str(Path(path).resolve() if absolute else path)
+
+        words = [place(self.folder)]
+        for path in self.config:
             words += ["-c", place(path)]
         if self.results:
             words += ["--results", place(self.results)]
@@ -88,10 +89,10 @@ class ExperimentOptions:
 
 
 @dataclass(frozen=True)
-class Run:
-    """What the command line comes to."""
+class Status:
+    """An experiment, what is there of it, and what is asked for."""
 
-    request: ExperimentOptions
+    options: ExperimentOptions
     experiment: Experiment
     places: Places
     planned: Sequence[Planned]
@@ -100,185 +101,192 @@ class Run:
     """Those of --cell and --only."""
 
     def is_due(self, each: Planned) -> bool:
-        """Say whether a cell is to be run."""
-        again = self.request.retry and each.state in {"failed", "other"}
+        """Return whether a cell is to be run."""
+        again = self.options.retry and each.state in {"failed", "other"}
         return each.state == "missing" or again
 
 
 def experiment(arguments: list[str]) -> None:
-    """Run the verb.
+    """Run the command.
 
     Args:
-        arguments: What follows the verb on the command line.
+        arguments: What follows the command on the command line.
     """
-    if wants_usage(arguments, __doc__):
+    options = read_options(arguments)
+    status = _look(options)
+    if options.dry_run:
+        _show(status)
         return
-    run = _look(read_request(arguments))
-    request = run.request
-    if request.dry_run:
-        _show(run)
-        return
-    if not request.retry:
-        check_same(run.asked)
-    if request.slurm or request.sweep:
-        _write_cluster(run)
+    if not options.retry:
+        check_same(status.asked)
+    if options.slurm or options.sweep:
+        _write_cluster(status)
         return
     went_wrong = 0
-    if todo := [each for each in run.asked if run.is_due(each)]:
-        went_wrong = _run(run, todo)
-    _finish(_look(request))
+    if todo := [each for each in status.asked if status.is_due(each)]:
+        went_wrong = _run(status, todo)
+    _finish(_look(options))
     if went_wrong:
         sys.exit(1)
 
 
-def read_request(arguments: list[str]) -> ExperimentOptions:
+def read_options(arguments: list[str]) -> ExperimentOptions:
     """Read the command line.
 
     Raises:
-        ConfigError: An option or a value that there is not.
+        ConfigError: An option that does not exist, a wrong value, or -c without --results.
     """
-    configs = config_paths(arguments)
-    rest = _without_configs(arguments)
-    values: dict[str, Any] = {}
-    for name in ("jobs", "cell", "only", "results", "slurm", "sweep"):
-        values[name], rest = take_option(rest, f"--{name}")
-    for name in ("dry_run", "retry", "wandb"):
-        flag = f"--{name.replace('_', '-')}"
-        values[name] = flag in rest
-        rest = [argument for argument in rest if argument != flag]
-    if len(rest) != 1 or rest[0].startswith("-"):
+    options = ExperimentOptions(**vars(_parser().parse(arguments)))
+    if options.config and not options.results:
         raise ConfigError(
-            f"experiment: needs one folder and options of its own, got '{' '.join(rest)}'. Write "
-            "`experiment experiments/NAME`; see `experiment --help`."
+            "-c: needs a place of its own for the results, got no --results. Write --results DIR, "
+            "so that they are not mixed with those of the folder."
         )
-    jobs = values.pop("jobs")
-    if jobs is not None and not (jobs.isdecimal() and int(jobs) > 0):
-        raise ConfigError(f"--jobs: must be a whole number from 1 on, got '{jobs}'. Mend it.")
-    if configs and not values["results"]:
-        raise ConfigError(
-            "-c: needs results of its own, got no --results. Write --results DIR, so that they "
-            "are not mixed with those of the folder."
-        )
-    return ExperimentOptions(
-        Path(rest[0]), jobs=int(jobs) if jobs else None, configs=tuple(configs), **values
+    return options
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser("experiment", DESCRIPTION)
+    add = parser.add_argument
+    add("folder", type=as_path, metavar="FOLDER", help="a folder such as experiments/same_data")
+    add(
+        "--jobs",
+        type=whole_number(1),
+        metavar="N",
+        help="processes at a time; default: one for each GPU, or one for each core without any",
     )
+    add("--dry-run", action="store_true", help="show what is there and what the rest will cost")
+    add("--cell", metavar="NAME", help="this cell alone, by its name or its number, from 0")
+    add("--only", metavar="TEXT", help="the cells whose names hold the text")
+    add(
+        "--retry",
+        action="store_true",
+        help="run what failed again, and what was made with another configuration",
+    )
+    add(
+        "--results",
+        type=as_path,
+        metavar="DIR",
+        help="read and write results in DIR/NAME/results, in place of FOLDER/results",
+    )
+    add(
+        *("-c", "--config"),
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a configuration over that of every cell, such as another base; needs --results",
+    )
+    add(
+        "--wandb",
+        action="store_true",
+        help="log every run to W&B, as one group; the run folders stay in runs/NAME",
+    )
+    add("--slurm", type=as_path, metavar="FILE", help="write an sbatch array script, and stop")
+    add("--sweep", type=as_path, metavar="FILE", help="write a W&B sweep, and stop")
+    return parser
 
 
-def _without_configs(arguments: list[str]) -> list[str]:
-    rest: list[str] = []
-    walk = iter(arguments)
-    for argument in walk:
-        name, has_value, _ = argument.partition("=")
-        if name not in {"-c", "--config"}:
-            rest.append(argument)
-        elif not has_value:
-            next(walk)
-    return rest
-
-
-def _look(request: ExperimentOptions) -> Run:
-    """Read the experiment and see what is there of it."""
-    overlays = [read_config(path) for path in request.configs]
-    found = read_experiment(request.folder)
+def _look(options: ExperimentOptions) -> Status:
+    """Read the experiment and find its results."""
+    overlays = [read_config(path) for path in options.config]
+    found = read_experiment(options.folder)
     check_rule(found)
-    root = Path(request.results) if request.results else None
-    where = places(found, root, own_config=bool(overlays))
+    where = places(found, options.results, own_config=bool(overlays))
     planned = survey(found, where, overlays)
-    return Run(request, found, where, planned, _asked(planned, request))
+    return Status(options, found, where, planned, _asked(planned, options))
 
 
-def _asked(planned: Sequence[Planned], request: ExperimentOptions) -> list[Planned]:
+def _asked(planned: Sequence[Planned], options: ExperimentOptions) -> list[Planned]:
     """Choose the cells of --cell and --only.
 
     Raises:
         ConfigError: There is none.
     """
     asked = list(planned)
-    if request.cell is not None:
-        by_name = {each.cell.name: each for each in planned}
-        by_name |= {str(number): each for number, each in enumerate(planned)}
-        if request.cell not in by_name:
+    if options.cell is not None:
+        by_name = {str(number): each for number, each in enumerate(planned)}
+        by_name |= {each.cell.name: each for each in planned}
+        if options.cell not in by_name:
             raise ConfigError(
                 f"--cell: must be the name of a cell, or a number below {len(planned)}, got "
-                f"'{request.cell}'. See --dry-run, or give a part of the name to --only."
+                f"'{options.cell}'. See --dry-run, or give a part of the name to --only."
             )
-        asked = [by_name[request.cell]]
-    if request.only is not None:
-        asked = [each for each in asked if request.only in each.cell.name]
+        asked = [by_name[options.cell]]
+    if options.only is not None:
+        asked = [each for each in asked if options.only in each.cell.name]
         if not asked:
             example = f", such as {planned[0].cell.name}" if planned else ""
             raise ConfigError(
-                f"--only: must be a part of a cell's name, got '{request.only}', which is in none "
+                f"--only: must be a part of a cell's name, got '{options.only}', which is in none "
                 f"of {len(planned)}{example}. See --dry-run."
             )
     return asked
 
 
-def _show(run: Run) -> None:
+def _show(status: Status) -> None:
     """Print what is there, and what the rest will cost."""
-    total = print_survey(run.experiment.title, run.asked, run.is_due, costs(run.planned))
-    due = [each for each in run.asked if run.is_due(each)]
-    for made in _recipes(run, run.asked):
+    total = print_survey(
+        status.experiment.title, status.asked, status.is_due, costs(status.planned)
+    )
+    due = [each for each in status.asked if status.is_due(each)]
+    for made in _recipes(status, status.asked):
         state = "is there" if made_folder(made).is_dir() else "will be made first"
         print(f"base {made.name}: {state}, in {made_folder(made)}")
-    jobs = len(_environments(run))
+    jobs = len(_environments(status))
     print(
-        f"{len(run.asked)} cells, {len(due)} to run: about {duration(total)} in one process, "
+        f"{len(status.asked)} cells, {len(due)} to run: about {duration(total)} in one process, "
         f"{duration(total / jobs)} in {jobs}."
     )
-    if not run.request.retry:
-        check_same(run.asked)
+    if not status.options.retry:
+        check_same(status.asked)
 
 
 # Running
 
 
-def _run(run: Run, todo: Sequence[Planned]) -> int:
+def _run(status: Status, todo: Sequence[Planned]) -> int:
     """Run cells.
 
     Returns:
         How many failed.
     """
-    estimate = costs(run.planned)
+    estimate = costs(status.planned)
     ahead = {each.cell.name: estimate(each) for each in todo}
-    there = len(run.asked) - len(todo)
-    display = Display(run.experiment.name, total=len(run.asked), there=there, ahead=ahead)
-    _make_place(run.places.results)
+    there = len(status.asked) - len(todo)
+    display = Display(status.experiment.name, total=len(status.asked), there=there, ahead=ahead)
+    _make_folder(status.places.results)
     try:
         with tempfile.TemporaryDirectory(prefix="tell_lightning-") as home:
-            _make_bases(run, todo, Path(home), display)
-            return _run_cells(run, todo, Path(home), display)
+            _make_bases(status, todo, Path(home), display)
+            return _run_cells(status, todo, Path(home), display)
     except KeyboardInterrupt:
-        again = shlex.join(["python", "-m", "tell_lightning", "experiment", *run.request.line()])
+        again = shlex.join(["python", "-m", "tell_lightning", "experiment", *status.options.line()])
         print(f"\nStopped; what is done is kept. Go on with: {again}", file=sys.stderr)
         raise
     finally:
         display.stop()
 
 
-def _run_cells(run: Run, todo: Sequence[Planned], home: Path, display: Display) -> int:
-    environments = _environments(run)[: len(todo)]
+def _run_cells(status: Status, todo: Sequence[Planned], home: Path, display: Display) -> int:
+    environments = _environments(status)[: len(todo)]
     display.start(len(environments))
     reasons: list[str | None] = []
-    since: dict[str, float] = {}
     with ExitStack() as held:
         locks: dict[str, ExitStack] = {}
 
         def works() -> Iterator[CellWork]:
             for each in todo:
-                lock = _taken(run, each)
+                lock = _claimed(status, each)
                 if lock is None:
                     display.elsewhere(each.cell.name)
                     continue
                 locks[each.cell.name] = held.enter_context(lock)
-                since[each.cell.name] = time.perf_counter()
-                yield _work(run, each, home)
+                yield _work(status, each, home)
 
         for ended in pool.run(run_cell, works(), environments):
             work: CellWork = ended.work
-            seconds = time.perf_counter() - since[work.cell.name]
-            result = ended.value or failed(work, ended.reason or "", seconds)
-            write_result(run.places.results, result)
+            result = ended.value or failed(work, ended.reason or "", ended.seconds)
+            write_result(status.places.results, result)
             locks.pop(work.cell.name).close()
             shutil.rmtree(work.folder, ignore_errors=True)
             display.ended(result)
@@ -287,40 +295,40 @@ def _run_cells(run: Run, todo: Sequence[Planned], home: Path, display: Display) 
     return len(reasons) - reasons.count(None)
 
 
-def _work(run: Run, each: Planned, home: Path) -> CellWork:
+def _work(status: Status, each: Planned, home: Path) -> CellWork:
     folder = home / each.cell.name
     folder.mkdir()
-    runs = Path("runs") / run.experiment.name / each.cell.name if run.request.wandb else None
-    config = located(run.experiment, each.config)
-    return CellWork(run.experiment, each.cell, config, each.digest, folder, runs)
+    runs = Path("runs") / status.experiment.name / each.cell.name if status.options.wandb else None
+    config = located(status.experiment, each.config)
+    return CellWork(status.experiment, each.cell, config, each.digest, folder, runs)
 
 
-def _taken(run: Run, each: Planned) -> ExitStack | None:
-    """Take a cell; None where another process has it, or has done it meanwhile."""
+def _claimed(status: Status, each: Planned) -> ExitStack | None:
+    """Lock a cell for this process; None where another process has it, or has just done it."""
     lock = ExitStack()
     name, taken = each.cell.name, ConfigError("taken")
     with suppress(ConfigError):
-        lock.enter_context(locked(run.places.results / f".{name}.lock", taken))
-        if each.state != "missing" or not (run.places.results / f"{name}.json").exists():
+        lock.enter_context(locked(status.places.results / f".{name}.lock", taken))
+        if each.state != "missing" or not (status.places.results / f"{name}.json").exists():
             return lock
         lock.close()
     return None
 
 
 def _check_alike(reasons: Sequence[str | None], total: int) -> None:
-    """Stop a run whose first cells have all failed for the same reason.
+    """Stop when the first runs have all failed for the same reason.
 
     Raises:
-        ConfigError: So it is.
+        ConfigError: They have.
     """
     if len(reasons) == ALIKE < total and None not in reasons and len(set(reasons)) == 1:
         raise ConfigError(
-            f"experiment: the first cells must not all fail alike, got {ALIKE} times: {reasons[0]} "
-            "The others are not run; mend it, and go on with --retry."
+            f"experiment: the first runs must not all fail alike, got {ALIKE} times: {reasons[0]} "
+            "The others are not run; remove the cause, and go on with --retry."
         )
 
 
-def _make_place(folder: Path) -> None:
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -330,21 +338,19 @@ def _make_place(folder: Path) -> None:
         ) from error
 
 
-def _environments(run: Run) -> list[dict[str, str]]:
+def _environments(status: Status) -> list[dict[str, str]]:
     """Return the environment of each process."""
     shared = dict(pool.ONE_THREAD)
-    if run.request.wandb:
-        shared["WANDB_RUN_GROUP"] = run.experiment.name
+    if status.options.wandb:
+        shared["WANDB_RUN_GROUP"] = status.experiment.name
     else:
         shared["WANDB_MODE"] = "disabled"
-    most_devices = max((_devices(each) for each in run.asked), default=1)
-    gpus = _gpus()
-    if most_devices > 1:  # a cell that has the devices for itself
+    if any(_devices(each) > 1 for each in status.asked):  # such a run has all devices for itself
         return [shared]
-    if gpus:
-        jobs = run.request.jobs or len(gpus)
+    if gpus := _gpus():
+        jobs = status.options.jobs or len(gpus)
         return [{**shared, "CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} for i in range(jobs)]
-    return [shared] * (run.request.jobs or len(os.sched_getaffinity(0)))
+    return [shared] * (status.options.jobs or len(os.sched_getaffinity(0)))
 
 
 def _devices(each: Planned) -> int:
@@ -366,36 +372,33 @@ def _gpus() -> list[str]:
 # Bases
 
 
-def _recipes(run: Run, cells: Sequence[Planned]) -> list[Recipe]:
+def _recipes(status: Status, cells: Sequence[Planned]) -> list[Recipe]:
     """Return the recipes of the bases that cells start from and the runner makes."""
     names = [str(value_of(each.config, "model.base") or "") for each in cells]
     made = dict.fromkeys(name.removeprefix(MADE) for name in names if name.startswith(MADE))
-    return [recipe(run.experiment, name) for name in made]
+    return [recipe(status.experiment, name) for name in made]
 
 
-def _make_bases(run: Run, todo: Sequence[Planned], home: Path, display: Display) -> None:
-    """Make the bases that are missing.
+def _make_bases(status: Status, todo: Sequence[Planned], home: Path, display: Display) -> None:
+    """Make the bases that are missing, or wait for the process that makes them.
 
     Raises:
         ConfigError: One cannot be made.
     """
-    for made in _recipes(run, todo):
+    for made in _recipes(status, todo):
         out = made_folder(made)
         out.parent.mkdir(parents=True, exist_ok=True)
-        waits = False
-        while not out.is_dir():
-            busy = ConfigError("busy")
-            try:
-                with locked(out.with_name(f".{out.name}.lock"), busy):
-                    if not out.is_dir():
-                        _make(made, out, home, display)
-            except ConfigError as error:
-                if error is not busy:
-                    raise
-                if not waits:
-                    display.say(f"base {made.name}  is made by another process; waiting")
-                waits = True
-                time.sleep(2)
+        lock = FileLock(out.with_name(f".{out.name}.lock"))
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            display.say(f"base {made.name}  is made by another process; waiting")
+            lock.acquire()
+        try:
+            if not out.is_dir():
+                _make(made, out, home, display)
+        finally:
+            lock.release()
 
 
 def _make(made: Recipe, out: Path, home: Path, display: Display) -> None:
@@ -407,8 +410,8 @@ def _make(made: Recipe, out: Path, home: Path, display: Display) -> None:
     (ended,) = pool.run(make_base, iter([BaseWork(made, out, folder)]), [environment])
     if ended.reason is not None:
         raise ConfigError(
-            f"bases.yaml: {made.name}: must be made before the cells, got: {ended.reason} Mend "
-            "its recipe."
+            f"bases.yaml: {made.name}: must be made before the runs that start from it, got: "
+            f"{ended.reason} Correct its recipe."
         )
     display.say(f"base {made.name}  {time.perf_counter() - started:.0f} s")
 
@@ -416,55 +419,44 @@ def _make(made: Recipe, out: Path, home: Path, display: Display) -> None:
 # What is left
 
 
-def _finish(run: Run) -> None:
+def _finish(status: Status) -> None:
     """Say what is there now; write what tuning has chosen."""
-    states = [each.state for each in run.asked]
-    line = f"{states.count('there')} of {len(states)} cells are there, in {run.places.results}."
+    states = [each.state for each in status.asked]
+    line = (
+        f"{states.count('there')} of {len(states)} results are there, in {status.places.results}."
+    )
     if count := states.count("failed"):
         line += f" {count} failed: the files say why; run them again with --retry."
     print(line)
-    if run.experiment.kind == TUNING and all(each.state == "there" for each in run.planned):
-        path = run.places.results.parent / "chosen.json"
-        write_whole(path, as_text(choose(run.experiment, run.planned)).encode())
+    if status.experiment.kind == TUNING and all(each.state == "there" for each in status.planned):
+        path = status.places.results.parent / "chosen.json"
+        write_whole(path, as_text(choose(status.experiment, status.planned)).encode())
         print(f"Chosen settings: {path}")
 
 
-def _write_cluster(run: Run) -> None:
+def _write_cluster(status: Status) -> None:
     """Write the files that run the missing cells on a cluster."""
-    _make_place(run.places.results)
-    numbers = [i for i, each in enumerate(run.planned) if run.is_due(each) and each in run.asked]
-    names = [run.planned[i].cell.name for i in numbers]
+    _make_folder(status.places.results)
+    asked = {each.cell.name for each in status.asked if status.is_due(each)}
+    numbers = [i for i, each in enumerate(status.planned) if each.cell.name in asked]
     if not numbers:
-        print("Nothing to write: all cells are there.")
+        print("Nothing to write: all results are there.")
         return
-    words = ["-m", "tell_lightning", "experiment", *run.request.line(absolute=True)]
-    words += ["--retry"] if run.request.retry else []
-    if run.request.slurm:
-        command = [sys.executable, *words, *(["--wandb"] if run.request.wandb else [])]
-        text = cluster.array_script(
-            run.experiment.name,
-            str(Path.cwd()),
-            command,
-            numbers,
-            results=str(run.places.results.resolve()),
-        )
-        _write("--slurm", run.request.slurm, text)
-        print(f"{len(numbers)} cells. Submit them with: sbatch {run.request.slurm}")
-    if run.request.sweep:
-        project = str(value_of(run.asked[0].config, "run.wandb_project") or "tell_lightning")
-        text = cluster.sweep(run.experiment.name, project, [sys.executable, *words], names)
-        _write("--sweep", run.request.sweep, text)
+    options, name = status.options, status.experiment.name
+    command = [sys.executable, "-m", "tell_lightning", "experiment", *options.line(absolute=True)]
+    command += ["--retry"] if options.retry else []
+    if options.slurm:
+        own = [*command, "--wandb"] if options.wandb else command
+        place = str(status.places.results.resolve())
+        text = cluster.array_script(name, str(Path.cwd()), own, numbers, results=place)
+        write_file("--slurm", options.slurm, text.encode())
+        print(f"{len(numbers)} runs. Submit them with: sbatch {options.slurm}")
+    if options.sweep:
+        project = str(value_of(status.asked[0].config, "run.wandb_project") or "tell_lightning")
+        names = [status.planned[i].cell.name for i in numbers]
+        text = cluster.sweep(name, project, command, names)
+        write_file("--sweep", options.sweep, text.encode())
         print(
-            f"{len(names)} cells. Start with: wandb sweep {run.request.sweep}; then run the "
+            f"{len(names)} runs. Start with: wandb sweep {options.sweep}; then run the "
             "`wandb agent` line that it prints, on as many machines as you like."
         )
-
-
-def _write(option: str, path: str, text: str) -> None:
-    try:
-        write_whole(Path(path), text.encode())
-    except OSError as error:
-        raise ConfigError(
-            f"{option}: must be a file that can be written, got '{path}': {error.strerror}. Name "
-            "another one."
-        ) from error

@@ -1,8 +1,6 @@
-"""How far an experiment is: one line a cell, and on a terminal a bar below them.
+"""How far an experiment is: one line for each run, and on a terminal a bar below them.
 
-    12 of 60  translate-tell-n10-s3  bleu 31.2  14 s  about 11 min left
-
-Results enter; text leaves.
+12 of 60  translate-tell-n10-s3  bleu 31.2  14 s  about 11 min left
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,74 +14,69 @@ from tell_lightning.experiment.survey import Planned, State
 
 
 class Display:
-    """Shows what came of each cell, and about how long the rest will take."""
+    """Shows how each run ended, and about how long the rest will take."""
 
     def __init__(self, title: str, *, total: int, there: int, ahead: Mapping[str, float]) -> None:
-        """Begin.
+        """Begin without a bar.
 
         Args:
-            title: What the bar is called.
-            total: All cells that are asked for.
-            there: Those whose result is there.
+            title: Title of the bar.
+            total: Number of all cells that are asked for.
+            there: Number of those that have a result.
             ahead: Expected seconds of the others, by name.
         """
         self._total, self._done, self._ahead = total, there, dict(ahead)
         self._jobs = 1
         self._expected = self._spent = 0.0
         self._console = Console(highlight=False, soft_wrap=True)
-        self._bar: Progress | None = None
-        if self._console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-            self._bar = Progress(*columns, TextColumn("{task.fields[left]}"), console=self._console)
-            self._task = self._bar.add_task(title, total=total, completed=there, left="")
+        self._bar = Progress(
+            *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()),
+            TextColumn("{task.fields[left]}"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task(title, total=total, completed=there, left="")
 
     def start(self, jobs: int) -> None:
         """Show the bar.
 
         Args:
-            jobs: Cells at a time.
+            jobs: Runs at a time.
         """
         self._jobs = jobs
-        if self._bar:
-            self._bar.start()
+        self._bar.start()
 
     def stop(self) -> None:
-        """Take the bar away."""
-        if self._bar:
-            self._bar.stop()
+        """Remove the bar."""
+        self._bar.stop()
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
         self._console.print(line, markup=False)
 
     def elsewhere(self, name: str) -> None:
-        """Say that another process has a cell."""
+        """Show that another process runs a cell."""
         self._ahead.pop(name)
         self._total -= 1
         self.say(f"{name}  is run by another process")
 
     def ended(self, result: Result) -> None:
-        """Show what came of a cell."""
+        """Show how a run ended."""
         self._done += 1
         name, seconds = str(result["name"]), float(result["seconds"])
         self._expected += self._ahead.pop(name)
         self._spent += seconds
-        # Other machines are faster or slower than the one that the estimate comes from.
+        # This machine is faster or slower than the one that the estimate comes from.
         pace = self._spent / self._expected if self._expected else 1.0
         left = sum(self._ahead.values()) * pace / self._jobs
-        left_in_words = f"about {duration(left)} left" if self._ahead else ""
+        rest = f"about {duration(left)} left" if self._ahead else ""
+        self._bar.update(self._task, completed=self._done, total=self._total, left=rest)
         line = f"{self._done} of {self._total}  {name}  {outcome(result)}  {seconds:.0f} s"
-        if self._bar:
-            self._bar.update(
-                self._task, completed=self._done, total=self._total, left=left_in_words
-            )
-        elif left_in_words:
-            line += f"  {left_in_words}"
-        self.say(line)
+        self.say(f"{line}  {rest}" if rest and self._bar.disable else line)
 
 
 def outcome(result: Result) -> str:
-    """Say in a few words what came of a cell."""
+    """Describe in a few words how a run ended."""
     if result["status"] == FAILED:
         return f"FAILED: {result['reason'].splitlines()[0]}"
     score = result["score"]
@@ -92,7 +85,7 @@ def outcome(result: Result) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write a time that is not known exactly.
+    """Format a time that is not known exactly.
 
     >>> duration(20), duration(700), duration(9000)
     ('20 s', '12 min', '2.5 h')
@@ -108,10 +101,10 @@ def print_survey(
     is_due: Callable[[Planned], bool],
     seconds: Callable[[Planned], float],
 ) -> float:
-    """Print how many cells are there, by testbed, arm and n, and what those to run will cost.
+    """Print by testbed, arm and n how many results there are, and what the other runs will cost.
 
     Returns:
-        Seconds of all of them in one process.
+        Seconds of all these runs in one process.
     """
     states: tuple[State, ...] = ("there", "missing", "failed", "other")
     groups: dict[tuple[str, str, int], list[Planned]] = {}

@@ -1,10 +1,4 @@
-"""`fit`: train adapters, score them before and after, and leave one folder.
-
-    fit [-c FILE]... [--resume RUN] [--KEY=VALUE]...
-
-A resumed run has the configuration of the session that wrote its checkpoint, and what is typed now
-on top of it.
-"""
+"""`fit`: train adapters, score them before and after, and write one run folder."""
 
 import time
 from collections.abc import Iterator
@@ -23,47 +17,54 @@ from tell_lightning.callbacks.folder import (
     read_record,
     write_json,
 )
-from tell_lightning.commands.check import Config, ConfigError, check, print_help
+from tell_lightning.commands.arguments import KEYS, CommandParser
+from tell_lightning.commands.check import Config, check, keys_help
 from tell_lightning.commands.config_files import read_config
-from tell_lightning.commands.startup import quieten, take_option
+from tell_lightning.commands.startup import quieten
 from tell_lightning.data.splits import read_splits
+from tell_lightning.settings import ConfigError
 
+DESCRIPTION = """
+Train adapters, score them before and after the training, and write everything into one new folder.
+
+A resumed run goes on with the configuration of the session that wrote its checkpoint; keys that are
+typed now win over it.
+"""
 SESSION = ("command", "started", "versions", "git", "machine")
 """What `run.json` says of the present session; on resume it moves to `earlier_sessions`."""
 
 if TYPE_CHECKING:
     from tell_lightning.callbacks.run_record import RunRecord
-    from tell_lightning.commands.lightning_cli import Session
+    from tell_lightning.commands.session import Session
 
 
 def fit(arguments: list[str]) -> None:
-    """Run the verb.
+    """Run the command.
 
     Args:
-        arguments: What follows the verb on the command line.
+        arguments: What follows the command on the command line.
     """
-    if {"-h", "--help"} & set(arguments):
-        print_help("fit")
-        return
-    resume, options = take_option(arguments, "--resume")
-    folder = existing_folder(resume) if resume else None
+    parser = CommandParser("fit", DESCRIPTION, keys=KEYS, list_keys=keys_help)
+    parser.add_argument("--resume", metavar="RUN", help="the folder of a run to go on with")
+    asked, options = parser.parse_with_keys(arguments)
+    folder = existing_folder(asked.resume) if asked.resume else None
     if folder:
         # The saved configuration comes first, so that what is typed now wins.
         options = ["-c", str(folder.latest_config), *options]
     config = check(options)
     if folder:
         _check_place(folder, config)
-    text = read_splits(config.data)  # before torch: a bad row is answered at once
+    splits = read_splits(config.data)  # before torch: a bad row is answered at once
     checkpoint = _checkpoint(folder) if folder else None
     folder = folder or new_folder(config.run.dir, config.run.name)
 
     quieten()
     from tell_lightning.callbacks.loggers import logged
     from tell_lightning.callbacks.run_record import RunRecord
-    from tell_lightning.commands.lightning_cli import open_session
+    from tell_lightning.commands.session import open_session
 
     with nullcontext(folder) if checkpoint else _claimed(folder, config) as folder:
-        session = open_session(options, config, folder, text, training=True)
+        session = open_session(config, folder, splits, training=True)
         # Before the base is loaded and anything is written.
         step = _prepare(session, config, folder, checkpoint)
     with held(folder) if session.trainer.is_global_zero else nullcontext():
@@ -129,11 +130,10 @@ def _prepare(session: "Session", config: Config, folder: RunFolder, checkpoint: 
 
     check_lora(load_skeleton(config.model), config.model.lora)
     datamodule, trainer = session.datamodule, session.trainer
+    datamodule.trainer = trainer  # as Lightning does when it starts
     datamodule.prepare_data()
-    datamodule.setup()
-    trainer.accumulate_grad_batches = datamodule.accumulation(trainer.world_size)
-    trainer.fit_loop.epoch_loop.max_steps = datamodule.steps(trainer.max_steps)
-    datamodule.check_supply(trainer.max_steps)
+    datamodule.setup("fit")
+    session.evaluation.every_steps = config.eval.every_steps or max(1, trainer.max_steps // 5)
     return 0 if checkpoint is None else _check_resume(session, folder, checkpoint)
 
 
@@ -145,11 +145,10 @@ def _check_resume(session: "Session", folder: RunFolder, checkpoint: Path) -> in
     """
     saved = _load(checkpoint)
     step = int(saved["global_step"])
-    session.datamodule.trainer = session.trainer  # as Lightning does when it starts
     session.datamodule.load_state_dict(saved[type(session.datamodule).__qualname__])
     done = read_record(folder).get("status") == "completed"
     done = done and step == session.trainer.max_steps
-    if done and session.datamodule.stop is not None:
+    if done and session.datamodule.prepared.stop is not None:
         raise ConfigError(
             f"--resume: the run must not have ended, got all {step} steps of its "
             f"data.mixture.cycles: {session.datamodule.settings.mixture.cycles:g}. "
@@ -200,6 +199,7 @@ def _fit(
     from lightning.pytorch.utilities import rank_zero_info
 
     from tell_lightning.callbacks.run_record import scores_json
+    from tell_lightning.export.adapter import save_adapter
     from tell_lightning.model.sharding import whole_adapters
 
     trainer, module, datamodule = session.trainer, session.module, session.datamodule
@@ -224,7 +224,7 @@ def _fit(
     rank_zero_info(f"Adapter: {selected['by']}, of step {selected['step']}")
     weights = whole_adapters(module.model)  # each rank may hold a part
     if trainer.is_global_zero:
-        _export(session, config, folder, weights)
+        save_adapter(folder.adapter, module, datamodule, weights=weights)
     if has_test:
         with _timed(seconds, "after"):
             rank_zero_info("After training:")
@@ -241,13 +241,13 @@ def _write_inputs(
     from tell_lightning.callbacks.run_record import file_digest
     from tell_lightning.callbacks.wandb_record import log_plan
     from tell_lightning.commands.plan import print_plan
-    from tell_lightning.model.base import base_path
+    from tell_lightning.data.tokenizer import base_path
 
     datamodule = session.datamodule
     folder.path.mkdir(parents=True, exist_ok=True)
     path = folder.draft_config if resuming else folder.config
     path.write_text(config.to_yaml(), encoding="utf-8")
-    plan = datamodule.describe(session.trainer.max_steps)
+    plan = datamodule.prepared.describe(session.trainer.max_steps)
     write_json(folder.path / "plan.json", plan)
     log_plan(session.trainer, plan, folder.path / "plan.json")
     print(f"Run: {folder.path}")
@@ -256,7 +256,7 @@ def _write_inputs(
         base={
             "name": config.model.base,
             "revision": config.model.revision,
-            "sha256": file_digest(base_path(config.model)),
+            "sha256": file_digest(base_path(config.model.base)),
         },
         data={"inputs": plan["inputs"], "plan_digest": plan["digest"]},
         mixture=plan["realised"],
@@ -273,44 +273,10 @@ def _select(session: "Session", config: Config, has_dev: bool) -> dict[str, Any]
     if config.eval.select == "best" and has_dev and path:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         session.module.load_state_dict(saved["state_dict"])
-        step = int(saved["global_step"])
-        session.evaluation.selected_step = step
+        step = session.module.trained_steps = int(saved["global_step"])
         score = float(callback.best_model_score)  # type: ignore[union-attr]
         return {"by": "best dev score", "step": step, "score": score}
     return {"by": "last step", "step": trainer.global_step, "score": None}
-
-
-def _export(session: "Session", config: Config, folder: RunFolder, weights: dict[str, Any]) -> None:
-    from tell_lightning.export.adapter import save_adapter
-    from tell_lightning.export.anchor_file import AnchorFile, TaskPrompt
-
-    datamodule = session.datamodule
-    rows = {**datamodule.evaluation["dev"], **datamodule.evaluation["test"]}
-    tasks = {
-        name: TaskPrompt(
-            anchor=task.anchor,
-            max_new_tokens=rows[name].max_new_tokens if name in rows else 256,
-            fields=task.fields,
-            min_new_tokens=task.min_new_tokens,
-            stop_tokens=task.stop_tokens,
-        )
-        for name, task in config.data.tasks.items()
-    }
-    anchors = AnchorFile(
-        base=config.model.base,
-        revision=config.model.revision,
-        variant=config.data.mixture.anchor,
-        template_digest=datamodule.encoder.renderer.template_digest,
-        tasks=tasks,
-    )
-    save_adapter(
-        session.module.model,
-        session.tokenizer,
-        folder.adapter,
-        config.model,
-        anchors,
-        weights=weights,
-    )
 
 
 def _finish(

@@ -1,14 +1,6 @@
-"""`plan`: show what would be trained, without a model.
+"""`plan`: show what would be trained, without a model."""
 
-    plan [-c FILE]... [--show N | --positions A:B [--format table|jsonl]] [--KEY=VALUE]...
-
-The resolved mixture, and N rendered examples from the start of the stream with anchor, prompt and
-supervised tokens told apart: by colour on a terminal, by marks in a file. Or, in place of both,
-what stands at the positions from A up to B, of the run or beyond it:
-
-    {"position": 41, "source": "translate", "row": 7, "cycle": 0, "id": "velsk-0312"}
-"""
-
+import argparse
 import json
 import os
 import re
@@ -18,17 +10,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tell_lightning.commands.check import ConfigError, check, print_help
-from tell_lightning.commands.startup import quieten, take_option
+from tell_lightning.commands.arguments import KEYS, CommandParser, whole_number
+from tell_lightning.commands.check import check, keys_help
+from tell_lightning.commands.startup import quieten
 from tell_lightning.commands.tables import print_rows
 from tell_lightning.data.report import table
 from tell_lightning.data.settings import DataSettings
 from tell_lightning.data.splits import read_splits
 from tell_lightning.data.variants import variant_anchor, variant_prefix
+from tell_lightning.settings import ConfigError
 
 if TYPE_CHECKING:
-    from tell_lightning.data.datamodule import TellDataModule
+    from tell_lightning.data.prepared import PreparedData
 
+DESCRIPTION = """
+Show what would be trained, without a model: the resolved mixture and, with --show, the first
+examples as the model will read them.
+
+With --positions show, in place of the mixture, which row stands at each position of the stream:
+
+    {"position": 41, "source": "translate", "row": 7, "cycle": 0, "id": "velsk-0312"}
+"""
 MARKS = {"anchor": ("⟦anchor ", "⟧"), "supervised": ("⟦train ", "⟧"), "prompt": ("", "")}
 COLOURS = {
     "anchor": ("\x1b[36m", "\x1b[0m"),
@@ -40,41 +42,56 @@ BLOCK = 4096
 
 
 def plan(arguments: list[str]) -> None:
-    """Run the verb.
+    """Run the command.
 
     Args:
-        arguments: What follows the verb on the command line.
+        arguments: What follows the command on the command line.
     """
-    if {"-h", "--help"} & set(arguments):
-        print_help("plan")
-        return
-    shown, options = take_option(arguments, "--show")
-    if shown is not None and not re.fullmatch("[0-9]{1,9}", shown):
+    asked, options = _parser().parse_with_keys(arguments)
+    if asked.format and not asked.positions:
         raise ConfigError(
-            f"--show: must be a number of examples of at most 9 digits, got '{shown}'. "
-            "Write --show 3."
+            f"--format: must go with --positions, got '{asked.format}' alone. "
+            "Write --positions A:B, too."
         )
-    asked, options = take_option(options, "--positions")
-    form, options = take_option(options, "--format")
-    positions = _positions(asked, shown, form)
     config = check(options)
-    text = read_splits(config.data)
+    splits = read_splits(config.data)
     quieten()
-    from tell_lightning.data.datamodule import TellDataModule
-    from tell_lightning.model.base import load_tokenizer
+    from tell_lightning.data.prepared import PreparedData
+    from tell_lightning.data.tokenizer import load_tokenizer
 
-    datamodule = TellDataModule(**vars(config.data))
-    datamodule.connect(load_tokenizer(config.model), seed=config.seed, text=text)
-    datamodule.prepare_data()
-    datamodule.setup()
-    if positions:
-        _print_positions(datamodule, positions, form or "table")
+    tokenizer = load_tokenizer(config.model.base, **config.model.hub_options)
+    data = PreparedData(config.data, tokenizer, seed=config.seed, given=splits)
+    data.prepare()
+    data.open()
+    if asked.positions:
+        _print_positions(data, asked.positions, asked.format or "table")
         return
-    steps = datamodule.steps(config.trainer["max_steps"])
-    print_plan(datamodule.describe(steps))
-    datamodule.check_supply(steps)
-    if shown:
-        _show(datamodule, int(shown))
+    steps = data.steps(config.trainer["max_steps"])
+    print_plan(data.describe(steps))
+    data.check_supply(steps)
+    if asked.show:
+        _show(data, asked.show)
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser("plan", DESCRIPTION, keys=KEYS, list_keys=keys_help)
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument(
+        "--show",
+        type=whole_number(0),
+        metavar="N",
+        help="show N examples, with anchor, prompt and supervised tokens told apart",
+    )
+    either.add_argument(
+        "--positions",
+        type=_positions,
+        metavar="A:B",
+        help="show the rows at the positions from A up to B, in the run or beyond its end",
+    )
+    parser.add_argument(
+        "--format", choices=("table", "jsonl"), help="how --positions prints; default: table"
+    )
+    return parser
 
 
 def print_plan(plan: Mapping[str, Any]) -> None:
@@ -117,38 +134,24 @@ def _task_share(share: Mapping[str, float]) -> str:
     )
 
 
-def _positions(asked: str | None, shown: str | None, form: str | None) -> range:
-    """Read `--positions` and what goes with it; an empty range where it is not given."""
-    if form not in {None, "table", "jsonl"}:
-        raise ConfigError(f"--format: must be table or jsonl, got '{form}'. Choose one of them.")
-    if asked is None:
-        if form is not None:
-            raise ConfigError(
-                f"--format: must go with --positions, got '{form}' alone. "
-                "Write --positions A:B before it."
-            )
-        return range(0)
-    if shown is not None:
-        raise ConfigError(
-            f"--positions: must go without --show, got --show {shown} too. Ask for one of them."
-        )
+def _positions(text: str) -> range:
     # Positions are 64-bit integers.
-    found = re.fullmatch(r"([0-9]{1,18}):([0-9]{1,18})", asked)
+    found = re.fullmatch(r"([0-9]{1,18}):([0-9]{1,18})", text)
     positions = range(int(found[1]), int(found[2])) if found else range(0)
     if not positions:
-        raise ConfigError(
-            "--positions: must be A:B, whole numbers of at most 18 digits with A below B, got "
-            f"'{asked}'. Write --positions 0:32 for the first 32."
+        raise argparse.ArgumentTypeError(
+            "must be A:B, whole numbers of at most 18 digits with A below B, got "
+            f"'{text}'. Write --positions 0:32 for the first 32."
         )
     return positions
 
 
-def _print_positions(datamodule: "TellDataModule", positions: range, form: str) -> None:
+def _print_positions(data: "PreparedData", positions: range, form: str) -> None:
     """Print what stands at each position, one line each and nothing else."""
-    sources = datamodule.plan.sources
+    sources = data.plan.sources
     widths = {
         "position": max(len("position"), len(str(positions[-1]))),
-        "cycle": max(len("cycle"), len(str(positions[-1] // datamodule.plan.cycle))),
+        "cycle": max(len("cycle"), len(str(positions[-1] // data.plan.cycle))),
         "source": max(len("source"), *(len(source.name) for source in sources)),
         "row": max(len("row"), *(len(str(source.rows - 1)) for source in sources)),
     }
@@ -159,17 +162,17 @@ def _print_positions(datamodule: "TellDataModule", positions: range, form: str) 
     try:
         if form == "table":
             print(line.format(**{name: name for name in (*widths, "id")}))
-        for slot in _slots(datamodule, positions):
+        for slot in _slots(data, positions):
             print(json.dumps(slot, ensure_ascii=False) if form == "jsonl" else line.format(**slot))
         sys.stdout.flush()
     except BrokenPipeError:  # a reader such as `head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _slots(datamodule: "TellDataModule", positions: range) -> Iterator[dict[str, Any]]:
+def _slots(data: "PreparedData", positions: range) -> Iterator[dict[str, Any]]:
     """Look positions up, block by block."""
-    plan = datamodule.plan
-    ids = [rows.select_columns(["id"]) for rows in datamodule.rows]
+    plan = data.plan
+    ids = [rows.select_columns(["id"]) for rows in data.rows]
     for start in range(0, len(positions), BLOCK):
         found = plan.at(positions[start : start + BLOCK])
         names = np.empty(len(found.positions), dtype=object)
@@ -186,13 +189,13 @@ def _slots(datamodule: "TellDataModule", positions: range) -> Iterator[dict[str,
             }
 
 
-def _show(datamodule: "TellDataModule", count: int) -> None:
+def _show(data: "PreparedData", count: int) -> None:
     style = COLOURS if sys.stdout.isatty() else MARKS
     legend = "  ".join(f"{before}{kind}{after}" for kind, (before, after) in style.items())
     print(f"\n{legend}")
-    for position, source, row in datamodule.plan.at(range(count)):
-        name = datamodule.plan.sources[source].name
-        tokens = datamodule.rows[source][row]
+    for position, source, row in data.plan.at(range(count)):
+        name = data.plan.sources[source].name
+        tokens = data.rows[source][row]
         supervised = sum(tokens["supervised"])
         print(
             f"\nposition {position}: {name}, {tokens['id']}, {len(tokens['input_ids'])} tokens, "
@@ -200,9 +203,9 @@ def _show(datamodule: "TellDataModule", count: int) -> None:
         )
         print(
             _mark(
-                datamodule.encoder.tokenizer,
+                data.encoder.tokenizer,
                 tokens,
-                _anchor_texts(datamodule.settings, name, tokens["id"]),
+                _anchor_texts(data.settings, name, tokens["id"]),
                 style,
             )
         )

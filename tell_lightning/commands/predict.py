@@ -1,36 +1,29 @@
 """`predict`: answer rows of a file or of standard input; the anchor is put on by itself.
 
-    predict (--run RUN | --adapter DIR | --base) [-c FILE]... [--task NAME]
-            [--input FILE|-] [--output FILE] [--KEY=VALUE]...
-
-Without --input the task's test rows are answered. FILE may be whatever training reads (JSONL, JSON,
-CSV, TSV, each also .gz and .zst, Parquet, a folder of save_to_disk); `-` reads standard input line
-by line: a line that begins with `{` is a JSON row, any other is a prompt. A row that carries the
-anchor keeps it, every other one gets it.
-
-Answers are JSON, one object a line, in the order of the rows. With --output, a prediction that was
-stopped goes on when the same command is typed again; lines that are there are never changed.
+The command line, the files and the rows are read and checked before torch is imported
+(`prediction_request`). With --output, a prediction that was stopped goes on when the same command
+is typed again.
 """
 
 import argparse
-import difflib
 import hashlib
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from tell_lightning.commands.check import SECTIONS, Config, ConfigError
+from tell_lightning.commands.arguments import CommandParser
+from tell_lightning.commands.check import Config
 from tell_lightning.commands.prediction_request import Part, PredictionRequest, read_request, say
 from tell_lightning.commands.startup import quieten
 from tell_lightning.data.evaluation_rows import EvaluationRows
@@ -43,10 +36,25 @@ from tell_lightning.export.answers_file import (
     open_answers,
 )
 from tell_lightning.metrics.predictions import saved_row
+from tell_lightning.settings import ConfigError
 
 if TYPE_CHECKING:
     from tell_lightning.data.tokens import Encoder
 
+DESCRIPTION = """
+Answer rows of a file or of standard input; the anchor is put on by itself.
+
+Without --input the task's test rows are answered. FILE may be whatever training reads (JSONL, JSON,
+CSV, TSV, each also .gz and .zst, Parquet, a folder of save_to_disk); `-` reads standard input line
+by line: a line that begins with `{` is a JSON row, any other is a prompt. A row that carries the
+anchor keeps it, every other one gets it.
+
+Answers are JSON, one object a line, in the order of the rows. With --output, a prediction that was
+stopped goes on when the same command is typed again; lines that are there are never changed.
+
+--KEY=VALUE is a key of the configuration, such as --eval.batch_tokens=4096 or --model.base=DIR;
+`fit --help` lists them.
+"""
 BLOCK = 2_048
 """Rows of a file that are tokenised together."""
 CHUNK = 8
@@ -58,10 +66,10 @@ Answers = AnswersFile | AnswersStream
 
 
 def predict(arguments: list[str]) -> None:
-    """Run the verb.
+    """Run the command.
 
     Args:
-        arguments: What follows the verb on the command line.
+        arguments: What follows the command on the command line.
     """
     options, overrides = _parse(arguments)
     request = read_request(options, overrides)
@@ -91,75 +99,35 @@ def predict(arguments: list[str]) -> None:
 # The command line
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports a mistake in our form."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise what `main` prints."""
-        if "one of the arguments" in message or "not allowed with" in message:
-            got = "none" if "one of the arguments" in message else "two"
-            raise ConfigError(
-                f"predict: one of --run, --adapter and --base must be given, got {got}. "
-                "See `predict --help`."
-            )
-        flag = message.removeprefix("argument ").partition(":")[0].rpartition("/")[2]
-        raise ConfigError(f"{flag}: needs a value, got none. Write {flag} VALUE.")
-
-
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Return the options of the verb, and those that override the configuration."""
-    assert __doc__ is not None
-    for argument, following in pairwise([*arguments, "-"]):
-        flag, has_value, value = argument.partition("=")
-        if flag == "--base" and (has_value or not following.startswith("-")):
-            raise ConfigError(
-                f"--base: takes no value, got '{value or following}'. The base is named by "
-                "--model.base=NAME."
-            )
-    parser = _Parser(
-        prog="python -m tell_lightning predict",
-        usage=(
-            "python -m tell_lightning predict (--run RUN | --adapter DIR | --base) [-c FILE]...\n"
-            "           [--task NAME] [--input FILE|-] [--output FILE] [--KEY=VALUE]..."
-        ),
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=__doc__.split("\n\n")[0],
-        epilog=__doc__.split("\n\n", 2)[2]
-        + "\n--KEY=VALUE is a key of the configuration, such as --eval.batch_tokens=4096 or "
-        "--model.base=DIR;\n`fit --help` lists them.",
-    )
+    """Return the options of the command, and the keys of the configuration."""
+    parser = CommandParser("predict", DESCRIPTION, keys="[--KEY=VALUE]...")
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--run", metavar="RUN", help="the adapter of a run, with its configuration")
     which.add_argument("--adapter", metavar="DIR", help="an adapter folder alone")
-    which.add_argument("--base", action="store_true", help="the base model, without an adapter")
-    parser.add_argument(
-        "-c", "--config", action="append", default=[], metavar="FILE", help="a configuration"
+    which.add_argument(
+        "--base",
+        action="store_true",
+        help="the base model without an adapter; --model.base=NAME says which one",
     )
-    parser.add_argument("--task", metavar="NAME", help="whose anchor to use, where there are many")
+    parser.add_argument(
+        "-c", "--config", action="append", default=[], metavar="FILE", help="a configuration file"
+    )
+    parser.add_argument(
+        "--task", metavar="NAME", help="the task whose anchor is used, where there are several"
+    )
     parser.add_argument("--input", metavar="FILE", help="rows to answer; - is standard input")
     parser.add_argument(
-        "--output", metavar="FILE", help="where to, or what to go on with; else standard output"
+        "--output",
+        metavar="FILE",
+        help="where the answers go, in place of standard output; a file that is there is continued",
     )
-    options, rest = parser.parse_known_args(arguments)
-    _check_overrides(parser, rest)
-    return options, rest
-
-
-def _check_overrides(parser: argparse.ArgumentParser, rest: Sequence[str]) -> None:
-    """Refuse what is no key of the configuration, at least in its first part."""
-    sections = {*SECTIONS, "trainer", "seed_everything"}
-    value_follows = False
-    for argument in rest:
-        name = argument.partition("=")[0]
-        if value_follows and not argument.startswith("--"):
-            value_follows = False
-        elif not name.startswith("--") or name[2:].partition(".")[0] not in sections:
-            close = difflib.get_close_matches(name, parser._option_string_actions, n=1)
-            advice = f"Did you mean '{close[0]}'?" if close else "See `predict --help`."
-            raise ConfigError(f"predict: options must be known, got {argument}. {advice}")
-        else:
-            value_follows = "=" not in argument
+    options, keys = parser.parse_with_keys(arguments)
+    if options.base and keys and not keys[0].startswith("-"):
+        raise ConfigError(
+            f"--base: takes no value, got '{keys[0]}'. Name the base by --model.base=NAME."
+        )
+    return options, keys
 
 
 # The answers
@@ -171,13 +139,14 @@ def _answer(request: PredictionRequest, answers: Answers) -> None:
     import torch
 
     from tell_lightning.data.templates import Renderer
+    from tell_lightning.data.tokenizer import load_tokenizer
     from tell_lightning.data.tokens import Encoder
     from tell_lightning.generation.answer import answer_rows, prompt_digest
     from tell_lightning.generation.batched import Budget
     from tell_lightning.generation.prefix import Prefix
-    from tell_lightning.model.base import load_tokenizer
+    from tell_lightning.model.base import default_precision, precision_context
 
-    tokenizer = load_tokenizer(request.model)
+    tokenizer = load_tokenizer(request.model.base, **request.model.hub_options)
     encoder = Encoder(tokenizer, Renderer(tokenizer))
     template = encoder.renderer.template_digest
     if request.template_digest not in {None, template}:
@@ -185,10 +154,13 @@ def _answer(request: PredictionRequest, answers: Answers) -> None:
             f"{request.adapter}: the base's chat template must be the one of the training, got "
             "another. Use the base (model.base, model.revision) that the adapter was trained on."
         )
-    cuda = torch.cuda.is_available() and request.config.trainer.get("accelerator") != "cpu"
+    trainer = request.config.trainer
+    accelerator = str(trainer.get("accelerator"))
+    cuda = torch.cuda.is_available() and accelerator != "cpu"
     device = torch.device("cuda" if cuda else "cpu")
+    precision = str(trainer.get("precision") or default_precision(accelerator))
     model = cache(lambda: _load(request, device))
-    weights = _weights(request, device.type)
+    weights = _weights(request, device.type, precision)
     if request.total is None and sys.stdin.isatty():
         model()
         say("Type a prompt, or a row in JSON, and Enter; Ctrl+D ends.")
@@ -210,15 +182,16 @@ def _answer(request: PredictionRequest, answers: Answers) -> None:
                 if there == len(keys[chunk]):
                     continue
                 # What a kill has cut in two is answered again, in the same batches as before.
-                predictions = answer_rows(
-                    model(),
-                    tokenizer,
-                    _slice(rows, chunk),
-                    budget=budget,
-                    prefix=prefix,
-                    temperature=settings.temperature,
-                    seed=request.config.seed,
-                )
+                with precision_context(precision, device.type):
+                    predictions = answer_rows(
+                        model(),
+                        tokenizer,
+                        _slice(rows, chunk),
+                        budget=budget,
+                        prefix=prefix,
+                        temperature=settings.temperature,
+                        seed=request.config.seed,
+                    )
                 lines = [
                     key.line(saved_row(prediction, part.task.scoring))
                     for key, prediction in zip(keys[chunk], predictions, strict=True)
@@ -229,8 +202,8 @@ def _answer(request: PredictionRequest, answers: Answers) -> None:
 
 
 def _load(request: PredictionRequest, device: Any) -> Any:
-    from tell_lightning.export.adapter import load_adapter
     from tell_lightning.model.base import load_base
+    from tell_lightning.model.lora import load_adapter
 
     with device:
         base = load_base(request.model)
@@ -290,18 +263,19 @@ def _slice(rows: EvaluationRows, chunk: slice) -> EvaluationRows:
 # What made an answer
 
 
-def _weights(request: PredictionRequest, device_type: str) -> dict[str, Any]:
+def _weights(request: PredictionRequest, device_type: str, precision: str) -> dict[str, Any]:
     """Name base and adapter: hub id and revision, or the SHA-256 of the files, and their type."""
-    from tell_lightning.model.base import base_path
+    from tell_lightning.data.tokenizer import base_path
+    from tell_lightning.model.base import base_dtype
 
-    path = base_path(request.model)
+    path = base_path(request.model.base)
     local = Path(path).is_dir()
-    auto = "bfloat16" if device_type == "cuda" else "float32"
     return {
         "base": _digests(Path(path), "model*", "pytorch_model*", "config.json") if local else path,
         "revision": None if local else request.model.revision,
-        "dtype": auto if request.model.dtype == "auto" else request.model.dtype,
+        "dtype": base_dtype(request.model, device_type),
         "adapter": _digests(request.adapter, "adapter_*") if request.adapter else None,
+        **({} if precision.startswith("32") else {"precision": precision}),
     }
 
 

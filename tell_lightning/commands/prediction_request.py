@@ -1,8 +1,8 @@
 """What `predict` is asked: which model, which rows, with which anchor.
 
-Enters: the options of the command line. Leaves: a `PredictionRequest`, whose files are all
-read and checked. What is typed wins over `-c FILE`, that over the run's configuration; the base and
-the anchors are those that the adapter was trained with. Needs no torch.
+All files are read and checked here, before torch is imported. Typed keys win over `-c FILE`, which
+wins over the run's configuration. The base and the anchors are those that the adapter was trained
+with.
 """
 
 import argparse
@@ -16,43 +16,44 @@ from typing import Any
 import yaml
 
 from tell_lightning.callbacks.folder import existing_folder
-from tell_lightning.commands.check import Config, ConfigError, check
+from tell_lightning.commands.check import Config, check
 from tell_lightning.commands.config_files import read_config
 from tell_lightning.data.anchors import Example, anchor_digest
 from tell_lightning.data.evaluation_rows import evaluation_example
 from tell_lightning.data.formats import RecordError, cut
 from tell_lightning.data.prediction_rows import CheckedRows, check_rows, read_lines, settle_anchor
-from tell_lightning.data.reading import DataLocation
+from tell_lightning.data.reading import Location
 from tell_lightning.data.records import Record
 from tell_lightning.data.settings import DataSettings, Task
 from tell_lightning.data.splits import read_splits, resolve_root
 from tell_lightning.data.variants import Variant
 from tell_lightning.export.anchor_file import AnchorFile, read_anchor_file
 from tell_lightning.model.settings import ModelSettings
+from tell_lightning.settings import ConfigError
 
 
 @dataclass(frozen=True)
 class Part:
-    """Rows of one task, and how they are asked."""
+    """Rows of one task, and how they become prompts."""
 
     name: str
     task: Task
     rows: Iterable[Record]
     known: tuple[Example, ...]
-    """Rows with known answers, where the longest of them says how long an answer may be."""
+    """Rows with known answers, if the longest of these decides how long an answer may be."""
     free: bool
     """Whether the rows come from the user, not from the task's own files."""
 
 
 @dataclass(frozen=True)
 class PredictionRequest:
-    """What is to be answered and by what, read and checked before torch is imported."""
+    """What is to be answered, and by which model."""
 
     config: Config
     variant: Variant
-    """Form of the anchor that the prompts carry."""
+    """The form of the anchor in the prompts."""
     trained_variant: Variant
-    """Form of it that the adapter was trained with."""
+    """The form of the anchor that the adapter was trained with."""
     model: ModelSettings
     adapter: Path | None
     template_digest: str | None
@@ -60,7 +61,7 @@ class PredictionRequest:
 
     @property
     def total(self) -> int | None:
-        """Count the rows; None where they come from a stream."""
+        """Count the rows; None if they come from a stream."""
         counts = [part.rows.count for part in self.parts if isinstance(part.rows, CheckedRows)]
         return sum(counts) if len(counts) == len(self.parts) else None
 
@@ -69,8 +70,8 @@ def read_request(options: argparse.Namespace, overrides: list[str]) -> Predictio
     """Read configuration, anchors and rows.
 
     Args:
-        options: What `predict` itself takes from its command line.
-        overrides: Keys of the configuration that were typed beside it.
+        options: The options of `predict` itself.
+        overrides: Keys of the configuration that were typed beside them.
 
     Raises:
         TellError: Something is missing, wrong, or does not fit the adapter.
@@ -89,13 +90,13 @@ def read_request(options: argparse.Namespace, overrides: list[str]) -> Predictio
     anchors = read_anchor_file(adapter) if adapter else None
     alone = _task_options(anchors) if anchors and not _give_tasks(files) else []
     given = [*alone, *(part for file in files for part in ("-c", file))]
-    # Behind the files and before what is typed, in whatever form that is.
+    # After the files and before what is typed, so that it wins over the files alone.
     config = check([*given, *(_trained_options(anchors) if anchors else ()), *overrides])
     tasks, model, variant = config.data.tasks, config.model, config.data.mixture.anchor
     if adapter and anchors:
         _check_weights(adapter)
         tasks = _trained_tasks(tasks, anchors, adapter)
-        if model.base != anchors.base:  # typed; the revision of the adapter's base is not its own
+        if model.base != anchors.base:  # typed: the revision of the adapter's base is not for it
             model = check([*given, *overrides]).model
         for line in _overruled(options.config, anchors, variant, model):
             say(line)
@@ -117,17 +118,17 @@ def _give_tasks(files: Sequence[str]) -> bool:
 
 
 def _task_options(anchors: AnchorFile) -> list[str]:
-    """Give what an adapter says of its tasks in place of the default's tasks."""
+    """Return the options that replace the default's tasks by those of an adapter."""
     tasks = {
         name: {**asdict(prompt), "stop_tokens": list(prompt.stop_tokens)}
         for name, prompt in anchors.tasks.items()
     }
-    # YAML, as it is read: what JSON makes of letters beyond the basic plane, YAML reads otherwise.
+    # As YAML, not JSON: YAML reads JSON's escapes of letters beyond the basic plane differently.
     return ["--data.tasks={}", f"--data.tasks={yaml.safe_dump(tasks, default_flow_style=True)}"]
 
 
 def _trained_options(anchors: AnchorFile) -> list[str]:
-    """Give the form of the anchor and the base that an adapter was trained with."""
+    """Return the options for the anchor's form and the base that an adapter was trained with."""
     return [
         f"--data.mixture.anchor={anchors.variant}",
         f"--model.base={anchors.base}",
@@ -138,7 +139,7 @@ def _trained_options(anchors: AnchorFile) -> list[str]:
 def _overruled(
     files: Sequence[str], anchors: AnchorFile, variant: Variant, model: ModelSettings
 ) -> Iterator[str]:
-    """Say what a configuration file asks for and does not get: the adapter has its own."""
+    """Yield what a configuration file asks for in vain, since the adapter has its own."""
     own = {"data.mixture.anchor": anchors.variant, "model.base": anchors.base}
     used = {"data.mixture.anchor": variant, "model.base": model.base}
     for file in files:
@@ -162,7 +163,7 @@ def _check_weights(adapter: Path) -> None:
 
 
 def _trained_tasks(tasks: dict[str, Task], anchors: AnchorFile, adapter: Path) -> dict[str, Task]:
-    """Return the adapter's tasks, with what the configuration says of their rows and answers.
+    """Return the adapter's tasks, with the configuration's settings for their rows and answers.
 
     Raises:
         ConfigError: The configuration gives a task another anchor than the trained one.
@@ -219,7 +220,7 @@ def _parts(
         )
     ((name, task),) = tasks.items()
     if options.input == "-":
-        # Who sits at a terminal sees what is wrong and types it again.
+        # Someone at a terminal sees what is wrong and types it again.
         skip = data.on_bad_rows == "skip" or sys.stdin.isatty()
         rows = _lines(task, _examination(request, task, free=True), skip=skip)
         return [Part(name, task, rows, _known(data, name, task, request.variant), free=True)]
@@ -230,7 +231,7 @@ def _part(
     request: PredictionRequest,
     name: str,
     task: Task,
-    rows: str | DataLocation,
+    rows: Location,
     root: Path,
     *,
     free: bool,
@@ -252,7 +253,7 @@ def _part(
 def _examination(
     request: PredictionRequest, task: Task, *, free: bool
 ) -> Callable[[Record], object]:
-    """Return what raises where a row cannot be asked with its anchor, or without it."""
+    """Return a function that raises if a row cannot become a prompt, with or without the anchor."""
 
     def examine(record: Record) -> None:
         settled, anchor = settle_anchor(record, task.anchor, request.variant, free=free)
@@ -261,7 +262,7 @@ def _examination(
     return examine
 
 
-def _test_rows(name: str, task: Task) -> str | DataLocation:
+def _test_rows(name: str, task: Task) -> Location:
     if task.test is None:
         raise ConfigError(
             f"data.tasks.{name}.test: there are no test rows to answer, got null. "
@@ -271,7 +272,7 @@ def _test_rows(name: str, task: Task) -> str | DataLocation:
 
 
 def _input(path: str) -> str:
-    """Refuse a folder of several splits, each of which is a folder of its own in it."""
+    """Refuse a data set of several splits; each of them has a folder of its own inside."""
     splits = Path(path) / "dataset_dict.json"
     if splits.is_file():
         names = json.loads(splits.read_text(encoding="utf-8"))["splits"]
@@ -293,7 +294,7 @@ def _lines(task: Task, examine: Callable[[Record], object], *, skip: bool) -> It
 
 
 def _known(data: DataSettings, name: str, task: Task, variant: Variant) -> tuple[Example, ...]:
-    """Read the known answers of a task, where the longest says how long an answer may be.
+    """Read the known answers of a task, if the longest of them decides how long an answer may be.
 
     Raises:
         ConfigError: They cannot be read.
@@ -305,8 +306,8 @@ def _known(data: DataSettings, name: str, task: Task, variant: Variant) -> tuple
         sources = read_splits(replace(data, tasks=mine, general={}))
     except RecordError as error:
         raise ConfigError(
-            f"data.tasks.{name}.max_new_tokens: must be set where the known answers cannot be "
-            f"read that it follows from, got null: {error}"
+            f"data.tasks.{name}.max_new_tokens: must be set if the known answers cannot be read, "
+            f"from which it follows, got null: {error}"
         ) from error
     pools = [pools[name] for pools in (sources.train, sources.dev) if name in pools]
     return tuple(
@@ -317,5 +318,5 @@ def _known(data: DataSettings, name: str, task: Task, variant: Variant) -> tuple
 
 
 def say(text: str) -> None:
-    """Write a line to standard error, at once: standard output is for answers."""
+    """Print a line to standard error at once; standard output is for answers."""
     print(text, file=sys.stderr, flush=True)

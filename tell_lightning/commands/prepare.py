@@ -1,35 +1,36 @@
-"""`prepare`: tokenise what would be trained on into the cache, without a model.
+"""`prepare`: tokenise what would be trained on into the cache, without a model."""
 
-    prepare [-c FILE]... [--KEY=VALUE]...
-
-`fit` does it too, before it starts; done apart, it needs no accelerator, and a source of millions
-of rows takes minutes. Started again after it was stopped, it goes on from its last complete chunk.
-"""
-
-from tell_lightning.commands.check import check, print_help
+from tell_lightning.commands.arguments import KEYS, CommandParser
+from tell_lightning.commands.check import check, keys_help
 from tell_lightning.commands.startup import quieten
 from tell_lightning.data.splits import read_splits
 
+DESCRIPTION = """
+Tokenise the training rows into the cache, without a model.
+
+`fit` does this too before it trains. Done on its own it needs no accelerator; a source of millions
+of rows takes minutes. After a stop, the same command goes on from the last complete chunk.
+"""
+
 
 def prepare(arguments: list[str]) -> None:
-    """Run the verb.
+    """Run the command.
 
     Args:
-        arguments: What follows the verb on the command line.
+        arguments: What follows the command on the command line.
     """
-    if {"-h", "--help"} & set(arguments):
-        print_help("prepare")
-        return
-    config = check(arguments)
+    parser = CommandParser("prepare", DESCRIPTION, keys=KEYS, list_keys=keys_help)
+    _, options = parser.parse_with_keys(arguments)
+    config = check(options)
     text = read_splits(config.data)
     quieten()
     from tell_lightning.data import store
     from tell_lightning.data.preparation import Preparation, training_sources
     from tell_lightning.data.templates import Renderer
+    from tell_lightning.data.tokenizer import load_tokenizer
     from tell_lightning.data.tokens import Encoder
-    from tell_lightning.model.base import load_tokenizer
 
-    tokenizer = load_tokenizer(config.model)
+    tokenizer = load_tokenizer(config.model.base, **config.model.hub_options)
     preparation = Preparation(config.data, Encoder(tokenizer, Renderer(tokenizer)))
     for source in training_sources(config.data, text):
         preparation.prepare([source])

@@ -1,1 +1,1 @@
-"""From files of text to batches of tokens; each stage is a file, and they depend one way."""
+"""From data files to batches of tokens. Each stage is a file; later stages import earlier ones."""

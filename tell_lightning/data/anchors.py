@@ -1,9 +1,9 @@
-r"""Records with their anchor: a fixed text on every user turn, a fixed start of every response.
+r"""Put the anchor of a task on its records, or take it off.
 
-Enters: a record and the anchor of its task. Leaves: an example, which is the same conversation
-with the anchor added, or, where the data already carry it, checked and if need be taken off.
-Pure text; costs microseconds a row.
+An anchor is a fixed text on every user turn and a fixed start of every response. Some data carry it
+already: then each row is checked for it. A record with or without its anchor is an example.
 
+>>> from tell_lightning.data.records import Record
 >>> record = Record("1", "d.jsonl:1", (Turn("user", "Halló"), Turn("assistant", "Hello")), {})
 >>> anchor = Anchor(text="Translate into English.", response_prefix="In English: ")
 >>> for turn in anchor_record(record, anchor, anchored=True).turns:
@@ -19,11 +19,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import Literal, get_args
 
 from tell_lightning.data.formats import cut
-from tell_lightning.data.records import Record, Turn
+from tell_lightning.data.records import Conversation, Turn
 from tell_lightning.errors import TellError
 
 Position = Literal["prefix", "suffix", "system"]
-_PLACES = {"prefix": "user", "suffix": "user", "system": "system"}
+_ROLES = {"prefix": "user", "suffix": "user", "system": "system"}
 
 
 class AnchorError(TellError):
@@ -32,59 +32,50 @@ class AnchorError(TellError):
 
 @dataclass(frozen=True, kw_only=True)
 class Anchor:
-    """The fixed text of a task. ``Anchor()`` is none."""
+    """The fixed text of a task. ``Anchor()`` stands for no anchor."""
 
     text: str = ""
-    """Text that stands on every user turn of the task."""
+    """Text added to every user turn of the task."""
     position: Position = "prefix"
-    """Before the prompt, behind it, or in the system turn."""
+    """prefix: before the prompt; suffix: after it; system: in the system turn."""
     response_prefix: str = ""
     """Fixed start of every response: trained on, and stripped before scoring."""
     present: bool = False
     """Whether the data already carry the anchor; then every row is checked for it."""
     separator: str = "\n\n"
-    """What stands between the anchor and the prompt."""
+    """Text between the anchor and the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
-    """A record with its anchor, or without it where the arm says so: pure text."""
-
-    id: str
-    where: str
-    turns: tuple[Turn, ...]
-    row: Mapping[str, object]
+class Example(Conversation):
+    """A record with its anchor, or without it if the arm says so."""
 
 
 def anchor_record(
-    record: Record | Example,
-    anchor: Anchor,
-    *,
-    anchored: bool,
-    check_reference: bool = True,
+    record: Conversation, anchor: Anchor, *, anchored: bool, check_reference: bool = True
 ) -> Example:
-    """Put the anchor on a record, or take it off; white space around it is free in the data.
+    """Put the anchor on a record, or take it off. In the data, white space around it may vary.
 
     Args:
         record: The record as read.
         anchor: The anchor of its task.
         anchored: Whether the example carries the anchor.
-        check_reference: Whether a response without the response prefix, in data that carry the
-            anchor, is an error; False for rows whose response is only a reference to score by.
+        check_reference: Whether the response is checked for the response prefix. False for rows
+            whose response only serves as a reference.
 
     Raises:
-        AnchorError: The data should carry the anchor and this row does not, or the data carry it
-            although ``present`` is false, or nothing is left without it.
+        AnchorError: The row lacks the anchor although ``present`` is true, carries it although
+            ``present`` is false, or holds nothing else.
     """
     turns = record.turns
-    if anchor.text and anchor.position == "system":
-        turns = _with_system(turns)
-    place = _PLACES[anchor.position]
+    if anchor.text and anchor.position == "system" and turns[0].role != "system":
+        turns = (Turn("system", ""), *turns)
+    role = _ROLES[anchor.position]
     done = []
     for turn in turns:
         content = turn.content
-        if turn.role == place and anchor.text:
-            content = _mark_prompt(content, anchor, anchored, f"{record.where}: the {place} turn")
+        if turn.role == role and anchor.text:
+            content = _mark_prompt(content, anchor, anchored, f"{record.where}: the {role} turn")
         elif turn.role == "assistant" and anchor.response_prefix:
             content = _mark_response(content, anchor, anchored, record.where, check_reference)
         if content.strip():
@@ -97,30 +88,30 @@ def anchor_record(
     return Example(record.id, record.where, tuple(done), record.row)
 
 
-def carries_anchor(record: Record | Example, anchor: Anchor) -> bool:
-    """Say whether a turn that the anchor belongs to carries it already."""
-    turns = [turn for turn in record.turns if turn.role == _PLACES[anchor.position]]
+def carries_anchor(record: Conversation, anchor: Anchor) -> bool:
+    """Say whether a turn of the record already carries the anchor."""
+    turns = [turn for turn in record.turns if turn.role == _ROLES[anchor.position]]
     return bool(anchor.text) and any(_carries(turn.content, anchor) for turn in turns)
 
 
 def strip_anchor(text: str, anchor: Anchor) -> str:
-    """Take the anchor off the text of a user turn, where it is there."""
+    """Take the anchor off the text of a user turn, if the text carries it."""
     return text if anchor.position == "system" else _without(text, anchor)
 
 
 def strip_response_prefix(text: str, anchor: Anchor) -> str:
-    """Take the response prefix off a generated or given response, and the outer white space."""
+    """Strip the response prefix and the outer white space from a response."""
     return text.strip().removeprefix(anchor.response_prefix.strip()).strip()
 
 
-def reference_text(record: Record | Example, anchor: Anchor) -> str | None:
-    """Return the last assistant text without response prefix and outer white space, if any."""
-    last = record.turns[-1]
-    return strip_response_prefix(last.content, anchor) if last.role == "assistant" else None
+def reference_text(record: Conversation, anchor: Anchor) -> str | None:
+    """Return the response of a record, stripped of its prefix; None if there is no response."""
+    response = record.response
+    return None if response is None else strip_response_prefix(response, anchor)
 
 
 def anchor_digest(anchor: Anchor) -> str:
-    """Name the anchor by its content; ``present`` speaks of the data and is left out."""
+    """Digest the content of the anchor, without ``present``, which only describes the data."""
     content = {name: value for name, value in asdict(anchor).items() if name != "present"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -131,10 +122,10 @@ def anchor_to_json(anchor: Anchor) -> dict[str, object]:
 
 
 def anchor_from_json(data: object, *, where: str) -> Anchor:
-    """Read what ``anchor_to_json`` wrote.
+    """Read the content of ``anchor.json``.
 
     Raises:
-        AnchorError: A key is missing, unknown or of the wrong type, or the digest does not fit.
+        AnchorError: A key is missing, unknown or of the wrong type, or the digest is another one.
     """
     types = {f.name: bool if f.name == "present" else str for f in fields(Anchor)} | {"digest": str}
     keys = set(data) if isinstance(data, Mapping) else set()
@@ -159,10 +150,6 @@ def anchor_from_json(data: object, *, where: str) -> Anchor:
             "was changed by hand. The adapter was trained with the old anchor; export it again."
         )
     return anchor
-
-
-def _with_system(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
-    return turns if turns[0].role == "system" else (Turn("system", ""), *turns)
 
 
 def _carries(text: str, anchor: Anchor) -> bool:

@@ -1,35 +1,49 @@
-"""Bins of examples become a padded batch of tensors.
+"""Put examples together into a padded batch of tensors.
 
-Enters: B bins, each with the examples that share a row of the batch, one after the other. Leaves: a
-`Batch` of N examples in rows of T tokens. Packed and unpacked batches have one form: an unpacked
-one has one example in every bin.
+A batch has B rows of T tokens and N examples. Each row is a bin of examples, one after the other.
+An unpacked batch has the same form, with one example in each bin.
 
     bins            [a a a, b b]   [c c c c]   []
     input_ids        7 9 4 7 8      7 5 3 2 .   . . . . .
-    labels           . 9 4 . 8      . . 3 2 .   . . . . .    a label stands under its own token
-    position_ids     0 1 2 0 1      0 1 2 3 4   0 1 2 3 4    the restart is all that separates
+    labels           . 9 4 . 8      . . 3 2 .   . . . . .    a label is at the place of its token
+    position_ids     0 1 2 0 1      0 1 2 3 4   0 1 2 3 4    only the restart separates examples
     examples         0 0 0 1 1      2 2 2 2 -   - - - - -    sources, rows, positions: [N]
 
-There is no attention mask. Padding is on the right and attention is causal, so that no token sees
-it; and a mask would hide the restarts from transformers, which then lets examples see each other.
+There is no attention mask. Padding is on the right and attention is causal, so no token attends to
+padding. A mask would hide the restarts from transformers, and examples would see each other.
 """
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tell_lightning.errors import TellError
+
 IGNORE = -100
 PADDING = -1
-SHORTEST = 2  # a token and the one that it predicts
+SHORTEST = 2  # a token and the next one, which it predicts
+
+
+class BatchError(TellError):
+    """Examples that do not fit into a batch."""
+
+
+def log_stage(split: str) -> str:
+    """Return the first part of the log keys of a split.
+
+    >>> log_stage("dev"), log_stage("test_without_anchor")
+    ('val', 'test_without_anchor')
+    """
+    return "val" if split == "dev" else split
 
 
 class Item(NamedTuple):
-    """One example on its way into a batch; `source`, `row` and `position` say where it is from."""
+    """One example of a batch, with its source, its row there, and its position in the stream."""
 
     input_ids: Sequence[int]
     supervised: Sequence[bool]
@@ -39,17 +53,20 @@ class Item(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """A micro-batch; integer tensors.
+    """A micro-batch. `TellModule` needs nothing else, whatever loader it comes from.
 
     Attributes:
         input_ids: [B, T].
-        labels: [B, T], the token itself where it is supervised, else -100. Nothing predicts the
-            first token of an example, so it has no label.
-        position_ids: [B, T], from 0 in every example; padding goes on counting.
+        labels: [B, T], the token itself if it is supervised, else -100. The first token of an
+            example has no label, for no token predicts it.
+        position_ids: [B, T], from 0 in every example; padding continues the count.
         examples: [B, T], index of the example 0..N-1, in the order of the bins, -1 on padding.
         sources: [N], index of the source in the plan.
         rows: [N], row of that source.
         positions: [N], position in the stream.
+        names: The names that `sources` are indices of; the same in every batch of a run.
+        split: What the batch is for: train, dev, test ...
+        packed: Whether bins may hold several examples.
     """
 
     input_ids: Tensor
@@ -59,34 +76,52 @@ class Batch(NamedTuple):
     sources: Tensor
     rows: Tensor
     positions: Tensor
+    names: tuple[str, ...] = ("data",)
+    split: str = "train"
+    packed: bool = False
 
 
-def collate(bins: Sequence[Sequence[Item]]) -> Batch:
-    """Lay the examples of each bin one after the other and pad on the right to the longest bin.
+def collate(
+    bins: Sequence[Sequence[Item]], names: Sequence[str] = ("data",), split: str = "train"
+) -> Batch:
+    """Join the examples of each bin, and pad on the right to the longest bin.
 
     Args:
-        bins: B bins; an empty one becomes a row of padding.
+        bins: B bins; an empty bin becomes a row of padding.
+        names: The names of all sources; the same for every batch of a run.
+        split: What the batch is for.
+
+    Raises:
+        BatchError: An item's source is not an index of `names`.
     """
-    return unpack(*lay_out(bins))
+    sources = {item.source for members in bins for item in members}
+    if wrong := sources - set(range(len(names))):
+        raise BatchError(
+            f"collate: an item's source must be an index of names {tuple(names)}, got "
+            f"{min(wrong)}. Pass the names of all sources."
+        )
+    packed = any(len(members) > 1 for members in bins)
+    return unpack(*lay_out(bins), names=tuple(names), split=split, packed=packed)
 
 
-def unpack(tokens: Tensor, origins: Tensor) -> Batch:
-    """Name what `lay_out` has put together."""
-    return Batch(*tokens.unbind(), *origins.unbind())
+def unpack(tokens: Tensor, origins: Tensor, **about: Any) -> Batch:
+    """Make a batch of the tensors of `lay_out` and of the other fields: names, split, packed."""
+    parts: Sequence[Any] = (*tokens.unbind(), *origins.unbind())
+    return Batch(*parts, **about)
 
 
 def lay_out(bins: Sequence[Sequence[Item]]) -> tuple[Tensor, Tensor]:
-    """Do the work of `collate` in two tensors, which pass between processes faster than seven.
+    """Lay out a batch in two tensors: they pass between processes faster than the seven of `Batch`.
 
     Returns:
-        What a batch has of every token [4, B, T] and of every example [3, N].
+        The tensors of a batch that are per token [4, B, T], and per example [3, N].
     """
     items = [item for members in bins for item in members]
     sizes = np.array([len(item.input_ids) for item in items], dtype=np.int64)
     owners = np.repeat(np.arange(len(bins)), [len(members) for members in bins])
     filled = np.bincount(owners, weights=sizes, minlength=len(bins)).astype(np.int64)
     before = np.cumsum(sizes) - sizes  # tokens of the batch before each example
-    starts = before - (np.cumsum(filled) - filled)[owners]  # of them those in its own bin
+    starts = before - (np.cumsum(filled) - filled)[owners]  # tokens of its bin before each example
     shape = len(bins), max(SHORTEST, int(filled.max()))
 
     def at_tokens(values: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -109,6 +144,8 @@ def lay_out(bins: Sequence[Sequence[Item]]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(tokens), torch.from_numpy(origins.reshape(-1, 3).T.copy())
 
 
-def collate_unpacked(items: Sequence[Item]) -> Batch:
+def collate_unpacked(
+    items: Sequence[Item], names: Sequence[str] = ("data",), split: str = "train"
+) -> Batch:
     """Give every example a row of its own."""
-    return collate([[item] for item in items])
+    return collate([[item] for item in items], names, split)

@@ -1,53 +1,26 @@
-"""`TellDataModule`: the only data file that knows the Trainer, its ranks and its loaders.
+"""`TellDataModule`: the data of a run for a Trainer, its ranks and its loaders.
 
-Enters: the `data` section, a tokenizer and a seed. Leaves: the training stream, the rows whose loss
-is watched, the rows that are generated for, and the plan. Its state is one integer, the number of
-examples that completed optimizer steps have consumed, with the digest of all that the order depends
-on.
+Its state is the number of units that completed optimizer steps have consumed, and everything that
+the order depends on. A resume with another order is refused.
 """
 
 import json
 from collections.abc import Mapping
-from hashlib import blake2b
-from pathlib import Path
-from typing import Any
+from dataclasses import fields
+from typing import Any, Literal, Self
 
 import lightning.pytorch as pl
-from torch.utils.data import DataLoader
 
-from tell_lightning.data import packing, store
-from tell_lightning.data.batches import Item, collate_unpacked
-from tell_lightning.data.evaluation_rows import (
-    EvaluationRows,
-    build,
-    default_max_new_tokens,
-    evaluation_example,
-    with_swapped_anchor,
-)
-from tell_lightning.data.permutation import derive_key
-from tell_lightning.data.plan import Plan, check_supply, draw, resolve_plan, steps_for
-from tell_lightning.data.preparation import Preparation, training_sources
-from tell_lightning.data.report import realise
-from tell_lightning.data.settings import DataSettings
-from tell_lightning.data.splits import (
-    Pool,
-    Splits,
-    cache_folder,
-    general_example,
-    read_splits,
-)
-from tell_lightning.data.stream import (
-    Examples,
-    MicroBatches,
-    Place,
-    PreparedRows,
-    Stream,
-    Units,
-    Workers,
-)
-from tell_lightning.data.templates import Renderer
-from tell_lightning.data.tokens import Encoder, Lengths, TokenRow
+from tell_lightning.data.evaluation_rows import EvaluationRows
+from tell_lightning.data.plan import Plan
+from tell_lightning.data.prepared import PreparedData
+from tell_lightning.data.settings import LEAST, DataSettings, General, Mixture, Task
+from tell_lightning.data.splits import Splits
+from tell_lightning.data.stream import LossBatches, MicroBatches, PreparedRows, Stream, Workers
+from tell_lightning.data.tokenizer import load_tokenizer
+from tell_lightning.data.units import Place, Units
 from tell_lightning.errors import TellError
+from tell_lightning.settings import as_settings, check_least, plain
 
 NAMES = {
     "algorithm": "the version of the shuffle",
@@ -70,352 +43,392 @@ NAMES = {
     "max_tokens": "data.max_tokens",
     "variant": "data.mixture.anchor",
 }
-"""What a change of the data order is called in front of the user."""
+"""How a message names a part of the data order that has changed."""
 COUNTS = {"cycle", "task_share", "sources"}
-"""What of it changes with the number of rows."""
+"""The parts that follow from the number of rows."""
 
 
 class StreamError(TellError):
-    """A batch layout or a resume that does not fit."""
+    """A batch layout, a Trainer setting or a resume that does not fit the stream."""
 
 
 class TellDataModule(pl.LightningDataModule):
-    """Streams anchored task examples, mixed into general ones, in an order fixed by a seed."""
+    """Streams anchored task examples, mixed into general ones, in an order fixed by a seed.
 
-    def __init__(self, **settings: Any) -> None:
-        """Take the fields of `DataSettings`."""
-        super().__init__()
-        self.settings = DataSettings(**settings)
-        self.text: Splits | None = None
-        self.consumed = 0
-        self.test_split = "test"
-        self._ready = False
+    It works with any Trainer. The optimizer batch is fixed; devices and `accumulate_grad_batches`
+    decide into how many forward passes it is divided. A run ends after the Trainer's `max_steps`,
+    after `mixture.cycles`, or after `max_epochs`: an epoch is one cycle of the plan. With only
+    `max_steps` the run is one epoch, for the stream has no end.
 
-    def connect(self, tokenizer: Any, *, seed: int, text: Splits | None = None) -> None:
-        """Give what other sections decide.
+    Attributes:
+        prepared: The data without a Trainer: plan, prepared rows, rows to score.
+        test_split: The split of `test_dataloader`: test, or the split of `swap_anchor`.
+    """
+
+    def __init__(
+        self,
+        tasks: Mapping[str, Task | Mapping[str, Any]] | None = None,
+        general: Mapping[str, General | Mapping[str, Any]] | None = None,
+        *,
+        tokenizer: Any,
+        mixture: Mixture | Mapping[str, Any] = Mixture(),
+        root: str = ".",
+        max_tokens: int = 1024,
+        packing: bool = False,
+        optimizer_batch: int = 32,
+        micro_batch: int = 16,
+        num_workers: int = 0,
+        prefetch_factor: int | None = None,
+        multiprocessing_context: Literal["fork", "spawn", "forkserver"] | None = None,
+        on_bad_rows: Literal["error", "skip"] = "error",
+        max_bad_share: float = 0.001,
+        cache_dir: str | None = None,
+        seed: int = 42,
+    ) -> None:
+        """Read nothing yet; the files are read in `prepare_data` and `setup`.
 
         Args:
-            tokenizer: The base model's tokenizer.
-            seed: The run's seed; the draw and the order derive theirs from it.
-            text: The sources, where they have been read already.
-        """
-        self.encoder = Encoder(tokenizer, Renderer(tokenizer))
-        self.seed = seed
-        self.text = text
-        self.preparation = Preparation(self.settings, self.encoder)
+            tasks: The low-resource tasks by name, as `Task` or as dictionaries of its fields.
+            general: The general sources by name, as `General` or as dictionaries of its fields.
+            tokenizer: The base model's tokenizer, or the name of the base: a hub id, a folder or
+                'microworld'.
+            mixture: What is trained on, and how much of each.
+            root: Folder that the paths of the tasks and sources start from.
+            max_tokens: Longest training example in tokens.
+            packing: Whether examples share bins of `max_tokens` tokens.
+            optimizer_batch: Examples (or bins) of an optimizer step, over all devices.
+            micro_batch: Examples (or bins) of a forward pass on each device. If the Trainer has
+                an `accumulate_grad_batches`, the micro-batch follows from that instead.
+            num_workers: Worker processes that read rows.
+            prefetch_factor: Micro-batches that each worker reads ahead.
+            multiprocessing_context: How workers are started.
+            on_bad_rows: error: the first bad row stops the run; skip: bad rows are left out.
+            max_bad_share: With `skip`, the largest share of bad rows.
+            cache_dir: Where prepared tokens are kept; None: ~/.cache/tell_lightning.
+            seed: The seeds of draw and order are derived from it.
 
-    # Preparing
+        Raises:
+            ConfigError: A setting does not exist or has another type.
+        """
+        super().__init__()
+        settings = DataSettings(
+            root=root,
+            tasks={
+                name: as_settings(Task, task, f"data.tasks.{name}")
+                for name, task in (tasks or {}).items()
+            },
+            general={
+                name: as_settings(General, source, f"data.general.{name}")
+                for name, source in (general or {}).items()
+            },
+            mixture=as_settings(Mixture, mixture, "data.mixture"),
+            max_tokens=max_tokens,
+            packing=packing,
+            optimizer_batch=optimizer_batch,
+            micro_batch=micro_batch,
+            num_workers=num_workers,
+            prefetch_factor=prefetch_factor,
+            multiprocessing_context=multiprocessing_context,
+            on_bad_rows=on_bad_rows,
+            max_bad_share=max_bad_share,
+            cache_dir=cache_dir,
+        )
+        check_least(vars(settings), LEAST, "data.")
+        if isinstance(tokenizer, str):
+            tokenizer = load_tokenizer(tokenizer)
+        self.prepared = PreparedData(settings, tokenizer, seed=seed)
+        self.seed = seed
+        self.test_split = "test"
+        self.micro_batch = micro_batch
+        self._short = False
+        self.save_hyperparameters({"data": _hyperparameters(settings) | {"seed": seed}})
+
+    @classmethod
+    def from_settings(
+        cls, settings: DataSettings, *, tokenizer: Any, seed: int, splits: Splits | None = None
+    ) -> Self:
+        """Make a data module from a complete `data` section, as the command line does.
+
+        Args:
+            settings: The `data` section.
+            tokenizer: As in the constructor.
+            seed: As in the constructor.
+            splits: The records of all files, if they have been read already.
+        """
+        options = {key: value for key, value in vars(settings).items() if key != "audit"}
+        data = cls(**options, tokenizer=tokenizer, seed=seed)
+        data.prepared.given = splits
+        return data
+
+    @property
+    def settings(self) -> DataSettings:
+        """The `data` section."""
+        return self.prepared.settings
+
+    @property
+    def tokenizer(self) -> Any:
+        """The base model's tokenizer."""
+        return self.prepared.encoder.tokenizer
+
+    @property
+    def plan(self) -> Plan:
+        """Which row stands at which position."""
+        return self.prepared.plan
+
+    @property
+    def units(self) -> Units:
+        """The units of the optimizer batch: examples, or bins."""
+        return self.prepared.units
+
+    @property
+    def evaluation(self) -> Mapping[str, Mapping[str, EvaluationRows]]:
+        """The rows to generate answers for, by split and task."""
+        return self.prepared.evaluation
+
+    # Preparing and setting up
 
     def prepare_data(self) -> None:
         """Tokenise every training source into the cache, once on each machine."""
-        self.preparation.prepare(training_sources(self.settings, self._text()))
-
-    # Setting up
+        self.prepared.prepare()
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the prepared rows and resolve the plan; the same on every rank.
+        """Open the prepared rows and, for `fit`, set the Trainer's steps and accumulation.
 
         Raises:
-            TellError: Proportions, batch sizes or lengths that cannot be met.
+            TellError: Proportions, batch sizes, lengths or Trainer settings that cannot be met.
         """
-        if self._ready:
-            return
-        text = self._text()
-        mixture = self.settings.mixture
-        draw_seed = mixture.draw_seed
-        draw_seed = derive_key(self.seed, "draw") if draw_seed is None else draw_seed
-        sources = training_sources(self.settings, text)
-        drawn: dict[str, list[int]] = {}
-        rows: dict[str, Any] = {}
-        lengths: dict[str, Lengths] = {}
-        self.source_reports: dict[str, dict[str, Any]] = {}
-        for source in sources:
-            name = source.name
-            found = store.load(self.preparation.folder(source))
-            rows[name], lengths[name], self.source_reports[name] = found
-            if name in text.train:
-                chosen = draw(len(found.rows), mixture.task_examples, draw_seed, name)
-                drawn[name] = chosen.tolist()
-                rows[name], lengths[name] = found.rows.select(chosen), found.lengths.take(chosen)
-        order_seed = mixture.order_seed
-        self.plan: Plan = resolve_plan(
-            mixture,
-            {name: len(rows[name]) for name in text.train},
-            {name: (len(rows[name]), self.settings.general[name].weight) for name in text.general},
-            seed=derive_key(self.seed, "order") if order_seed is None else order_seed,
-            mean_tokens={name: float(each.tokens.mean()) for name, each in lengths.items()},
-        )
-        self.rows = [rows[source.name] for source in self.plan.sources]
-        self.lengths = [lengths[source.name] for source in self.plan.sources]
-        cycles = mixture.cycles
-        self.stop = None if cycles is None else self.plan.stop(cycles)
-        self.drawn_ids = {name: rows[name]["id"][:] for name in text.train}
-        self.depends_on = {
-            **self.plan.describe(),
-            "template": self.encoder.renderer.template_digest,
-            "tokenizer": self.preparation.tokenizer_digest,
-            "drawn": blake2b(json.dumps(drawn).encode(), digest_size=16).hexdigest(),
-            "optimizer_batch": self.settings.optimizer_batch,
-            "packing": [packing.ALGORITHM, packing.WINDOW] if self.settings.packing else None,
-            "stop": self.stop,
-            **{f"data.{source.key}": self._parts(source.name) for source in sources},
-        }
-        self.units = self._make_units()
-        self._set_up_evaluation(text)
-        self.text = None
-        self._ready = True
+        if stage == "fit":
+            self._set_up_fit()
+        elif not self.prepared.is_open:
+            self.prepared.open()
 
-    def _parts(self, name: str) -> dict[str, Any]:
-        """Return what decides the rows of a source, beside what all sources share."""
-        parts: dict[str, Any] = self.source_reports[name].pop("parts")
-        return {key: parts[key] for key in parts if key not in {"template", "tokenizer"}}
+    def _set_up_fit(self) -> None:
+        """Set the Trainer's number of steps and its accumulation.
 
-    def _make_units(self) -> Units:
-        """Return what an optimizer batch counts, with the table of bins where one is saved."""
-        if not self.settings.packing:
-            return Examples(self.plan, self.stop)
-        bins = packing.Bins(self.plan, self.lengths, self.settings.max_tokens, self.stop)
-        bins.load(self._table)
-        return bins
+        Each epoch gets a new loader, because cycles may differ by one step.
+        """
+        trainer = self._trainer
+        if trainer.overfit_batches:
+            raise StreamError(
+                "overfit_batches: the stream goes on from cycle to cycle and never repeats a batch "
+                f"by itself, got {trainer.overfit_batches}. Leave it out, and set "
+                "mixture.task_examples to train on a few examples."
+            )
+        world = trainer.world_size
+        if trainer.accumulate_grad_batches == 1:
+            trainer.accumulate_grad_batches = self.accumulation(world)
+        self.micro_batch = self._micro_batch(world, trainer.accumulate_grad_batches)
+        max_steps = trainer.max_steps
+        if self._has_epochs:
+            if self.settings.mixture.cycles is not None:
+                raise StreamError(
+                    "data.mixture.cycles: must be null where the Trainer's max_epochs says how "
+                    f"many cycles there are, got {self.settings.mixture.cycles:g} and "
+                    f"{trainer.max_epochs} epochs. Leave one of them out."
+                )
+            steps = self._open_epochs()
+            trainer.reload_dataloaders_every_n_epochs = 1
+        else:
+            self.prepared.open()
+            if max_steps < 1 and self.prepared.stop is None:
+                raise StreamError(
+                    "max_steps: the stream has no end, so the Trainer needs max_steps or "
+                    f"max_epochs, got max_steps {max_steps} and max_epochs {trainer.max_epochs}. "
+                    "Set one of them."
+                )
+            steps = self.prepared.steps(max_steps)
+        trainer.fit_loop.epoch_loop.max_steps = steps if max_steps < 1 else min(max_steps, steps)
+        self.prepared.check_supply(trainer.max_steps)
+
+    def _open_epochs(self) -> int:
+        """Open the plan up to the end of the last epoch, and return the steps up to there."""
+        epochs = self._epochs
+        self.prepared.open(cycles=epochs)
+        # If a cycle does not fill one optimizer batch, an epoch is one optimizer batch.
+        self._short = self.units.units_for(self.plan.cycle) < self.settings.optimizer_batch
+        if self._short:
+            self.prepared.open()
+        return self._epoch_end(epochs - 1)
+
+    def _epoch_end(self, epoch: int) -> int:
+        """Return the number of completed optimizer steps at the end of an epoch."""
+        stop = self.prepared.stop
+        if self._short or stop is None:
+            return epoch + 1
+        share = self.units.units_for(stop) * (epoch + 1)
+        return -(-share // (self._epochs * self.settings.optimizer_batch))
 
     @property
-    def _table(self) -> Path:
-        return cache_folder(self.settings) / f"bins-{self.digest}.npy"
+    def _trainer(self) -> Any:  # Lightning does not declare all attributes of a Trainer
+        assert self.trainer is not None
+        return self.trainer
 
-    def _set_up_evaluation(self, text: Splits) -> None:
-        self.evaluation: dict[str, dict[str, EvaluationRows]] = {"dev": {}, "test": {}}
-        self._loss_rows: dict[str, list[tuple[str, TokenRow]]] = {"dev": [], "test": []}
-        for split, pools in (("dev", text.dev), ("test", text.test)):
-            for name, pool in pools.items():
-                rows = self._evaluation_rows(name, pool, text)
-                self.evaluation[split][name] = rows
-                encoded = self.encoder.encode(rows.examples)
-                self._loss_rows[split] += [(name, row) for row in encoded]
-            for name, pool in text.held_out.items():
-                encoded = self.encoder.encode([general_example(r) for r in pool.records])
-                self._loss_rows[split] += [(name, row) for row in encoded]
-        self.loss_names = [*self.settings.tasks, *self.settings.general]
+    @property
+    def _epochs(self) -> int:
+        return self._trainer.max_epochs or -1
 
-    def _evaluation_rows(self, name: str, pool: Pool, text: Splits) -> EvaluationRows:
-        task, variant = self.settings.tasks[name], self.settings.mixture.anchor
-        known = [
-            evaluation_example(record, task.anchor, variant)
-            for pools in (text.train, text.dev)
-            if name in pools
-            for record in pools[name].records
-        ]
-        return build(
-            self.encoder,
-            pool.records,
-            task=name,
-            anchor=task.anchor,
-            variant=variant,
-            scoring=task.scoring,
-            max_new_tokens=task.max_new_tokens or default_max_new_tokens(self.encoder, known),
-            min_new_tokens=task.min_new_tokens,
-            stop_tokens=task.stop_tokens,
-            forced=task.force_response_prefix,
-        )
-
-    def swap_anchor(self) -> bool:
-        """Make the test rows those without their anchor, or with it where training had none.
-
-        Returns:
-            Whether there is a task with an anchor and test rows; if not, nothing has changed.
-        """
-        tasks = {
-            name: task.anchor for name, task in self.settings.tasks.items() if task.anchor.text
-        }
-        swapped = {
-            name: with_swapped_anchor(self.encoder, rows, tasks[name])
-            for name, rows in self.evaluation["test"].items()
-            if name in tasks
-        }
-        if not swapped:
-            return False
-        now = "with" if self.settings.mixture.anchor == "none" else "without"
-        self.test_split = f"test_{now}_anchor"
-        self.evaluation[self.test_split] = swapped
-        self._loss_rows[self.test_split] = [
-            (name, row)
-            for name, rows in swapped.items()
-            for row in self.encoder.encode(rows.examples)
-        ]
-        return True
-
-    # Loading
-
-    def steps(self, max_steps: int) -> int:
-        """Return the optimizer steps of the run: those of the cycles, where cycles are the stop.
-
-        Raises:
-            PlanError: A general source runs out even if each bin held a single example. It takes
-                long to count the bins of a run that is far too long.
-        """
-        if self.settings.packing:
-            units = max_steps * self.settings.optimizer_batch
-            self._check_positions(units if self.stop is None else self.stop)
-        if self.stop is None:
-            return max_steps
-        return steps_for(self.units.units_for(self.stop), self.settings.optimizer_batch)
-
-    def check_supply(self, steps: int) -> None:
-        """Refuse a run that would see general rows twice without being asked to.
-
-        Raises:
-            PlanError: A general source runs out.
-        """
-        positions = self.units.positions(steps * self.settings.optimizer_batch)
-        if isinstance(self.units, packing.Bins):
-            self.units.save(self._table)  # packed up to the end by now
-        self._check_positions(positions)
-
-    def _check_positions(self, positions: int) -> None:
-        check_supply(self.plan, positions, general_repeat=self.settings.mixture.general_repeat)
+    @property
+    def _has_epochs(self) -> bool:
+        return self._epochs != -1
 
     def accumulation(self, world: int) -> int:
         """Return the forward passes per optimizer step on each of `world` devices.
 
         Raises:
-            StreamError: The optimizer batch is not a multiple.
+            StreamError: The optimizer batch is not a multiple of micro-batch times devices.
         """
         batch, micro = self.settings.optimizer_batch, self.settings.micro_batch
-        if micro < 1 or batch < 1 or batch % (micro * world):
-            step = max(1, micro) * world
+        if batch % (micro * world):
+            step = micro * world
             raise StreamError(
                 f"data.optimizer_batch: must be a multiple of data.micro_batch {micro} times "
                 f"{world} device(s), both at least 1, got {batch}. "
-                f"Try data.optimizer_batch: {max(1, -(-batch // step)) * step} with "
-                f"data.micro_batch: {max(1, micro)}."
+                f"Try data.optimizer_batch: {-(-batch // step) * step} with "
+                f"data.micro_batch: {micro}."
             )
         return batch // (micro * world)
 
-    def train_dataloader(self) -> Stream:
-        """Return the stream from the first example that is not consumed yet."""
-        assert self.trainer is not None
-        world, settings = self.trainer.world_size, self.settings
-        stop = self.trainer.max_steps * settings.optimizer_batch
-        self.check_supply(self.trainer.max_steps)
-        accumulation = self.accumulation(world)
-        if self.trainer.accumulate_grad_batches != accumulation:
+    def _micro_batch(self, world: int, accumulation: int) -> int:
+        batch = self.settings.optimizer_batch
+        if batch % (world * accumulation):
             raise StreamError(
-                f"trainer.accumulate_grad_batches: must be {accumulation}, data.optimizer_batch "
-                f"{settings.optimizer_batch} over {world} device(s) of data.micro_batch "
-                f"{settings.micro_batch}, got {self.trainer.accumulate_grad_batches}. Set it to "
-                f"{accumulation}; `fit` does."
+                f"accumulate_grad_batches: must divide optimizer_batch {batch} over {world} "
+                f"device(s), got {accumulation}. Set another one, or leave it out: it then follows "
+                "from micro_batch."
             )
-        place = Place(self.trainer.global_rank, world, settings.micro_batch)
-        order = MicroBatches(self.units, place, self.consumed, stop)
+        return batch // (world * accumulation)
+
+    def swap_anchor(self) -> bool:
+        """Take the anchor off the test rows, or put it on if training had none.
+
+        A second call goes back to the original test rows.
+
+        Returns:
+            Whether a task has an anchor and test rows; if not, nothing has changed.
+        """
+        if self.test_split != "test":
+            self.test_split = "test"
+            return True
+        split = self.prepared.swap_anchor()
+        self.test_split = split or self.test_split
+        return split is not None
+
+    # Loading
+
+    def train_dataloader(self) -> Stream:
+        """Return the stream; it starts at the Trainer's current step."""
+        settings, trainer = self.settings, self._trainer
+        self._check_limit()
+        first, last = self._bounds()
         workers = Workers(
             settings.num_workers, settings.prefetch_factor, settings.multiprocessing_context
         )
-        total = self.trainer.max_steps * accumulation
-        return Stream(order, PreparedRows(self.rows), total=total, workers=workers)
+        return Stream(
+            self._micro_batches,
+            PreparedRows(self.prepared.rows),
+            total=(last - first) * trainer.accumulate_grad_batches,
+            names=[source.name for source in self.plan.sources],
+            workers=workers,
+        )
 
-    def val_dataloader(self) -> DataLoader[Item]:
-        """Return the dev and held-out rows whose loss is watched, this rank's share."""
-        return self._loss_loader("dev")
+    def _bounds(self) -> tuple[int, int]:
+        """Return the numbers of completed steps at the start and the end of the current epoch."""
+        trainer = self._trainer
+        if not self._has_epochs:
+            return 0, trainer.max_steps
+        epoch = trainer.current_epoch
+        first = self._epoch_end(epoch - 1) if epoch else 0
+        return first, min(self._epoch_end(epoch), trainer.max_steps)
 
-    def test_dataloader(self) -> DataLoader[Item]:
-        """Return the test and held-out rows whose loss is reported, this rank's share."""
-        return self._loss_loader(self.test_split)
+    def _micro_batches(self) -> MicroBatches:
+        trainer, batch = self._trainer, self.settings.optimizer_batch
+        first, last = self._bounds()
+        start = trainer.global_step
+        stop = last if start >= first else start + last - first  # after a limited epoch
+        place = Place(trainer.global_rank, trainer.world_size, self.micro_batch)
+        return MicroBatches(self.units, place, start * batch, stop * batch)
 
-    def _loss_loader(self, split: str) -> DataLoader[Item]:
-        assert self.trainer is not None
-        rank, world = self.trainer.global_rank, self.trainer.world_size
-        items = [
-            Item(row.input_ids, row.supervised, self.loss_names.index(name), index, index)
-            for index, (name, row) in enumerate(self._loss_rows[split])
-        ]
-        # All ranks take equally many, for they meet in collectives: at the epoch's end, and in each
-        # pass of a sharded model. What is missing is made up for by a row of no weight.
-        empty = _without_labels(items[0]) if items else Item([0, 0], [False, False], 0, 0, 0)
-        mine = items[rank::world]
-        mine += [empty] * (max(1, -(-len(items) // world)) - len(mine))
-        mine.sort(key=lambda item: len(item.input_ids))
-        rows: Any = mine  # a list is a map-style data set
-        return DataLoader(rows, batch_size=self.settings.micro_batch, collate_fn=collate_unpacked)
+    def _check_limit(self) -> None:
+        """Refuse a limit that would leave out a part of an optimizer batch."""
+        trainer = self._trainer
+        limit, accumulation = trainer.limit_train_batches, trainer.accumulate_grad_batches
+        if isinstance(limit, float):
+            first, last = self._bounds()
+            limit = int(limit * (last - first) * accumulation)
+        if limit is not None and limit % accumulation and not trainer.fast_dev_run:
+            raise StreamError(
+                f"limit_train_batches: must be whole optimizer batches of {accumulation} "
+                f"micro-batches each, got {limit} micro-batches. Set a multiple of "
+                f"{accumulation}."
+            )
+
+    def val_dataloader(self) -> LossBatches:
+        """Return this rank's share of the dev and held-out rows."""
+        return self._loss_batches("dev")
+
+    def test_dataloader(self) -> LossBatches:
+        """Return this rank's share of the test and held-out rows."""
+        return self._loss_batches(self.test_split)
+
+    def _loss_batches(self, split: str) -> LossBatches:
+        trainer, prepared = self._trainer, self.prepared
+        place = Place(trainer.global_rank, trainer.world_size, self.settings.micro_batch)
+        rows, names = prepared.loss_rows[split], prepared.loss_names
+        return LossBatches(rows, names, split, place, self.settings.micro_batch)
 
     # State
 
-    @property
-    def digest(self) -> str:
-        """Digest of all that the order depends on."""
-        text = json.dumps(self.depends_on, sort_keys=True)
-        return blake2b(text.encode(), digest_size=16).hexdigest()
-
-    def describe(self, steps: int) -> dict[str, Any]:
-        """Return the resolved plan over a run, as it is saved in `plan.json`."""
-        units = steps * self.settings.optimizer_batch
-        realised = realise(self.plan, self.units.blocks(units), self.lengths)
-        return {
-            **self.plan.describe(),
-            "steps": steps,
-            "unit": self.units.unit,
-            "bins": self._bins(units, realised) if self.settings.packing else None,
-            "optimizer_batch": self.settings.optimizer_batch,
-            "digest": self.digest,
-            "realised": realised,
-            "inputs": self.source_reports,
-            "task_examples": {name: list(ids) for name, ids in self.drawn_ids.items()},
-        }
-
-    def _bins(self, units: int, realised: Mapping[str, Any]) -> dict[str, Any]:
-        """Say how large and how full the bins of a run are, where all of it was counted."""
-        tokens = sum(source["tokens"] for source in realised["sources"].values())
-        capacity = self.settings.max_tokens
-        filled = tokens / (units * capacity) if realised["complete"] else None
-        return {"number": units, "tokens": capacity, "filled": filled}
-
     def state_dict(self) -> dict[str, Any]:
-        """Return the position: the units that completed optimizer steps have consumed."""
-        assert self.trainer is not None
+        """Return the units consumed by completed optimizer steps, and what the order depends on."""
         return {
             "unit": self.units.unit,
-            "consumed": self.trainer.global_step * self.settings.optimizer_batch,
-            "depends_on": json.dumps(self.depends_on, sort_keys=True),
+            "consumed": self._trainer.global_step * self.settings.optimizer_batch,
+            "depends_on": json.dumps(self.prepared.depends_on, sort_keys=True),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a saved position.
+        """Check that the order is that of the checkpoint. The stream starts at the Trainer's step.
 
         Raises:
-            StreamError: Something that the order depends on has changed, and it is named.
+            StreamError: Something that the order depends on has changed. The message names it.
         """
         saved = json.loads(state_dict["depends_on"])
-        now = json.loads(json.dumps(self.depends_on))
+        now = json.loads(json.dumps(self.prepared.depends_on))
         if changed := changes(saved, now):
             raise StreamError(
                 f"resume: the data order must be the one that the run began with, got a change of "
                 f"{', '.join(changed)}. Undo the change, or start a new run."
             )
-        self.consumed = int(state_dict["consumed"])
-
-    def _text(self) -> Splits:
-        if self.text is None:
-            self.text = read_splits(self.settings)
-        return self.text
 
 
-def _without_labels(item: Item) -> Item:
-    """Return an item that weighs nothing."""
-    return item._replace(supervised=[False] * len(item.supervised))
+def _hyperparameters(settings: DataSettings) -> dict[str, Any]:
+    """Return the settings as plain values. Of rows in memory, only their number is kept."""
+    values: dict[str, Any] = plain({f.name: getattr(settings, f.name) for f in fields(settings)})
+    for section in (values["tasks"], values["general"]):
+        for source in section.values():
+            for key, value in source.items():
+                if key in {"train", "dev", "test", "held_out"} and isinstance(value, list):
+                    source[key] = f"{len(value)} rows"
+    return values
 
 
 def changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Name what differs between two records of what the order depends on."""
-    different = {key for key in saved.keys() | now.keys() if saved.get(key) != now.get(key)}
+    """Name the differences between two states of what the order depends on."""
+    different = _different(saved, now)
     sources = {key for key in different if isinstance(saved.get(key) or now.get(key), dict)}
     named = []
     for key in sources:
         if key not in saved or key not in now:
             named.append(key)
             continue
-        old, new = saved[key], now[key]
-        parts = {part for part in old.keys() | new.keys() if old.get(part) != new.get(part)}
+        parts = _different(saved[key], now[key])
         # Another file has other rows, too.
         for part in parts - {"ids"} or parts:
             named.append(NAMES.get(part, "{source}.{part}").format(source=key, part=part))
     # The counts follow from the rows.
     others = different - sources - (COUNTS if sources else set())
     return sorted({*named, *(NAMES.get(key, key) for key in others)})
+
+
+def _different(saved: Mapping[str, Any], now: Mapping[str, Any]) -> set[str]:
+    return {key for key in saved.keys() | now.keys() if saved.get(key) != now.get(key)}

@@ -1,8 +1,6 @@
-"""The rows that a task is evaluated on, ready for generation.
+"""The rows that a task is evaluated on, ready for generation and scoring.
 
-Enters: records of a dev, test or prediction set. Leaves: `EvaluationRows`: prompts in tokens with
-the same anchor and template as in training, references without the response prefix, and how to
-score.
+Prompts have the same anchor and template as in training; references have no response prefix.
 """
 
 from collections.abc import Sequence
@@ -17,7 +15,7 @@ from tell_lightning.metrics.settings import Scoring
 
 @dataclass(frozen=True)
 class EvaluationRows:
-    """One task's rows of one split, in the order of the file."""
+    """The rows of one task and split, in the order of the file."""
 
     task: str
     records: tuple[Record, ...]
@@ -32,7 +30,7 @@ class EvaluationRows:
     variant: Variant = "given"
 
     def __len__(self) -> int:
-        """Count the rows."""
+        """Return the number of rows."""
         return len(self.records)
 
 
@@ -56,15 +54,15 @@ def build(
         records: The rows, with or without a response.
         task: The task's name.
         anchor: The task's anchor.
-        variant: Which form of it the prompts carry, as in training.
+        variant: The form of the anchor that the prompts carry, as in training.
         scoring: How the answers are scored.
         max_new_tokens: Longest answer in tokens.
-        min_new_tokens: Tokens of an answer before it may end.
-        stop_tokens: Texts of one token that end an answer beside the end of the turn.
-        forced: Whether answers are made to begin with the response prefix.
+        min_new_tokens: Shortest answer in tokens.
+        stop_tokens: Texts of one token each that end an answer, besides the end of the turn.
+        forced: Whether answers are forced to begin with the response prefix.
 
     Raises:
-        TokenError: A stop token that is none, or a least length above the longest.
+        TokenError: A stop text is not one token, or `min_new_tokens` is above `max_new_tokens`.
     """
     if not 0 <= min_new_tokens <= max_new_tokens:
         raise TokenError(
@@ -72,7 +70,7 @@ def build(
             f"got {min_new_tokens}. Lower it, or raise max_new_tokens."
         )
     where = f"data.tasks.{task}.stop_tokens"
-    more = [encoder.token_id(text, where) for text in stop_tokens]
+    own_stop_ids = [encoder.token_id(text, where) for text in stop_tokens]
     examples = tuple(evaluation_example(record, anchor, variant) for record in records)
     response_prefix = variant_prefix(anchor, variant)
     if forced and response_prefix.strip():
@@ -86,7 +84,7 @@ def build(
         prompts=tuple(tuple(ids) for ids in prompts),
         references=tuple(reference_text(record, anchor) for record in records),
         response_prefix=response_prefix,
-        stop_ids=tuple(dict.fromkeys((*encoder.renderer.stop_ids, *more))),
+        stop_ids=tuple(dict.fromkeys((*encoder.renderer.stop_ids, *own_stop_ids))),
         max_new_tokens=max_new_tokens,
         scoring=scoring,
         min_new_tokens=min_new_tokens,
@@ -95,10 +93,9 @@ def build(
 
 
 def with_swapped_anchor(encoder: Encoder, rows: EvaluationRows, anchor: Anchor) -> EvaluationRows:
-    """Take the anchor off the prompts of a task's rows, or put it on where they have none.
+    """Take the anchor off the prompts of a task's rows, or put it on if they have none.
 
-    The response prefix is still looked for and stripped, though it is not asked for any more; it
-    is not forced.
+    The response prefix is not forced. It is stripped from answers that begin with it.
     """
     variant: Variant = "given" if rows.variant == "none" else "none"
     examples = tuple(evaluation_example(record, anchor, variant) for record in rows.records)
@@ -114,14 +111,12 @@ def with_swapped_anchor(encoder: Encoder, rows: EvaluationRows, anchor: Anchor) 
 def evaluation_example(record: Record, anchor: Anchor, variant: Variant) -> Example:
     """Put the anchor on a row to evaluate, or take it off.
 
-    Its reference may lack the response prefix, which is stripped before scoring anyhow.
+    The reference may lack the response prefix, because scoring strips it.
     """
     return apply_anchor(record, anchor, variant, check_reference=False)
 
 
 def default_max_new_tokens(encoder: Encoder, examples: Sequence[Example]) -> int:
-    """Allow a quarter more than the longest known answer and eight tokens, at least."""
-    answers = [
-        example.turns[-1].content for example in examples if example.turns[-1].role == "assistant"
-    ]
+    """Return the longest known answer, a quarter more, plus eight tokens; 328 if none is known."""
+    answers = [example.response for example in examples if example.response is not None]
     return int(max(encoder.count(answers), default=256) * 1.25) + 8

@@ -1,10 +1,9 @@
-"""File bytes to raw rows: JSON Lines, JSON, CSV, TSV (each also .gz, .zst) and Parquet.
+"""Read the rows of a data file: JSON Lines, JSON, CSV, TSV (each also .gz or .zst) and Parquet.
 
-Enters: a path. Leaves: the SHA-256 of the bytes on the disk, and one raw row after the other, each
-with its place in the file. A row that cannot be read leaves with its fault instead of its fields,
-so that the caller decides whether to stop; a file that cannot be read as a whole is an error here.
-Costs a second a gigabyte for the SHA-256 and the memory of a few rows, of one row group of a
-Parquet file, or of all of a .json file that is a list.
+Rows come one after the other, each with its place in the file. A row that cannot be read comes with
+its fault, and the caller decides whether to stop; a damaged file is an error here. The digest of a
+file takes a second per gigabyte. Memory holds a few rows, one row group of a Parquet file, or a
+whole .json file if it is a list.
 """
 
 import csv
@@ -15,15 +14,16 @@ import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import IO
 
 from tell_lightning.errors import TellError
 
-MEND = "Correct or remove the row, or set data.on_bad_rows: skip."
+ADVICE = "Correct or remove the row, or set data.on_bad_rows: skip."
 BLOCK = 2**20
-"""Bytes that are read at once."""
+"""Bytes read at once."""
 _BOM = b"\xef\xbb\xbf"
 _LONGEST_CSV_FIELD = 2**31 - 1  # characters; the csv module stops at 131,072 by default
 
@@ -34,7 +34,7 @@ class RecordError(TellError):
 
 @dataclass(frozen=True, slots=True)
 class RawRow:
-    """A row before its fields are looked at: ``row``, or the ``fault`` that there is none."""
+    """A row before its fields are checked: ``row``, or the ``fault`` that makes it unreadable."""
 
     where: str
     number: int
@@ -44,16 +44,17 @@ class RawRow:
 
 @dataclass(slots=True)
 class Meter:
-    """How much of a source has been read: a share from 0 to 1."""
+    """The share of a source that has been read, 0 to 1."""
 
     share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class RowFile:
-    """One file or data set; ``name`` is the first half of the record ids.
+    """One file or data set.
 
-    ``read`` begins anew at the first row, and keeps a meter.
+    Record ids begin with ``name``. Each call of ``read`` starts at the first row and updates the
+    meter.
     """
 
     name: str
@@ -63,17 +64,17 @@ class RowFile:
 
 
 def cut(value: object) -> str:
-    """Show a value in an error: its repr, at most 80 characters of it."""
+    """Show a value in an error: at most 80 characters of its repr."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
 def read_file(path: Path) -> RowFile:
-    """Digest a file and find the parser of its rows; its extension names the format.
+    """Digest a file and choose the parser by its extension.
 
     Raises:
-        RecordError: The file is missing, or of an unknown format; and, while its rows are read,
-            empty, damaged, or changed since.
+        RecordError: The file is missing or of an unknown format. While the rows are read: the file
+            is empty, is damaged, or has changed since it was digested.
     """
     bare = path.with_suffix("") if path.suffix.lower() in {".gz", ".zst"} else path
     parse = _PARSERS.get(bare.suffix.lower())
@@ -105,7 +106,7 @@ def read_file(path: Path) -> RowFile:
 
 
 def _stamp(file: IO[bytes]) -> tuple[int, int, int]:
-    """Return what changes when a file is written or replaced."""
+    """Return numbers that change when a file is written or replaced."""
     status = os.fstat(file.fileno())
     return status.st_ino, status.st_size, status.st_mtime_ns
 
@@ -113,17 +114,23 @@ def _stamp(file: IO[bytes]) -> tuple[int, int, int]:
 def _content(file: IO[bytes], path: Path, meter: Meter) -> Iterator[bytes]:
     """Yield the unpacked bytes in blocks, without a byte order mark."""
     blocks = _unpacked(file, path, meter)
-    start = b""
-    for block in blocks:
-        start += block
-        if len(start) >= len(_BOM):
-            break
+    start = _start(blocks, lambda start: len(start) >= len(_BOM))
     empty = True
     for block in chain([start.removeprefix(_BOM)], blocks):
         empty = empty and not block.strip()
         yield block
     if empty:
         raise _no_rows(path)
+
+
+def _start(blocks: Iterable[bytes], is_enough: Callable[[bytes], object]) -> bytes:
+    """Join the first blocks until they are enough."""
+    start = b""
+    for block in blocks:
+        start += block
+        if is_enough(start):
+            break
+    return start
 
 
 def _no_rows(path: Path) -> RecordError:
@@ -135,7 +142,7 @@ def _no_rows(path: Path) -> RecordError:
 def _unpacked(file: IO[bytes], path: Path, meter: Meter) -> Iterator[bytes]:
     size = os.fstat(file.fileno()).st_size
     packing = path.suffix.lower()
-    unpack = _UNPACKERS.get(packing, _plain)
+    unpack = _UNPACKERS.get(packing, _blocks)
     try:
         for block in unpack(file):
             meter.share = file.tell() / size
@@ -147,22 +154,20 @@ def _unpacked(file: IO[bytes], path: Path, meter: Meter) -> Iterator[bytes]:
         ) from error
 
 
-def _plain(file: IO[bytes], size: int | None = None) -> Iterator[bytes]:
+def _blocks(file: IO[bytes] | gzip.GzipFile, size: int | None = None) -> Iterator[bytes]:
     while block := file.read(size or BLOCK):
         yield block
 
 
 def _gz(file: IO[bytes]) -> Iterator[bytes]:
-    with gzip.GzipFile(fileobj=file) as unpacked:
-        while block := unpacked.read(BLOCK):
-            yield block
+    return _blocks(gzip.GzipFile(fileobj=file))
 
 
 def _zst(file: IO[bytes]) -> Iterator[bytes]:
     import zstandard
 
     frame = None
-    for data in _plain(file, BLOCK // 64 + 1):  # a block may unpack to many times its size
+    for data in _blocks(file, BLOCK // 64 + 1):  # a block may unpack to many times its size
         rest = data
         while rest:
             frame = frame or zstandard.ZstdDecompressor().decompressobj()
@@ -177,7 +182,7 @@ def _zst(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Split on line feeds alone: U+2028 and its like are legal inside a JSON string."""
+    """Split on line feeds alone: other separators, such as U+2028, may be in a JSON string."""
     pieces: list[bytes] = []
     for block in blocks:
         first, *more = block.split(b"\n")
@@ -198,7 +203,7 @@ def _parse_lines(blocks: Iterable[bytes], path: Path) -> Iterator[RawRow]:
     blank: list[tuple[int, bytes]] = []
     for number, line in enumerate(_lines(blocks), start=1):
         if not line.strip():
-            blank.append((number, line))  # a fault, unless nothing follows
+            blank.append((number, line))  # a fault only if another row follows
             continue
         for place in blank:
             yield _parse_line(path, *place)
@@ -214,17 +219,13 @@ def _parse_line(path: Path, number: int, line: bytes) -> RawRow:
         return RawRow(where, number, fault=_not_utf8(line[error.start]))
     except (ValueError, RecursionError) as error:
         text = line.decode("utf-8").rstrip("\r")
-        fault = f"a line must be valid JSON, got {cut(text)}: {error}. {MEND}"
+        fault = f"a line must be valid JSON, got {cut(text)}: {error}. {ADVICE}"
         return RawRow(where, number, fault=fault)
 
 
 def _json(file: IO[bytes], path: Path, meter: Meter) -> Iterator[RawRow]:
     blocks = _content(file, path, meter)
-    start = b""
-    for block in blocks:
-        start += block
-        if start.strip():
-            break
+    start = _start(blocks, bytes.strip)
     if not start.lstrip().startswith(b"["):
         yield from _parse_lines(chain([start], blocks), path)
         return
@@ -240,28 +241,30 @@ def _json(file: IO[bytes], path: Path, meter: Meter) -> Iterator[RawRow]:
         yield RawRow(f"{path}:row {number}", number, row)
 
 
-def _table(blocks: Iterable[bytes], path: Path, delimiter: str) -> Iterator[RawRow]:
+def _table(file: IO[bytes], path: Path, meter: Meter, *, delimiter: str) -> Iterator[RawRow]:
+    blocks = _content(file, path, meter)
     lines = (line.decode("utf-8", errors="surrogateescape") + "\n" for line in _lines(blocks))
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    header: list[str] | None = None
+    header: list[str] = []
     while True:
         number = reader.line_num + 1
-        values = _next_values(reader, f"{path}:{number}")
+        where = f"{path}:{number}"
+        values = _next_values(reader, where)
         if values is None:
             return
-        if values and header is None:
+        if values and not header:
             header = values
             if len(set(header)) != len(header):
                 raise RecordError(
-                    f"{path}:{number}: each column needs a name of its own, got {cut(header)}. "
+                    f"{where}: each column needs a name of its own, got {cut(header)}. "
                     "Rename the columns."
                 )
-        elif values and header is not None:
-            yield _table_row(f"{path}:{number}", number, header, values)
+        elif values:
+            yield _table_row(where, number, header, values)
 
 
 def _next_values(reader: Iterator[list[str]], where: str) -> list[str] | None:
-    """Return the fields of the next row, none for an empty line, None at the end."""
+    """Return the fields of the next row: [] for an empty line, None at the end of the file."""
     old_limit = csv.field_size_limit(_LONGEST_CSV_FIELD)
     try:
         return next(reader, None)
@@ -276,7 +279,7 @@ def _next_values(reader: Iterator[list[str]], where: str) -> list[str] | None:
 
 def _table_row(where: str, number: int, header: list[str], values: list[str]) -> RawRow:
     if len(values) != len(header):
-        fault = f"a row must have {len(header)} fields as the header, got {len(values)}. {MEND}"
+        fault = f"a row must have {len(header)} fields as the header, got {len(values)}. {ADVICE}"
         return RawRow(where, number, fault=fault)
     try:
         "".join(values).encode("utf-8")
@@ -290,14 +293,6 @@ def _not_utf8(byte: int) -> str:
         f"text must be UTF-8, got the byte 0x{byte:02x}. Save the file as UTF-8, "
         "or set data.on_bad_rows: skip."
     )
-
-
-def _csv(file: IO[bytes], path: Path, meter: Meter) -> Iterator[RawRow]:
-    return _table(_content(file, path, meter), path, ",")
-
-
-def _tsv(file: IO[bytes], path: Path, meter: Meter) -> Iterator[RawRow]:
-    return _table(_content(file, path, meter), path, "\t")
 
 
 def _parquet(file: IO[bytes], path: Path, meter: Meter) -> Iterator[RawRow]:
@@ -326,7 +321,7 @@ _PARSERS: dict[str, Callable[[IO[bytes], Path, Meter], Iterator[RawRow]]] = {
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
     ".json": _json,
-    ".csv": _csv,
-    ".tsv": _tsv,
+    ".csv": partial(_table, delimiter=","),
+    ".tsv": partial(_table, delimiter="\t"),
     ".parquet": _parquet,
 }

@@ -1,13 +1,13 @@
-"""How the slots of a cycle are ordered: a bijection of 0..L-1, position in the cycle -> slot.
+"""The orders of a cycle: bijections of 0..L-1 from positions in the cycle to slots.
 
-The first T slots are the task's, the other M = L - T general ones. Every order has the same counts;
-within the task's and within the general slots the sequence is always a keyed permutation.
+The first T slots are task slots, the other M = L - T are general slots. All orders have the same
+counts. Task slots among themselves, and general slots among themselves, are always permuted by key.
 
     random             g g T g g g g T g g      uniform over all orders
     spread             g T g g g g g T g g      one task slot somewhere in each of T equal stretches
     general_then_task  g g g g g g g g T T
     task_then_general  T T g g g g g g g g
-    late_mix           g g g g g g T g T g      half of the general slots alone, then random
+    late_mix           g g g g g g T g T g      half of the general slots alone, the rest random
 """
 
 import numpy as np
@@ -26,11 +26,11 @@ def mix(within: Indices, task: int, total: int, order: Order, key: int) -> Indic
         within: Positions in the cycle, 0..total-1.
         task: Task slots T of the cycle.
         total: All slots L of the cycle.
-        order: Which order.
+        order: Name of the order.
         key: 64-bit key of this cycle.
 
     Returns:
-        Slots 0..total-1; those below `task` are the task's.
+        Slots 0..total-1; slots below `task` are task slots.
     """
     general = total - task
     if order == "random" or not task or not general:
@@ -52,7 +52,7 @@ def mix(within: Indices, task: int, total: int, order: Order, key: int) -> Indic
 
 
 def _spread(within: Indices, task: int, total: int, key: int) -> tuple[Flags, Indices]:
-    """Say which positions hold a task slot, and the how manieth of its kind each position is."""
+    """Return which positions hold task slots, and the index of each position among its kind."""
     stretch = ((within + 1) * task - 1) // total
     first = stretch * total // task
     width = (stretch + 1) * total // task - first
@@ -63,7 +63,7 @@ def _spread(within: Indices, task: int, total: int, key: int) -> tuple[Flags, In
 
 
 def _late(within: Indices, task: int, total: int, key: int) -> tuple[Flags, Indices]:
-    """As `_spread`, for general slots alone first and a random mixture behind them."""
+    """Return the same as `_spread` for `late_mix`."""
     alone = (total - task) // 2
     mixed = within >= alone
     nth = within.copy()

@@ -1,19 +1,18 @@
 """Packing: which examples share a bin, a row of the batch with room for a fixed number of tokens.
 
-Enters: the plan, the token lengths of its rows and the capacity. Leaves: `Bins`, a pure function
-bin number -> examples, so that ranks, workers, accumulation and restarts are arithmetic on the bin
-number, as they are on the position where nothing is packed. The stream is cut into windows of a
-fixed number of positions, each of which is packed by itself; an example is never cut.
+`Bins` is a pure function bin number -> examples, so ranks, workers, accumulation and restarts only
+need arithmetic on the bin number. The stream is divided into windows of a fixed number of
+positions, and each window is packed alone. An example is never cut.
 
     positions  0 1 2 3 4 5 6 7           | 8 9 ...         window 8, capacity 8 tokens
     tokens     5 4 3 4 2 7 1 1           | 6 2 ...
     bins       [0 2] [1 3] [4 7] [5 6]   | [8 9] ...       window 0 has bins 0 to 3
 
-Costs about 10 ms a window. At which bin a window begins is known only once all windows before it
-have been packed: those numbers, 8 bytes a window, are kept and can be saved.
+A window takes about 10 ms. The number of its first bin is known only after all windows before it
+have been packed. These numbers, 8 bytes a window, are kept and can be saved.
 """
 
-import os
+import io
 from array import array
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Sequence
@@ -26,27 +25,27 @@ from numpy.typing import NDArray
 
 from tell_lightning.data.plan import Plan, Slot, Slots
 from tell_lightning.data.tokens import Lengths
+from tell_lightning.files import write_whole
 
 ALGORITHM = "bestfit-v1"
 WINDOW = 4096
 
 
 def fill(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Put examples into bins, best fit in the order given.
+    """Put examples into bins: best fit, in the given order.
 
-    Each goes into the bin with the least room that still takes it, of equal ones into the oldest,
-    or else into a new bin. They are not sorted by length first, although that would fill the bins
-    a little better (0.993 instead of 0.987 of the microworld's): examples of one length are often
-    of one task, so that tasks would clump. The number of task examples in a batch would vary 20
-    times as much as in a random order, or 3 times with the bins shuffled, instead of as much; and
-    sequential orders would be mixed over a window.
+    An example goes into the fullest bin that has room for it, the oldest of several, or else into a
+    new bin. Sorting by length first would fill the bins of the microworld slightly better (0.993
+    instead of 0.987). But examples of one task often have similar lengths and would stand together:
+    the number of task examples per batch would vary 20 times as much as in a random order (3 times,
+    if the bins are shuffled), and sequential orders would be mixed within a window.
 
     Args:
-        lengths: Tokens of each example, none above the capacity.
-        capacity: Tokens that a bin takes.
+        lengths: Tokens of each example, not above the capacity.
+        capacity: Most tokens of a bin.
 
     Returns:
-        Indices into lengths, by bin, the bins in the order in which they were opened.
+        For each bin, the indices of its examples; bins in the order in which they were opened.
 
     >>> fill([5, 4, 3, 4, 2, 7, 1, 1], 8)
     [[0, 2], [1, 3], [4, 7], [5, 6]]
@@ -72,10 +71,10 @@ class Bins:
     """The packed stream.
 
     Attributes:
-        plan: What stands at each position.
-        lengths: Tokens of the rows of each source of the plan, in its order.
-        capacity: Tokens that a bin takes.
-        stop: Positions from here on do not exist, which cuts the last window; None for no end.
+        plan: The plan of the stream.
+        lengths: Token lengths of each source, in the order of the plan.
+        capacity: Most tokens of a bin.
+        stop: The stream ends before this position, also within a window; None for no end.
         window: Positions that are packed together.
     """
 
@@ -85,12 +84,12 @@ class Bins:
     stop: int | None = None
     window: int = WINDOW
     unit: ClassVar[str] = "bins"
-    # Bins before each window, as far as they have been asked for; and the window packed last.
+    # The number of bins before each window, as far as it is known; and the window packed last.
     _starts: "array[int]" = field(default_factory=lambda: array("q", [0]), init=False, repr=False)
     _last: dict[int, list[list[Slot]]] = field(default_factory=dict, init=False, repr=False)
 
     def pack(self, window: int) -> list[list[Slot]]:
-        """Return the bins of one window, whatever stands in the others; none past the stop."""
+        """Return the bins of one window; no bins past the stop."""
         if window not in self._last:
             slots = self.plan.at(self._range(window))
             members = list(slots)
@@ -100,16 +99,16 @@ class Bins:
         return self._last[window]
 
     def at(self, bins: range) -> list[list[Slot]]:
-        """Look up bins by their numbers; those past the stop are empty."""
+        """Look up bins by their numbers; bins past the stop are empty."""
         return [self._bin(number) for number in bins]
 
     def positions(self, bins: int) -> int:
-        """Return the least position that the first so many bins stay below."""
+        """Return the last position in the first `bins` bins, plus one."""
         windows, rest = self._split(bins)
         return rest[-1][0] + 1 if rest else self._range(windows).start
 
     def blocks(self, bins: int) -> Iterator[Slots]:
-        """Look the positions of the first so many bins up, window by window, ascending."""
+        """Look up the positions of the first `bins` bins, ascending, window by window."""
         windows, rest = self._split(bins)
         for window in range(windows):
             yield self.plan.at(self._range(window))
@@ -117,9 +116,9 @@ class Bins:
             yield Slots(*np.array(rest, dtype=np.int64).T)
 
     def units_for(self, positions: int) -> int:
-        """Return how many bins the windows have that hold the first `positions` positions.
+        """Return the number of bins in the windows that hold the first `positions` positions.
 
-        With the stop it is the number of bins there are.
+        For `positions` equal to the stop, that is the number of all bins.
         """
         windows = -(-positions // self.window)
         while len(self._starts) <= windows and self._grow():
@@ -127,24 +126,26 @@ class Bins:
         return self._starts[min(windows, len(self._starts) - 1)]
 
     def save(self, path: Path) -> None:
-        """Write the table of the windows packed so far; those that the stop cuts are left out.
+        """Write the first bin numbers of the windows packed so far, except one cut by the stop.
 
-        It depends on the plan, the lengths, the capacity and the window, and on the stop not.
+        The table depends on plan, lengths, capacity and window, but not on the stop.
         """
-        whole = len(self._starts) if self.stop is None else self.stop // self.window + 1
-        draft = path.with_name(f".{path.stem}-{os.getpid()}.npy")
-        np.save(draft, np.array(self._starts[:whole], dtype=np.int64))
-        os.replace(draft, path)
+        table = io.BytesIO()
+        np.save(table, np.array(self._starts[: self._uncut], dtype=np.int64))
+        write_whole(path, table.getvalue())
 
     def load(self, path: Path) -> None:
-        """Take the table that `save` wrote, if it is there and reaches further than this one."""
+        """Use the table that `save` wrote, if it exists and has more windows than this one."""
         if not path.exists():
             return
-        saved = np.load(path)
-        if self.stop is not None:
-            saved = saved[: self.stop // self.window + 1]
+        saved = np.load(path)[: self._uncut]
         if len(saved) > len(self._starts):
             self._starts[:] = array("q", saved.tolist())
+
+    @property
+    def _uncut(self) -> int | None:
+        """Number of table entries that do not depend on the stop; None for all."""
+        return None if self.stop is None else self.stop // self.window + 1
 
     def _range(self, window: int) -> range:
         """Return the positions of a window."""
@@ -154,13 +155,13 @@ class Bins:
         return range(start, stop)
 
     def _split(self, bins: int) -> tuple[int, list[Slot]]:
-        """Return how many whole windows so many bins have, and the slots of the others, sorted."""
+        """Return the number of complete windows in `bins` bins, and the other slots, sorted."""
         self._grow_beyond(bins - 1)
         windows = bisect_right(self._starts, bins) - 1
-        others = bins - self._starts[windows]
-        if others == 0 or windows == len(self._starts) - 1:
+        rest = bins - self._starts[windows]
+        if rest == 0 or windows == len(self._starts) - 1:
             return windows, []
-        return windows, sorted(slot for unit in self.pack(windows)[:others] for slot in unit)
+        return windows, sorted(slot for unit in self.pack(windows)[:rest] for slot in unit)
 
     def _bin(self, number: int) -> list[Slot]:
         self._grow_beyond(number)
@@ -170,12 +171,12 @@ class Bins:
         return list(self.pack(window)[number - self._starts[window]])
 
     def _grow_beyond(self, number: int) -> None:
-        """Count windows until the table holds a bin or the stop is reached."""
+        """Pack windows until the table covers a bin or the stop is reached."""
         while self._starts[-1] <= number and self._grow():
             pass
 
     def _grow(self) -> bool:
-        """Count the bins of one more window, if there is one."""
+        """Add one more window to the table; return whether there was one."""
         window = len(self._starts) - 1
         if self.stop is not None and window * self.window >= self.stop:
             return False

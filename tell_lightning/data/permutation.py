@@ -1,11 +1,10 @@
 """A keyed permutation of 0..n-1: any index in constant memory, the same on every machine.
 
-Enters: indices, a size and a 64-bit key. Leaves: the permuted indices. Up to `SMALL` elements the
-order is a sort by hash (a Feistel network is visibly non-uniform on a handful of elements); above,
-a six-round balanced Feistel network over the next even number of bits, with cycle walking. Costs
-about 0.25 microseconds an index when called with blocks of 4096 or more.
+Up to `SMALL` elements are sorted by hash, because a Feistel network is visibly non-uniform on a few
+elements. More elements go through a balanced Feistel network of six rounds over the next even
+number of bits, with cycle walking. In blocks of 4096 or more, an index takes 0.25 microseconds.
 
-`ALGORITHM` names the version: a change of a single output is a new version.
+`ALGORITHM` names the version: if a single output changes, the version must change, too.
 """
 
 from collections.abc import Iterable
@@ -23,17 +22,22 @@ Indices = NDArray[np.int64]
 
 
 def derive_key(seed: int, *names: str | int) -> int:
-    """Derive a 64-bit key from a seed and the names of what it is for.
+    """Derive a 64-bit key from a seed and the names of its purpose.
 
     Args:
         seed: Any integer.
-        names: What the key is for; other names give an unrelated key.
+        names: The purpose; other names give an unrelated key.
 
     Returns:
         An integer in 0..2**64-1.
     """
     text = "\x1f".join([str(seed), *(str(name) for name in names)])
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def seed_for(name: str, seed: int, given: int | None) -> int:
+    """Return the seed of one purpose: the given one, or one derived from the run's seed."""
+    return derive_key(seed, name) if given is None else given
 
 
 def permute(indices: Iterable[int] | Indices, size: int, key: int) -> Indices:
@@ -45,7 +49,7 @@ def permute(indices: Iterable[int] | Indices, size: int, key: int) -> Indices:
         key: 64-bit key, from `derive_key`.
 
     Returns:
-        The image of each index, int64, in the shape given.
+        The image of each index, int64, in the shape of `indices`.
 
     >>> sorted(permute(range(5), 5, key=1).tolist())
     [0, 1, 2, 3, 4]
@@ -62,8 +66,8 @@ def offsets(indices: Indices, widths: Indices, key: int) -> Indices:
     """Choose an offset in 0..width-1 for each index, by hash.
 
     Args:
-        indices: What the offsets are for.
-        widths: One width for each, at least 1.
+        indices: Any integers.
+        widths: A width for each index, at least 1.
         key: 64-bit key, from `derive_key`.
     """
     hashes = _mix(indices.astype(np.uint64) + np.uint64(key))

@@ -1,14 +1,14 @@
 """The plan: which row of which source stands at which position of the training stream.
 
-Enters: the proportions (`Mixture`) and how many rows each source has. Leaves: a `Plan`, a pure
-function position -> (source, row). No generator, no state, constant memory: ranks, workers,
-accumulation and restarts are arithmetic on the position.
+A plan follows from the proportions (`Mixture`) and the number of rows of each source. It is a pure
+function position -> (source, row), without state and in constant memory, so ranks, workers,
+accumulation and restarts only need arithmetic on the position.
 
     cycle 0                        cycle 1
     g g T g g g g T g g | g T g g g g g g T g | ...      task share 0.2, K = 2 task examples
 
-A cycle holds E passes over the K task examples and M general slots. Its L = E*K + M slots are
-mixed by a permutation of its own; general rows run on without replacement from cycle to cycle.
+A cycle holds E passes over the K task examples and M general slots. Each cycle mixes its
+L = E*K + M slots by its own permutation. General rows do not repeat from cycle to cycle.
 
 Source: TELL, arXiv 2404.00914 ("extensively shuffled"); the proportions are ours.
 """
@@ -26,13 +26,16 @@ from tell_lightning.data.settings import Mixture, Order
 from tell_lightning.errors import TellError
 
 BLOCK = 65_536
-"""Positions that are looked up at once where many are."""
+"""Positions looked up at once."""
 
 LONGEST = 10**15
-"""Slots that a cycle has at most: positions are 64-bit integers."""
+"""Most slots of a cycle: positions are 64-bit integers."""
 
 Slot = tuple[int, int, int]
 """Position, index of the source in the plan, row of that source."""
+
+GeneralRows = Mapping[str, tuple[int, float | None]]
+"""Rows and weight of each general source; weight None: its number of rows."""
 
 
 class PlanError(TellError):
@@ -51,7 +54,7 @@ class PlanSource:
 
 @dataclass(frozen=True)
 class Slots:
-    """What stands at a block of positions; arrays of one length."""
+    """The source and the row at each of several positions; arrays of one length."""
 
     positions: Indices
     sources: Indices
@@ -68,7 +71,7 @@ class Plan:
 
     Attributes:
         seed: Seed of the order.
-        sources: The pools, tasks first; a source is known by its index here.
+        sources: The sources, tasks first. Slots and batches name a source by its index here.
         order: How the slots of a cycle are mixed.
     """
 
@@ -92,15 +95,15 @@ class Plan:
         return self.task_slots / self.cycle
 
     def blocks(self, positions: int) -> Iterator[Slots]:
-        """Look the first so many positions up, block by block."""
+        """Look up the positions from 0 to `positions`, block by block."""
         for start in range(0, positions, BLOCK):
             yield self.at(range(start, min(start + BLOCK, positions)))
 
     def stop(self, cycles: float) -> int:
-        """Count the positions of a run of so many cycles, at least 1.
+        """Return the number of positions in `cycles` cycles, at least 1.
 
         Raises:
-            PlanError: Not a number above 0.
+            PlanError: `cycles` is not a finite number above 0.
         """
         if not 0 < cycles < inf:
             raise PlanError(
@@ -115,10 +118,10 @@ class Plan:
             positions: Non-negative positions, in any order.
 
         Returns:
-            The source and the row at each of them.
+            The source and the row at each position.
         """
-        where = np.asarray(positions, dtype=np.int64)
-        cycles, within = np.divmod(where, self.cycle)
+        positions = np.asarray(positions, dtype=np.int64)
+        cycles, within = np.divmod(positions, self.cycle)
         mixed = np.empty_like(within)
         for cycle in np.unique(cycles).tolist():
             chosen = cycles == cycle
@@ -131,10 +134,10 @@ class Plan:
             chosen = sources == index
             occurrence = mixed[chosen] - (edges[index] - source.slots)
             rows[chosen] = self._rows(source, cycles[chosen] * source.slots + occurrence)
-        return Slots(where, sources, rows)
+        return Slots(positions, sources, rows)
 
     def _rows(self, source: PlanSource, uses: Indices) -> Indices:
-        """Turn the n-th use of a source into a row: pass by pass, each pass in its own order."""
+        """Return the row of each use of a source; each pass over the rows has its own order."""
         passes, within = np.divmod(uses, source.rows)
         rows = np.empty_like(uses)
         for number in np.unique(passes).tolist():
@@ -144,7 +147,7 @@ class Plan:
         return rows
 
     def describe(self) -> dict[str, object]:
-        """Give the plan as plain values: all that the order depends on."""
+        """Return as plain values all that the order depends on."""
         return {
             "algorithm": ALGORITHM,
             "order": self.order,
@@ -156,7 +159,7 @@ class Plan:
 
 
 def draw(pool: int, count: int | None, seed: int, name: str) -> Indices:
-    """Draw task examples: the first `count` of one keyed order, so that draws are nested.
+    """Draw task examples: the first `count` of one keyed order. A small draw is part of a larger.
 
     Raises:
         PlanError: The pool is smaller than the draw.
@@ -174,7 +177,7 @@ def draw(pool: int, count: int | None, seed: int, name: str) -> Indices:
 def resolve_plan(
     mixture: Mixture,
     tasks: Mapping[str, int],
-    general: Mapping[str, tuple[int, float | None]],
+    general: GeneralRows,
     *,
     seed: int,
     mean_tokens: Mapping[str, float] | None = None,
@@ -183,13 +186,13 @@ def resolve_plan(
 
     Args:
         mixture: The proportions.
-        tasks: Training examples of each task.
-        general: Rows and weight of each general source; weight None stands for its rows.
+        tasks: Number of training examples of each task.
+        general: Rows and weight of each general source.
         seed: Seed of the order.
-        mean_tokens: Mean tokens of an example of each source; only `task_share_in: tokens` asks.
+        mean_tokens: Mean tokens of an example of each source, for `task_share_in: tokens`.
 
     Raises:
-        PlanError: The proportions cannot be met, with what to change.
+        PlanError: The proportions cannot be met. The message says what to change.
     """
     with_tasks, with_general = mixture.arm != "general_only", mixture.arm != "sft"
     if with_tasks and not tasks:
@@ -223,17 +226,17 @@ def resolve_plan(
 
 
 def steps_for(positions: int, optimizer_batch: int) -> int:
-    """Count the optimizer steps that take so many positions; the last batch may be short."""
+    """Return the optimizer steps that cover all positions; the last batch may be short."""
     return -(-positions // optimizer_batch)
 
 
 def check_supply(plan: Plan, positions: int, *, general_repeat: bool) -> None:
-    """Refuse a run that would see general rows twice without being asked to.
+    """Refuse a run that would see general rows twice, unless the settings allow it.
 
     Args:
         plan: The resolved plan.
         positions: Length of the run in examples.
-        general_repeat: Whether repeats are wanted.
+        general_repeat: Whether repeats are allowed.
 
     Raises:
         PlanError: A general source runs out.
@@ -241,7 +244,7 @@ def check_supply(plan: Plan, positions: int, *, general_repeat: bool) -> None:
     if general_repeat:
         return
     for source in plan.sources:
-        # Any slot of a cycle may come first, so that a cycle begun counts as a whole.
+        # Any slot of a cycle may come first, so a started cycle counts as a full one.
         cycles = -(-positions // plan.cycle)
         if source.kind == "general" and cycles * source.slots > source.rows:
             raise PlanError(
@@ -256,7 +259,7 @@ def check_supply(plan: Plan, positions: int, *, general_repeat: bool) -> None:
 def _counts(
     mixture: Mixture,
     tasks: Mapping[str, int],
-    general: Mapping[str, tuple[int, float | None]],
+    general: GeneralRows,
     mean_tokens: Mapping[str, float] | None,
 ) -> tuple[int, int]:
     """Return the task passes and the general slots of a cycle."""
@@ -287,18 +290,16 @@ def _counts(
 
 
 def _worth(
-    tasks: Mapping[str, int],
-    general: Mapping[str, tuple[int, float | None]],
-    mean_tokens: Mapping[str, float],
+    tasks: Mapping[str, int], general: GeneralRows, mean_tokens: Mapping[str, float]
 ) -> float:
-    """Return how many general slots, split by weight, hold the tokens of one pass of the tasks."""
+    """Return how many general slots hold as many tokens as one pass over the tasks."""
     weights = _weights(general)
     mean = sum(weight * mean_tokens[name] for name, weight in weights.items())
     mean /= sum(weights.values())
     return sum(rows * mean_tokens[name] for name, rows in tasks.items()) / mean
 
 
-def _weights(general: Mapping[str, tuple[int, float | None]]) -> dict[str, float]:
+def _weights(general: GeneralRows) -> dict[str, float]:
     weights = {
         name: float(rows if weight is None else weight) for name, (rows, weight) in general.items()
     }
@@ -317,15 +318,15 @@ def _weights(general: Mapping[str, tuple[int, float | None]]) -> dict[str, float
     return weights
 
 
-def _one_pass(general: Mapping[str, tuple[int, float | None]]) -> int:
-    """Return the most slots that repeat no row of any source at the wanted weights."""
+def _one_pass(general: GeneralRows) -> int:
+    """Return the largest number of slots that repeats no row, if slots are split by weight."""
     weights = _weights(general)
     total = sum(weights.values())
     return int(min(rows * total / weights[name] for name, (rows, _) in general.items()) + 1e-9)
 
 
-def _split(slots: int, general: Mapping[str, tuple[int, float | None]]) -> dict[str, int]:
-    """Split slots over the sources by weight; the largest remainders take what is left over."""
+def _split(slots: int, general: GeneralRows) -> dict[str, int]:
+    """Split slots over the sources by weight; the largest remainders are rounded up."""
     weights = _weights(general)
     total = sum(weights.values())
     exact = {name: slots * weight / total for name, weight in weights.items()}

@@ -1,9 +1,7 @@
-"""Training sources become prepared rows in the cache.
+"""Tokenise training sources into the cache: one folder for each, named by a digest of its inputs.
 
-Enters: the sources and an encoder. Leaves: one folder of token rows a source, named by everything
-that the rows were made from. A source of any size passes through in chunks, with the memory of one;
-a process that is killed leaves its complete chunks to the next. Costs the tokenising once, about
-the time of reading and rendering again; afterwards a look at the name.
+A source of any size is prepared in chunks; only one chunk is in memory. If the process is killed,
+the next one continues after the last complete chunk. Each source is tokenised only once.
 """
 
 from collections import Counter
@@ -26,15 +24,15 @@ from tell_lightning.data.splits import Pool, SplitError, Splits, cache_folder
 from tell_lightning.data.tokens import Encoder, TokenError, encode_source
 
 CHUNK_ROWS = 20_000
-"""Rows of a chunk; what a killed process has to do again."""
+"""Rows of a chunk. A killed process loses at most one chunk."""
 CHUNK_TOKENS = 2**24
-"""Tokens that end a chunk of long rows before."""
+"""A chunk also ends after this many tokens."""
 BATCH_ROWS = 1_000
-"""Rows that are tokenised at once."""
+"""Rows tokenised at once."""
 BATCH_CHARACTERS = 2**22
-"""Characters that end a batch of long rows before."""
+"""A batch also ends after this many characters."""
 MOST_NOTES = 1_000
-"""Rows left out that are named in the report; the rest is counted."""
+"""Most left-out rows that are named in the report; the others are only counted."""
 
 Entry = Record | RecordError
 
@@ -44,10 +42,10 @@ class TrainingSource:
     """A source of training rows and all that decides its tokens.
 
     Attributes:
-        key: Its place below `data` in the configuration, such as tasks.translate.
-        rows: Records in memory, or a general source that is still to be read.
-        chosen: Plain values that decide, beside the file, which rows there are and how they read.
-        protected: What no row may hold.
+        key: Its key below `data` in the configuration, such as tasks.translate.
+        rows: Records in memory, or a general source that is not read yet.
+        chosen: Other plain values that the rows depend on.
+        protected: The texts that no row may repeat.
     """
 
     key: str
@@ -64,10 +62,10 @@ class TrainingSource:
         return self.key.partition(".")[2]
 
 
-def training_sources(settings: DataSettings, text: Splits) -> list[TrainingSource]:
+def training_sources(settings: DataSettings, splits: Splits) -> list[TrainingSource]:
     """List the sources to train on, tasks first."""
     sources = []
-    for name, pool in text.train.items():
+    for name, pool in splits.train.items():
         task = settings.tasks[name]
         chosen = {
             "anchor": anchor_digest(task.anchor),
@@ -77,29 +75,22 @@ def training_sources(settings: DataSettings, text: Splits) -> list[TrainingSourc
         sources.append(
             TrainingSource(f"tasks.{name}", pool, task.fields, task.anchor, task.overlong, chosen)
         )
-    for name, opened in text.general.items():
+    for name, opened in splits.general.items():
         general = settings.general[name]
+        key, overlong = f"general.{name}", general.overlong
         sources.append(
-            TrainingSource(
-                f"general.{name}",
-                opened,
-                general.fields,
-                Anchor(),
-                general.overlong,
-                {},
-                text.protected,
-            )
+            TrainingSource(key, opened, general.fields, Anchor(), overlong, {}, splits.protected)
         )
     return sources
 
 
 @dataclass
 class Tally:
-    """What became of the rows of a source, or of those of a chunk.
+    """Counts of the rows of a source or of a chunk.
 
     Attributes:
-        rows: Rows that were looked at.
-        counts: Rows by reason: bad, leaks, overlong, truncated, kept.
+        rows: Number of rows read.
+        counts: Numbers of rows: bad, leaks, overlong, truncated, kept.
         notes: One line for each row left out, by reason; at most `MOST_NOTES` for each.
     """
 
@@ -108,11 +99,11 @@ class Tally:
     notes: dict[str, list[str]] = field(default_factory=dict)
 
     def leave_out(self, reason: str, notes: Sequence[str]) -> None:
-        """Count rows that are left out, and note them."""
+        """Count and note rows that are left out."""
         self.add(0, {reason: len(notes)}, {reason: notes})
 
     def add(self, rows: int, counts: Mapping[str, int], notes: Mapping[str, Sequence[str]]) -> None:
-        """Add the tally of the next chunk."""
+        """Add another tally."""
         self.rows += rows
         self.counts.update(counts)
         for reason, lines in notes.items():
@@ -124,19 +115,19 @@ class Preparation:
     """Tokenises sources with one encoder and settings."""
 
     def __init__(self, settings: DataSettings, encoder: Encoder) -> None:
-        """Keep the encoder; `tokenizer_digest` says which tokenizer it has."""
+        """Digest the tokenizer."""
         self.settings = settings
         self.encoder = encoder
         self.tokenizer_digest = store.tokenizer_digest(encoder.tokenizer)
 
     def folder(self, source: TrainingSource) -> Path:
-        """Return where a source's rows are, or will be."""
-        # Which rows are left depends on every file that they are compared with.
+        """Return the folder of a source's prepared rows, which may not exist yet."""
+        # Which rows are left depends on all files that they are compared with.
         key = store.content_key({**self._parts(source), "protected": source.protected.digest})
         return cache_folder(self.settings) / f"tokens-{key}"
 
     def _parts(self, source: TrainingSource) -> dict[str, object]:
-        """Return what decides how the rows read that are left."""
+        """Return everything that the tokens of a kept row depend on."""
         return {
             "file": source.rows.sha256,
             "fields": asdict(source.fields),
@@ -150,12 +141,12 @@ class Preparation:
         }
 
     def prepare(self, sources: Sequence[TrainingSource]) -> None:
-        """Tokenise what is not in the cache.
+        """Tokenise the sources that are not in the cache.
 
         Raises:
-            RecordError: A bad row of a general source, or too many of them.
-            SplitError: A general source of protected rows alone.
-            TokenError: An example that is too long, or that has nothing to train on.
+            RecordError: A general source has a bad row, or too many bad rows.
+            SplitError: A general source has only protected rows.
+            TokenError: An example is too long, or has nothing to train on.
         """
         for source in sources:
             store.prepare(self.folder(source), partial(self._build, source))
@@ -194,7 +185,7 @@ class Preparation:
         tally: Tally,
         progress: PreparingProgress,
     ) -> Iterator[Any]:
-        """Yield the Arrow batches of the next chunk; none at the end."""
+        """Yield the Arrow batches of the next chunk; nothing at the end of the source."""
         tokens = 0
         while tally.rows < CHUNK_ROWS and tokens < CHUNK_TOKENS:
             before = tally.rows
@@ -226,7 +217,7 @@ class Preparation:
     def _batch(
         self, source: TrainingSource, entries: Iterator[Entry], tally: Tally
     ) -> list[Record]:
-        """Read the records of the next batch; bad and protected ones are left out and counted."""
+        """Read the records of the next batch; bad and protected rows are left out and counted."""
         records: list[Record] = []
         rows = characters = 0
         while rows < BATCH_ROWS and characters < BATCH_CHARACTERS:
@@ -248,20 +239,20 @@ class Preparation:
         return records
 
     def _report(self, source: TrainingSource, total: Tally) -> dict[str, Any]:
-        """Check what is left of a source and say what is not.
+        """Check the tally of a source and return its report.
 
         Raises:
-            TellError: Too many bad rows, or no row is left.
+            TellError: Too many rows are bad, or no row is left.
         """
         counts = total.counts
         if isinstance(source.rows, Pool):
-            read = dict(source.rows.counts)
+            report_counts = dict(source.rows.counts)
             total.leave_out("bad", source.rows.notes)
         else:
             good, bad = total.rows - counts["bad"], total.notes.get("bad", [])
             share = self.settings.max_bad_share
             check_bad_share(source.rows.where, good, counts["bad"], bad, share)
-            read = {"read": total.rows, "bad": counts["bad"], "leaks": counts["leaks"]}
+            report_counts = {"read": total.rows, "bad": counts["bad"], "leaks": counts["leaks"]}
             if good == counts["leaks"]:
                 raise SplitError(
                     f"data.{source.key}: must hold rows that no task or held-out set has, got "
@@ -272,9 +263,9 @@ class Preparation:
                 f"data.{source.key}: no example is left of {counts['overlong']}, all were longer "
                 f"than data.max_tokens {self.settings.max_tokens}. Raise data.max_tokens."
             )
-        read |= {reason: counts[reason] for reason in ("overlong", "truncated", "kept")}
+        report_counts |= {reason: counts[reason] for reason in ("overlong", "truncated", "kept")}
         reasons = ("bad", "leaks", "overlong")
         left_out = [note for reason in reasons for note in total.notes.get(reason, [])]
         more = sum(counts[reason] for reason in reasons) - len(left_out[:MOST_NOTES])
         left_out[MOST_NOTES:] = [f"and {more:,} more rows"] if more else []
-        return {"sha256": source.rows.sha256, "counts": read, "left_out": left_out}
+        return {"sha256": source.rows.sha256, "counts": report_counts, "left_out": left_out}

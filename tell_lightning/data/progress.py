@@ -1,13 +1,12 @@
-"""How far the preparing of a source is: a bar on a terminal, a plain line now and then elsewhere.
+"""Progress of preparing a source: a bar on a terminal, else a plain line every ten seconds.
 
-Goes to standard error, and says nothing in the first two seconds.
+It goes to standard error. The first two seconds show nothing.
 
     preparing instructions: 1,240,000 rows, 24%, 9,120 rows/s
 """
 
 import sys
 import time
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -25,30 +24,25 @@ class PreparingProgress:
     """Shows the rows of one source as they are counted."""
 
     def __init__(self, name: str, meter: Meter, done: int) -> None:
-        """Begin at the rows that an earlier process has done; the meter says which share it is."""
+        """Start with the rows that an earlier process has done; the meter gives the share."""
         self._name, self._meter = name, meter
         self._rows = self._before = done
         self._began = time.perf_counter()
         self._next = self._began + SILENT
-        self._terminal = sys.stderr.isatty()  # a bar that is shown takes its place
+        self._terminal = sys.stderr.isatty()  # asked now, for a shown bar replaces sys.stderr
         self._bar: Progress | None = None
 
     def __enter__(self) -> Self:
         """Show nothing yet."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Leave the bar as it stands."""
+    def __exit__(self, *error: object) -> None:
+        """Stop the bar; it stays on the screen."""
         if self._bar is not None:
             self._bar.stop()
 
     def advance(self, rows: int) -> None:
-        """Count rows, and show them when it is time."""
+        """Add rows, and show the progress if it is time."""
         self._rows += rows
         now = time.perf_counter()
         if now < self._next:

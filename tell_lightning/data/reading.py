@@ -1,21 +1,22 @@
-"""Rows of a file or data set as records: one shape for prompt/response rows and conversations.
+"""Read the rows of a file, a data set of the hub, or a list as records.
 
-Enters: a path or a hub id, and which field is what. Leaves: records, each with a stable id and the
-place it came from, and the digest of the bytes. Every row is checked; a bad one is an error that
-names place, rule and value. Rows come one by one, or all in memory. Imports nothing heavy: 9,000
-JSON rows take a fifth of a second.
+Every record has a stable id and the place it came from. Every row is checked: a bad row is an error
+that names place, rule and value. 9,000 JSON rows take a fifth of a second.
 """
 
-from collections.abc import Iterator, Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
-from tell_lightning.data.formats import MEND, Meter, RawRow, RecordError, RowFile, cut, read_file
+from tell_lightning.data.formats import ADVICE, Meter, RawRow, RecordError, RowFile, cut, read_file
 from tell_lightning.data.hub import read_folder, read_hub
 from tell_lightning.data.ids import Ids
 from tell_lightning.data.records import Fields, Record, record_from_row
+from tell_lightning.errors import TellError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,20 +24,24 @@ class DataLocation:
     """Where rows come from: give path or hub."""
 
     path: str | None = None
-    """File, or folder written by datasets' save_to_disk, below data.root or absolute."""
+    """File, or folder written by datasets' save_to_disk; absolute, or below data.root."""
     hub: str | None = None
     """Hugging Face data set, as owner/name."""
     config: str | None = None
-    """Configuration of the hub data set, where it has several."""
+    """Configuration of the hub data set, if it has several."""
     split: str | None = None
-    """Split to read, where the data set or folder has several."""
+    """Split to read, if the data set or folder has several."""
     revision: str | None = None
     """Commit of the hub data set; without it the rows may change between two runs."""
 
 
+Location = str | DataLocation | list[dict[str, Any]]
+"""A path, another place, or the rows themselves."""
+
+
 @dataclass(frozen=True, slots=True)
 class RecordSet:
-    """All records of one source, why rows were skipped, and the digest of its bytes."""
+    """All records of one source, a message for each bad row, and the digest of the source."""
 
     records: tuple[Record, ...]
     bad: tuple[str, ...]
@@ -45,10 +50,11 @@ class RecordSet:
 
 
 def read_records(
-    rows: str | DataLocation,
+    rows: Location,
     *,
     fields: Fields,
     root: Path,
+    name: str = "rows",
     on_bad_rows: Literal["error", "skip"] = "error",
     max_bad_share: float = 0.001,
     need_response: bool = True,
@@ -56,41 +62,63 @@ def read_records(
     """Read every row of a file, folder or hub data set into memory.
 
     Args:
-        rows: A path, or path or hub with what belongs to it.
-        fields: Which field of a row is what.
+        rows: A path, another place, or the rows themselves.
+        fields: The names of the fields of a row.
         root: Folder that a relative path starts from.
-        on_bad_rows: Stop at the first bad row, or leave bad rows out and list them.
-        max_bad_share: With skip, the share of bad rows, 0 to 1, above which to stop all the same.
+        name: The name of a list of rows, for ids and messages.
+        on_bad_rows: error: the first bad row is raised; skip: bad rows are left out and listed.
+        max_bad_share: With skip, the largest share of bad rows, 0 to 1.
         need_response: Whether a row without a response is bad.
 
     Raises:
         RecordError: The rows cannot be read, or too many of them are bad.
     """
-    source = open_rows(rows, fields=fields, root=root, need_response=need_response)
-    records: list[Record] = []
+    source = open_rows(rows, fields=fields, root=root, name=name, need_response=need_response)
+    entries = iterate_records(source, fields, Ids(), Meter(), need_response=need_response)
     bad: list[str] = []
-    for record in iterate_records(source, fields, Ids(), Meter(), need_response=need_response):
-        if isinstance(record, Record):
-            records.append(record)
-        elif on_bad_rows == "error":
-            raise record
-        else:
-            bad.append(str(record))
+    records = tuple(good_records(entries, bad, on_bad_rows))
     check_bad_share(source.where, len(records), len(bad), bad, max_bad_share)
-    return RecordSet(tuple(records), tuple(bad), source.sha256, source.where)
+    return RecordSet(records, tuple(bad), source.sha256, source.where)
+
+
+def good_records(
+    entries: Iterable[Record | TellError], bad: list[str], on_bad_rows: Literal["error", "skip"]
+) -> Iterator[Record]:
+    """Yield the records; an error among them is raised, or its message goes to ``bad``."""
+    for entry in entries:
+        if isinstance(entry, Record):
+            yield entry
+        elif on_bad_rows == "error":
+            raise entry
+        else:
+            bad.append(str(entry))
 
 
 def open_rows(
-    rows: str | DataLocation, *, fields: Fields, root: Path, need_response: bool = True
+    rows: Location,
+    *,
+    fields: Fields,
+    root: Path,
+    name: str = "rows",
+    need_response: bool = True,
 ) -> RowFile:
-    """Find a file, folder or hub data set and digest it; its rows are not looked at yet.
+    """Find a file, folder, hub data set or list and digest it. Its rows are not checked yet.
+
+    Args:
+        rows: A path, another place, or the rows themselves.
+        fields: The names of the fields of a row.
+        root: Folder that a relative path starts from.
+        name: The name of a list of rows, for ids and messages.
+        need_response: Whether rows must have a response.
 
     Raises:
-        RecordError: It is not there, or cannot be what `rows` and `fields` say.
+        RecordError: The source is missing, or `rows` and `fields` do not fit together.
     """
     if need_response and fields.messages is None and fields.response is None:
         raise RecordError("fields.response: rows to train on need a response, got null. Name it.")
-    return _open(DataLocation(path=rows) if isinstance(rows, str) else rows, root)
+    if isinstance(rows, str | DataLocation):
+        return _open(DataLocation(path=rows) if isinstance(rows, str) else rows, root)
+    return _in_memory(list(rows), name)
 
 
 def iterate_records(
@@ -102,14 +130,14 @@ def iterate_records(
     start: int = 0,
     need_response: bool = True,
 ) -> Iterator[Record | RecordError]:
-    """Yield a record, or what is wrong, for each row of a source.
+    """Yield a record or an error for each row of a source.
 
     Args:
         source: The opened source.
-        fields: Which field of a row is what.
-        ids: Those of the rows before `start`; the others are added.
-        meter: Told how much has been read.
-        start: Rows to pass over.
+        fields: The names of the fields of a row.
+        ids: The ids of the rows before `start`; the ids of the other rows are added.
+        meter: Updated with the share that has been read.
+        start: How many rows to skip.
         need_response: Whether a row without a response is bad.
     """
     for raw in islice(source.read(meter), start, None):
@@ -148,6 +176,17 @@ def _open(rows: DataLocation, root: Path) -> RowFile:
     return read_folder(path, rows.split) if path.is_dir() else read_file(path)
 
 
+def _in_memory(rows: Sequence[Mapping[str, object]], name: str) -> RowFile:
+    text = json.dumps(rows, sort_keys=True, default=str)
+
+    def read(meter: Meter) -> Iterator[RawRow]:
+        for number, row in enumerate(rows, start=1):
+            meter.share = number / len(rows)
+            yield RawRow(f"{name}:{number}", number, row)
+
+    return RowFile(name, name, hashlib.sha256(text.encode()).hexdigest(), read)
+
+
 def _record(raw: RawRow, name: str, fields: Fields, need_response: bool) -> Record:
     if raw.fault:
         raise RecordError(f"{raw.where}: {raw.fault}")
@@ -163,7 +202,7 @@ def _check_id(record: Record, number: int, ids: Ids) -> None:
         place = record.where.removesuffix(str(number))
         raise RecordError(
             f"{record.where}: an id must be given once, got {cut(record.id)} as in "
-            f"{place}{first}. {MEND}"
+            f"{place}{first}. {ADVICE}"
         )
 
 
@@ -174,13 +213,13 @@ def check_bad_share(
 
     Args:
         where: The source.
-        good: Rows that were read.
-        bad: Rows that were not.
-        messages: What was wrong with them, five at least where there are as many.
+        good: Number of good rows.
+        bad: Number of bad rows.
+        messages: Errors of the first bad rows; five of them are shown.
         max_bad_share: Largest share of bad rows, 0 to 1.
 
     Raises:
-        RecordError: There are more of them, or there is no good row.
+        RecordError: The share is larger, or there is no good row.
     """
     if good + bad == 0:
         raise RecordError(f"{where}: there must be at least one row, got none. Write it again.")

@@ -1,16 +1,11 @@
-"""One row to one record: which field is what, and the checks that each row must pass.
-
-Enters: a row as an object with fields, or one line to predict. Leaves: a record, which is an
-optional system turn and then user and assistant turns in alternation. Nothing is stripped or
-changed in the text.
-"""
+"""Turn a row into a record: a checked conversation. The text itself is not changed."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
-from tell_lightning.data.formats import MEND, RecordError, cut
+from tell_lightning.data.formats import ADVICE, RecordError, cut
 
 Role = Literal["system", "user", "assistant"]
 
@@ -24,8 +19,15 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """A row as read: an optional system turn, then user and assistant turns in alternation."""
+class Conversation:
+    """An optional system turn, then user and assistant turns in alternation.
+
+    Attributes:
+        id: Names the row; no other row of the source has the same id.
+        where: File and line, for messages.
+        turns: The messages.
+        row: The fields as read.
+    """
 
     id: str
     where: str
@@ -34,7 +36,7 @@ class Record:
 
     @property
     def response(self) -> str | None:
-        """The last assistant text, where the conversation ends in one."""
+        """The last assistant text, if the conversation ends in one."""
         return self.turns[-1].content if self.turns[-1].role == "assistant" else None
 
     @property
@@ -43,14 +45,19 @@ class Record:
         return self.turns[:-1] if self.turns[-1].role == "assistant" else self.turns
 
 
+@dataclass(frozen=True, slots=True)
+class Record(Conversation):
+    """A row as read."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Fields:
-    """Which field of a row is what."""
+    """The names of the fields of a row."""
 
     prompt: str = "prompt"
     """Field with the prompt, such as query or instruction."""
     input: str | None = None
-    """Field that follows the prompt after an empty line; an empty value adds nothing."""
+    """Field added to the prompt after an empty line; an empty value adds nothing."""
     response: str | None = "response"
     """Field with the response, such as output; null: rows have none (prediction only)."""
     system: str | None = None
@@ -58,19 +65,26 @@ class Fields:
     messages: str | None = None
     """Field with a list of {role, content}; it replaces prompt, input and response."""
     id: str | None = None
-    """Field with a name that no other row has; null: file name and line."""
+    """Field with an id that no other row has; null: file name and line number."""
 
 
 def record_from_row(
     row: object, *, fields: Fields, where: str, id: str, need_response: bool = True
 ) -> Record:
-    """Check one row and give it the shape of a record; ``fields.id``, where set, replaces ``id``.
+    """Check one row and return it as a record.
+
+    Args:
+        row: The row as read.
+        fields: The names of its fields.
+        where: File and line, for messages.
+        id: The id of the record, unless ``fields.id`` names a field with it.
+        need_response: Whether a row without a response is an error.
 
     Raises:
         RecordError: A field is missing, empty or no text, or the turns do not alternate.
     """
     if not isinstance(row, Mapping):
-        raise RecordError(f"{where}: a row must be an object with fields, got {cut(row)}. {MEND}")
+        raise RecordError(f"{where}: a row must be an object with fields, got {cut(row)}. {ADVICE}")
     if fields.messages is None:
         turns = _pair(row, fields, where, need_response)
     else:
@@ -82,20 +96,20 @@ def record_from_row(
     if not spoken or any(role != ("user", "assistant")[i % 2] for i, role in enumerate(spoken)):
         raise RecordError(
             f"{where}: turns must alternate user, assistant after at most one system turn, "
-            f"got {cut(', '.join(roles))}. {MEND}"
+            f"got {cut(', '.join(roles))}. {ADVICE}"
         )
     if need_response and roles[-1] != "assistant":
         raise RecordError(
-            f"{where}: a conversation must end in an assistant turn, got {roles[-1]!r}. {MEND}"
+            f"{where}: a conversation must end in an assistant turn, got {roles[-1]!r}. {ADVICE}"
         )
     return Record(id if fields.id is None else _id(row, fields.id, where), where, turns, row)
 
 
 def record_from_line(line: str, *, fields: Fields, where: str, id: str) -> Record:
-    """Read one line to predict: a JSON object where it starts with ``{``, else the prompt itself.
+    """Read a line to predict: a JSON object if it starts with ``{``, else the prompt itself.
 
     Raises:
-        RecordError: The line is empty, or starts with ``{`` and holds no fitting object.
+        RecordError: The line is empty, or it starts with ``{`` and is no valid row.
     """
     if not line.lstrip().startswith("{"):
         plain = Fields(prompt="line", response=None)
@@ -128,17 +142,17 @@ def _conversation(row: Mapping[str, object], name: str, where: str) -> tuple[Tur
     messages = _value(row, name, where)
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
         raise RecordError(
-            f"{where}: field {name!r} must be a list of messages, got {cut(messages)}. {MEND}"
+            f"{where}: field {name!r} must be a list of messages, got {cut(messages)}. {ADVICE}"
         )
     turns = []
     for number, message in enumerate(messages):
         place = f"{where}: {name}[{number}]"
         if not isinstance(message, Mapping):
-            raise RecordError(f"{place} must be {{role, content}}, got {cut(message)}. {MEND}")
+            raise RecordError(f"{place} must be {{role, content}}, got {cut(message)}. {ADVICE}")
         role = _text(message, "role", place)
         if role not in get_args(Role):
             raise RecordError(
-                f"{place}: role must be system, user or assistant, got {cut(role)}. {MEND}"
+                f"{place}: role must be system, user or assistant, got {cut(role)}. {ADVICE}"
             )
         turns.append(Turn(cast(Role, role), _text(message, "content", place)))
     return tuple(turns)
@@ -161,14 +175,14 @@ def _text(row: Mapping[str, object], name: str, where: str) -> str:
     value = _value(row, name, where)
     if not isinstance(value, str) or not value.strip():
         raise RecordError(
-            f"{where}: field {name!r} must be a non-empty string, got {cut(value)}. {MEND}"
+            f"{where}: field {name!r} must be a non-empty string, got {cut(value)}. {ADVICE}"
         )
     try:
         value.encode("utf-8")
-    except UnicodeEncodeError as error:  # JSON can escape half of a pair
+    except UnicodeEncodeError as error:  # a JSON escape can be half of a surrogate pair
         got = cut(value[error.start])
         raise RecordError(
-            f"{where}: field {name!r} must be Unicode text, got the lone surrogate {got}. {MEND}"
+            f"{where}: field {name!r} must be Unicode text, got the lone surrogate {got}. {ADVICE}"
         ) from error
     return value
 

@@ -1,8 +1,7 @@
-"""What a plan comes to over a run, counted before it starts.
+"""Count the examples and tokens of a run before it starts, for `plan.json` and the printed table.
 
-Enters: the plan, what the run takes of it and the token lengths of every row. Leaves: plain values
-for `plan.json` and the table that is printed. Costs one look-up of every position, at most `MOST`,
-and a byte of memory for each row of each source: lengths may be memory-mapped and are never copied.
+Looks up each position once, at most `MOST` positions, and takes a byte of memory for each row of
+each source. Lengths may be memory-mapped: they are never copied.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,20 +14,21 @@ from tell_lightning.data.plan import Plan, PlanSource, Slots
 from tell_lightning.data.tokens import Lengths
 
 MOST = 2**21
+"""Most positions that are counted."""
 
 
 def realise(plan: Plan, blocks: Iterable[Slots], lengths: Sequence[Lengths]) -> dict[str, Any]:
-    """Count what a run holds.
+    """Count the examples and tokens of a run.
 
     Args:
         plan: The plan.
-        blocks: What the run trains on, as `Plan.blocks` gives it: positions ascend.
-        lengths: Token lengths, one entry for each source of the plan, in its order.
+        blocks: The positions of the run, ascending, as from `Plan.blocks`.
+        lengths: Token lengths of each source, in the order of the plan.
 
     Returns:
-        For each source the examples, distinct rows, passes, tokens, label tokens and its shares of
-        them; over all, the tasks' shares and the longest run of examples without a task example;
-        and whether these are the counts of the whole run or of its first `positions` alone.
+        For each source its examples, distinct rows, passes, tokens, label tokens and shares; over
+        all sources the shares of the tasks and the longest stretch without a task example; whether
+        the counts are complete, or only those of the first `positions` positions.
     """
     counts = [_Count(*pair) for pair in zip(plan.sources, lengths, strict=True)]
     is_task = np.array([source.kind == "task" for source in plan.sources])
@@ -39,9 +39,9 @@ def realise(plan: Plan, blocks: Iterable[Slots], lengths: Sequence[Lengths]) -> 
             break
         for index, count in enumerate(counts):
             count.add(slots.rows[slots.sources == index])
-        where = np.concatenate([[last], counted + np.flatnonzero(is_task[slots.sources])])
-        longest = max(longest, int(np.diff(where).max(initial=1)) - 1)
-        last = int(where[-1])
+        task_places = np.concatenate([[last], counted + np.flatnonzero(is_task[slots.sources])])
+        longest = max(longest, int(np.diff(task_places).max(initial=1)) - 1)
+        last = int(task_places[-1])
         counted += len(slots.positions)
     sources = {count.source.name: count.values() for count in counts}
     task_share: dict[str, float] = {}
@@ -61,33 +61,32 @@ def realise(plan: Plan, blocks: Iterable[Slots], lengths: Sequence[Lengths]) -> 
 
 
 def table(realised: Mapping[str, object]) -> list[list[str]]:
-    """Lay the counts out as rows of text, the heading first."""
+    """Return the counts as rows of text, the heading first."""
     heading = ["source", "kind", "rows", "passes", "examples", "share", "tokens", "share", "labels"]
-    lines = [heading]
     sources = realised["sources"]
     assert isinstance(sources, dict)
-    for name, values in sources.items():
-        lines.append(
-            [
-                name,
-                str(values["kind"]),
-                f"{values['rows']:,}",
-                f"{values['passes']:.2f}",
-                f"{values['examples']:,}",
-                f"{values['examples_share']:.1%}",
-                f"{values['tokens']:,}",
-                f"{values['tokens_share']:.1%}",
-                f"{values['label_tokens']:,}",
-            ]
-        )
-    return lines
+    rows = [
+        [
+            name,
+            str(values["kind"]),
+            f"{values['rows']:,}",
+            f"{values['passes']:.2f}",
+            f"{values['examples']:,}",
+            f"{values['examples_share']:.1%}",
+            f"{values['tokens']:,}",
+            f"{values['tokens_share']:.1%}",
+            f"{values['label_tokens']:,}",
+        ]
+        for name, values in sources.items()
+    ]
+    return [heading, *rows]
 
 
 class _Count:
-    """What was seen of one source, added up block by block."""
+    """The counts of one source, added up block by block."""
 
     def __init__(self, source: PlanSource, lengths: Lengths) -> None:
-        """Begin at nothing."""
+        """Start at zero."""
         self.source, self.lengths = source, lengths
         self.seen = np.zeros(source.rows, dtype=np.bool_)
         self.examples = self.tokens = self.label_tokens = 0

@@ -1,9 +1,7 @@
-"""All text of a run: what is small is read and checked, before anything heavy is imported.
+"""Read the text of a run: every task split and held-out set; general sources are only opened.
 
-Enters: the `data` section. Leaves: `Splits`: the records of every task split and held-out set with
-counts of what was left out and why, and the general sources, digested but not read: they may be of
-any size. Costs one read of each file; needs neither torch nor a tokenizer, so a mistake in a small
-file is answered at once, and one in a general source while it is prepared.
+General sources may be of any size: they are digested here, and read when they are prepared. Needs
+neither torch nor a tokenizer, so a mistake in a small file is reported at once.
 """
 
 import os
@@ -17,35 +15,29 @@ from tell_lightning.data.formats import Meter, RowFile
 from tell_lightning.data.ids import Ids
 from tell_lightning.data.leaks import Protected, check_disjoint
 from tell_lightning.data.permutation import derive_key, permute
-from tell_lightning.data.reading import (
-    DataLocation,
-    RecordSet,
-    iterate_records,
-    open_rows,
-    read_records,
-)
+from tell_lightning.data.reading import Location, iterate_records, open_rows, read_records
 from tell_lightning.data.records import Fields, Record
 from tell_lightning.data.settings import DataSettings, General, Task
 from tell_lightning.errors import TellError
 from tell_lightning.microworld.world import WORLDS, data_root
 
 STARTING_ROWS = 1_000
-"""Rows of a general source that are checked before anything heavy is imported."""
+"""Rows of a general source that are checked at once."""
 
 
 class SplitError(TellError):
-    """A data section that does not fit together."""
+    """A data section whose parts do not fit together."""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """The records of one file and what was left out of it.
+    """The good records of one file.
 
     Attributes:
-        records: What is left, in the order of the file.
+        records: The records, in the order of the file.
         sha256: Digest of the file's bytes.
-        counts: Rows by reason: read, bad, set_apart.
-        notes: One line for each row left out.
+        counts: Numbers of rows: read, bad, set_apart.
+        notes: One line for each bad row.
     """
 
     records: tuple[Record, ...]
@@ -56,11 +48,11 @@ class Pool:
 
 @dataclass(frozen=True)
 class Splits:
-    """Every pool of a run, by name.
+    """Every pool of a run, by the name of its task or source.
 
     Attributes:
         general: The opened general sources; their rows are read when they are prepared.
-        protected: What no general row may hold.
+        protected: The texts that no general row may repeat.
     """
 
     train: dict[str, Pool] = field(default_factory=dict)
@@ -72,10 +64,10 @@ class Splits:
 
 
 def cache_folder(settings: DataSettings) -> Path:
-    """Return the folder for prepared data, made when missing.
+    """Return the folder for prepared data; a missing folder is made.
 
     Raises:
-        SplitError: It cannot be made.
+        SplitError: The folder cannot be made.
     """
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(settings.cache_dir or Path(base) / "tell_lightning").expanduser()
@@ -93,7 +85,7 @@ def resolve_root(settings: DataSettings) -> Path:
     """Return the folder that the paths of the configuration start from.
 
     Raises:
-        SplitError: It does not exist.
+        SplitError: The folder does not exist.
     """
     if settings.root in WORLDS:
         return data_root(cache_folder(settings), settings.root)
@@ -107,13 +99,7 @@ def resolve_root(settings: DataSettings) -> Path:
 
 
 def read_splits(settings: DataSettings) -> Splits:
-    """Read and check every small file that the configuration names; open the general ones.
-
-    Args:
-        settings: The `data` section.
-
-    Returns:
-        The records by split and name, and the general sources.
+    """Read and check every task split and held-out set; open the general sources.
 
     Raises:
         TellError: A missing file, a bad row, a missing anchor, a test row in the training rows.
@@ -125,8 +111,8 @@ def read_splits(settings: DataSettings) -> Splits:
         for split in ("train", "dev", "test"):
             rows = getattr(task, split)
             if rows is not None:
-                pool = _read(settings, root, rows, task.fields)
-                for record in pool.records:  # names a row without the anchor that it must carry
+                pool = _read(settings, root, rows, task.fields, f"{name}.{split}")
+                for record in pool.records:  # raises if a row lacks an anchor that it must carry
                     anchor_record(
                         record, task.anchor, anchored=True, check_reference=split == "train"
                     )
@@ -138,19 +124,23 @@ def read_splits(settings: DataSettings) -> Splits:
                 held_out = getattr(sources, split)[name].records
                 check_disjoint(sources.train[name].records, held_out, task.anchor)
     for name, general in settings.general.items():
-        sources.general[name] = open_rows(general.train, fields=general.fields, root=root)
+        sources.general[name] = open_rows(
+            general.train, fields=general.fields, root=root, name=f"{name}.train"
+        )
         if settings.on_bad_rows == "error":
             _check_start(sources.general[name], general.fields)
         if general.held_out is not None:
-            sources.held_out[name] = _read(settings, root, general.held_out, general.fields)
+            sources.held_out[name] = _read(
+                settings, root, general.held_out, general.fields, f"{name}.held_out"
+            )
     return replace(sources, protected=Protected(_protected(settings, sources)))
 
 
 def _check_start(source: RowFile, fields: Fields) -> None:
-    """Answer a mistake in the first rows of a large file at once; the others are met in preparing.
+    """Report a bad row near the start of a large file at once, before the file is prepared.
 
     Raises:
-        RecordError: A bad row.
+        RecordError: One of the first rows is bad.
     """
     for entry in islice(iterate_records(source, fields, Ids(), Meter()), STARTING_ROWS):
         if not isinstance(entry, Record):
@@ -158,15 +148,16 @@ def _check_start(source: RowFile, fields: Fields) -> None:
 
 
 def general_example(record: Record) -> Example:
-    """Turn a general record into an example: no anchor."""
+    """Turn a general record into an example without an anchor."""
     return anchor_record(record, Anchor(), anchored=False)
 
 
-def _read(settings: DataSettings, root: Path, rows: str | DataLocation, fields: Fields) -> Pool:
-    read: RecordSet = read_records(
+def _read(settings: DataSettings, root: Path, rows: Location, fields: Fields, name: str) -> Pool:
+    read = read_records(
         rows,
         fields=fields,
         root=root,
+        name=name,
         on_bad_rows=settings.on_bad_rows,
         max_bad_share=settings.max_bad_share,
     )
@@ -175,7 +166,7 @@ def _read(settings: DataSettings, root: Path, rows: str | DataLocation, fields: 
 
 
 def _set_dev_apart(name: str, task: Task, count: int, sources: Splits) -> None:
-    """Move rows of the training pool to dev, chosen by a key that no seed changes."""
+    """Move rows of the training pool to dev; every seed moves the same rows."""
     key = f"data.tasks.{name}.dev_from_train"
     if task.dev is not None:
         raise SplitError(f"{key}: must stand alone, got dev as well. Leave one of the two out.")

@@ -1,14 +1,13 @@
-"""Prepared tokens on disk: Arrow files, memory-mapped, named by what they were made from.
+"""Prepared tokens on disk: memory-mapped Arrow files in a folder named by a digest of its inputs.
 
-Enters: token rows, chunk by chunk. Leaves: a folder `tokens-<key>` under the cache. The key covers
-the file's bytes, the anchor, the template, the tokenizer and the length rule, so a changed input is
-a new folder and an old one is never served. One process writes, in a draft beside it, and others
-wait; what is complete in the draft of a process that died is taken over.
+The key covers the file's bytes, the anchor, the template, the tokenizer and the length rule, so a
+changed input gives a new folder. One process writes a draft beside the folder, chunk by chunk, and
+others wait. If the process dies, the next one continues after the last complete chunk.
 
     tokens-<key>/rows-000000.arrow, rows-000001.arrow, ...    input_ids, supervised, id, where
                  lengths.npy, report.json
     .tokens-<key>/000000.json, 000001.json, ...               the draft: facts about each chunk
-                  000000.npy, ...                             and its ids, where the rows name them
+                  000000.npy, ...                             and its ids, if a field names them
                   ready/                                      becomes the folder
     .tokens-<key>.lock
 """
@@ -37,16 +36,16 @@ SCHEMA = "tokens-v4"
 LENGTHS = "lengths.npy"
 REPORT = "report.json"
 PATIENCE = 2.0
-"""Seconds to wait for another process before saying so."""
+"""Seconds of waiting for another process before a line says so."""
 
 
 class Prepared(NamedTuple):
-    """A source as it is on the disk; `rows` and `lengths` are memory-mapped.
+    """A prepared source; `rows` and `lengths` are memory-mapped.
 
     Attributes:
         rows: A `datasets.Dataset` with input_ids, supervised, id and where.
         lengths: Tokens of every row.
-        report: What was read and what was left out.
+        report: Counts of the rows read and left out.
     """
 
     rows: Any
@@ -55,13 +54,13 @@ class Prepared(NamedTuple):
 
 
 def content_key(parts: Mapping[str, object]) -> str:
-    """Digest plain values: the same parts in any order give the same 32 hex digits."""
+    """Digest plain values to 32 hex digits; the order of the parts does not matter."""
     text = json.dumps({"schema": SCHEMA, **parts}, sort_keys=True, ensure_ascii=False)
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """Digest a tokenizer by the files it would be saved as; the chat template is one of them."""
+    """Digest the files that a tokenizer is saved as; the chat template is one of them."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         digest = blake2b(digest_size=16)
@@ -75,7 +74,7 @@ class Draft:
     """The rows of a source while they are written; complete chunks outlive the process."""
 
     def __init__(self, folder: Path) -> None:
-        """Go on from what is complete in a folder."""
+        """Continue after the complete chunks in a folder."""
         self.folder = folder
         self.ready = folder / "ready"
         self.ready.mkdir(parents=True, exist_ok=True)
@@ -83,27 +82,27 @@ class Draft:
         while self._path(".json").is_file() and self._rows_path().is_file():
             self.chunks += 1
         for path in _arrow_files(self.ready)[self.chunks :]:
-            path.unlink()  # its facts are missing
+            path.unlink()  # an incomplete chunk: its facts are missing
 
     def facts(self) -> Iterator[dict[str, Any]]:
-        """Read what `add` was given with each complete chunk."""
+        """Read the facts of each complete chunk."""
         for chunk in range(self.chunks):
             yield json.loads(self._path(".json", chunk).read_text(encoding="utf-8"))
 
     def ids(self) -> Iterator[IdTable]:
-        """Read the ids that came with complete chunks."""
+        """Read the ids of each complete chunk that has some."""
         paths = (self._path(".npy", chunk) for chunk in range(self.chunks))
         yield from (np.load(path) for path in paths if path.is_file())
 
     def add(
         self, batches: Sequence[Any], facts: Mapping[str, Any], ids: IdTable | None = None
     ) -> None:
-        """Write a chunk; the file of its facts comes last and says that it is complete.
+        """Write a chunk. Its facts are written last, so they mark the chunk as complete.
 
         Args:
-            batches: Its rows, as `record_batch` makes them; there may be none.
-            facts: Plain values.
-            ids: The ids that its rows name, for the processes that go on from here.
+            batches: The rows, from `record_batch`; may be empty.
+            facts: Plain values, for a process that continues from here.
+            ids: The ids in the rows, for the same purpose.
         """
         import pyarrow
 
@@ -122,7 +121,7 @@ class Draft:
         self.chunks += 1
 
     def id_digest(self) -> str:
-        """Digest the ids of all rows: the same rows of the same file give the same digest."""
+        """Digest the ids of all rows. They say which rows of the file are left."""
         digest = blake2b(digest_size=16)
         for path in _arrow_files(self.ready):
             ids = _table(path)["id"].to_pylist()
@@ -145,7 +144,7 @@ class Draft:
         (self.ready / REPORT).write_text(text, encoding="utf-8")
 
     def _path(self, suffix: str, chunk: int | None = None) -> Path:
-        """Return where something about a chunk is; None: the next chunk."""
+        """Return the path of a file about a chunk; None: the next chunk."""
         return self.folder / f"{self.chunks if chunk is None else chunk:06}{suffix}"
 
     def _rows_path(self) -> Path:
@@ -153,31 +152,31 @@ class Draft:
 
     @contextmanager
     def _written(self, path: Path) -> Iterator[Path]:
-        """Give a place to write to; the file is at `path` whole or not at all."""
-        beside = self.folder / "unfinished"
-        yield beside
-        with beside.open("rb") as file:
+        """Yield a path to write to; afterwards the complete file is moved to `path`."""
+        unfinished = self.folder / "unfinished"
+        yield unfinished
+        with unfinished.open("rb") as file:
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        os.replace(unfinished, path)
 
 
 def record_batch(columns: Mapping[str, Sequence[Any]]) -> Any:
-    """Lay rows out as Arrow does: the columns input_ids, supervised, id and where."""
+    """Make an Arrow batch of the columns input_ids, supervised, id and where."""
     import pyarrow
 
     return pyarrow.RecordBatch.from_pydict(dict(columns), schema=_schema())
 
 
 def prepare(folder: Path, build: Callable[[Draft], Mapping[str, Any]]) -> None:
-    """Write rows and report into a folder unless it is there; one process does, others wait.
+    """Write rows and report into a folder, unless it exists. One process writes, others wait.
 
     Args:
-        folder: Where to; its name holds the content key.
-        build: Adds the chunks that a draft lacks and returns the report; called only when the
-            folder is missing.
+        folder: The folder; its name holds the content key.
+        build: Adds the chunks that a draft lacks and returns the report; only called if the folder
+            is missing.
 
     Raises:
-        TellError: What `build` raises. Nothing is kept then: the key of a corrected input differs.
+        TellError: `build` raised it. The draft is deleted then: a corrected input has another key.
     """
     if folder.is_dir():
         return
@@ -196,12 +195,12 @@ def prepare(folder: Path, build: Callable[[Draft], Mapping[str, Any]]) -> None:
         else:
             shutil.rmtree(draft, ignore_errors=True)
         finally:
-            lock.unlink()  # who waits for it sees that it is gone, and makes a new one
+            lock.unlink()  # a waiting process notices this and makes a new lock
 
 
 @contextmanager
 def _held(lock: FileLock) -> Iterator[None]:
-    """Hold a lock; say so when it takes a while to get, on one rank."""
+    """Hold a lock; if it takes a while to get, local rank 0 says so."""
     try:
         lock.acquire(timeout=PATIENCE)
     except Timeout:
@@ -215,23 +214,17 @@ def _held(lock: FileLock) -> Iterator[None]:
 
 
 def load(folder: Path) -> Prepared:
-    """Open what `prepare` wrote."""
-    from datasets import concatenate_datasets
+    """Open a folder that `prepare` wrote."""
+    from datasets import Dataset, concatenate_datasets
 
     report: dict[str, Any] = json.loads((folder / REPORT).read_text(encoding="utf-8"))
     tokens, label_tokens = np.load(folder / LENGTHS, mmap_mode="r")
-    rows = concatenate_datasets([_open(path) for path in _arrow_files(folder)])
-    return Prepared(rows, Lengths(tokens, label_tokens), report)
+    parts = [Dataset.from_file(str(path)) for path in _arrow_files(folder)]
+    return Prepared(concatenate_datasets(parts), Lengths(tokens, label_tokens), report)
 
 
 def _arrow_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("rows-*.arrow"))
-
-
-def _open(path: Path) -> Any:
-    from datasets import Dataset
-
-    return Dataset.from_file(str(path))
 
 
 def _table(path: Path) -> Any:
@@ -257,7 +250,7 @@ def _schema() -> Any:
 
 
 def _lengths(table: Any) -> NDArray[np.int32]:
-    """Count the tokens of every row of a file, in all and supervised."""
+    """Count the tokens and the supervised tokens of each row: [2, rows]."""
     if not len(table):
         return np.empty((2, 0), dtype=np.int32)
     supervised = table["supervised"].combine_chunks()

@@ -1,105 +1,40 @@
-"""The training stream: units of the plan, cut into micro-batches, read and delivered in order.
+"""The loaders that a Trainer iterates: the training stream, and the rows whose loss is logged.
 
-Enters: the units (examples, or bins of packed examples), the prepared rows, and where this process
-stands (rank, world size). Leaves: `Batch`es. The block of units that one micro-step covers over all
-ranks is contiguous, and rank r of W takes every W-th from r on, so that the union over ranks is the
-same block for every W. The main process decides what to read; workers only read it: the order does
-not depend on them.
-
-    micro-step 0          micro-step 1           world 2, micro-batch 2
-    0 1 2 3               4 5 6 7                rank 0: 0 2 | 4 6     rank 1: 1 3 | 5 7
+The main process chooses the rows, from the plan and its rank (`Place`). Workers only read them, so
+the order does not depend on workers. Neither loader is a `DataLoader`: Lightning would replace the
+sampler.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from tell_lightning.data.batches import Batch, Item, lay_out, unpack
-from tell_lightning.data.plan import Plan, Slot, Slots
+from tell_lightning.data.batches import Batch, Item, collate_unpacked, lay_out, unpack
+from tell_lightning.data.plan import Slot
+from tell_lightning.data.prepared import LossRows
+from tell_lightning.data.units import Place, Units
 
 BLOCK = 4096
-
-
-class Units(Protocol):
-    """What an optimizer batch counts: a numbered sequence, filled up with empty ones at its end."""
-
-    unit: ClassVar[str]
-
-    def at(self, units: range) -> list[list[Slot]]:
-        """Return the slots of each unit; none for a unit behind the end of the plan."""
-        ...
-
-    def positions(self, units: int) -> int:
-        """Return the least position that the first so many units stay below."""
-        ...
-
-    def blocks(self, units: int) -> Iterator[Slots]:
-        """Look the positions of the first so many units up, ascending."""
-        ...
-
-    def units_for(self, positions: int) -> int:
-        """Return how many units hold the first so many positions."""
-        ...
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Units of one example each: unit n is position n of the plan, up to `stop`."""
-
-    plan: Plan
-    stop: int | None = None
-    unit: ClassVar[str] = "examples"
-
-    def at(self, units: range) -> list[list[Slot]]:
-        """Return one slot a unit."""
-        end = max(units.start, self.positions(units.stop))
-        slots = [[slot] for slot in self.plan.at(range(units.start, end))]
-        return slots + [[] for _ in range(units.stop - end)]
-
-    def positions(self, units: int) -> int:
-        """Return the number of units, or the stop where that comes first."""
-        return units if self.stop is None else min(units, self.stop)
-
-    def blocks(self, units: int) -> Iterator[Slots]:
-        """Look them up block by block."""
-        yield from self.plan.blocks(self.positions(units))
-
-    def units_for(self, positions: int) -> int:
-        """Return the number of positions."""
-        return positions
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a process stands: its rank, how many there are, and units per micro-batch."""
-
-    rank: int
-    world: int
-    micro_batch: int
-
-    @property
-    def step(self) -> int:
-        """Units that one micro-step takes over all ranks."""
-        return self.world * self.micro_batch
+"""Units looked up at once."""
 
 
 class MicroBatches(Sampler[list[list[Slot]]]):
-    """Yields the units of each micro-batch of this rank, from a unit on to an end."""
+    """Yields the units of each micro-batch of this rank."""
 
     def __init__(self, units: Units, place: Place, start: int, stop: int) -> None:
-        """Stand at `start`; both ends count units and are multiples of a micro-step."""
+        """Take the units from `start` to `stop`; both are multiples of a micro-step."""
         super().__init__()
         self.units, self.place, self.start, self.stop = units, place, start, stop
 
     def __len__(self) -> int:
-        """Count the micro-batches from start to stop."""
+        """Return the number of micro-batches."""
         return (self.stop - self.start) // self.place.step
 
     def __iter__(self) -> Iterator[list[list[Slot]]]:
-        """Yield lists of units; they are looked up in large blocks."""
+        """Yield lists of units; the units are looked up in large blocks."""
         step = self.place.step
         block = max(1, BLOCK // step) * step
         for begin in range(self.start, self.stop, block):
@@ -109,10 +44,10 @@ class MicroBatches(Sampler[list[list[Slot]]]):
 
 
 class PreparedRows(Dataset[list[Item]]):
-    """Map-style access by units to the prepared rows of every source."""
+    """Map-style access by units to the prepared rows of all sources."""
 
     def __init__(self, sources: Sequence[Any]) -> None:
-        """Keep one prepared data set for each source of the plan, in its order."""
+        """Take the prepared rows of each source, in the order of the plan."""
         self.sources = sources
 
     def __getitem__(self, unit: list[Slot]) -> list[Item]:
@@ -135,12 +70,12 @@ class PreparedRows(Dataset[list[Item]]):
 
 @dataclass(frozen=True)
 class Workers:
-    """Who reads the rows; nothing of it changes the order.
+    """The processes that read rows. They do not change the order.
 
     Attributes:
-        number: Processes; 0 for the main one.
-        prefetch: Micro-batches that each reads ahead; None for PyTorch's default.
-        start: How they are started; None for Python's default.
+        number: Number of workers; 0: the main process reads.
+        prefetch: Micro-batches that each worker reads ahead; None for PyTorch's default.
+        start: How workers are started; None for Python's default.
     """
 
     number: int = 0
@@ -149,28 +84,42 @@ class Workers:
 
 
 class Stream:
-    """What the Trainer iterates: a sized loader that starts at the unit consumed so far.
-
-    It is not a `DataLoader`, so that Lightning injects no sampler of its own.
-    """
+    """The training batches. Iteration starts at the position that training has reached."""
 
     def __init__(
-        self, order: MicroBatches, rows: PreparedRows, *, total: int, workers: Workers | None = None
+        self,
+        micro_batches: Callable[[], MicroBatches],
+        rows: PreparedRows,
+        *,
+        total: int,
+        names: Sequence[str] = (),
+        workers: Workers | None = None,
     ) -> None:
-        """Deliver `order`; `total` counts the micro-batches of the whole run, for len()."""
-        self.order, self.rows, self.total = order, rows, total
+        """Read nothing yet.
+
+        Args:
+            micro_batches: Called when iteration begins, for a checkpoint may be loaded before that.
+            rows: The prepared rows.
+            total: Micro-batches of the epoch, including those before a resume.
+            names: The names of the sources, in the order of the plan.
+            workers: The processes that read; None: the main process reads.
+        """
+        self.micro_batches, self.rows, self.total = micro_batches, rows, total
+        self.names = tuple(names)
         self.workers = workers or Workers()
 
     def __len__(self) -> int:
-        """Count the micro-batches of the whole run, those before a resume included."""
+        """Return the number of micro-batches of the epoch, including those before a resume."""
         return self.total
 
     def __iter__(self) -> Iterator[Batch]:
-        """Deliver the micro-batches in order."""
+        """Yield the micro-batches in order."""
         several = self.workers.number > 0
+        sampler = self.micro_batches()
+        packed = sampler.units.unit == "bins"
         loader: DataLoader[list[Item]] = DataLoader(
             self.rows,
-            batch_sampler=self.order,
+            batch_sampler=sampler,
             collate_fn=lay_out,
             num_workers=self.workers.number,
             prefetch_factor=self.workers.prefetch if several else None,
@@ -179,11 +128,53 @@ class Stream:
         )
         parts: Any
         for parts in loader:
-            yield unpack(*parts)
+            yield unpack(*parts, names=self.names, packed=packed)
 
     def state_dict(self) -> dict[str, Any]:
-        """Tell Lightning that a resume is exact; the data module's state says where it starts."""
+        """Return nothing. This method tells Lightning that a resume is exact."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Do nothing: `order` stands where the data module's state says."""
+        """Do nothing: the stream starts at the Trainer's step."""
+
+
+class LossBatches:
+    """This rank's share of the rows whose loss is logged, sorted by length.
+
+    All ranks have the same number of rows, for they meet in collectives: at the end of the epoch,
+    and in each pass of a sharded model. A rank with too few rows gets rows without labels.
+    """
+
+    def __init__(
+        self, rows: LossRows, names: Sequence[str], split: str, place: Place, micro_batch: int
+    ) -> None:
+        """Take this rank's rows.
+
+        Args:
+            rows: Rows of all ranks, each with the name of its source.
+            names: The names of all sources; those of a batch are indices into it.
+            split: The split of the batches: dev, test ...
+            place: Rank and number of ranks.
+            micro_batch: Rows of a batch.
+        """
+        self.names, self.split, self.micro_batch = tuple(names), split, micro_batch
+        index = {name: number for number, name in enumerate(self.names)}
+        items = [
+            Item(row.input_ids, row.supervised, index[name], number, number)
+            for number, (name, row) in enumerate(rows)
+        ]
+        first = items[0] if items else Item([0, 0], [False, False], 0, 0, 0)
+        unlabelled = first._replace(supervised=[False] * len(first.supervised))
+        mine = items[place.rank :: place.world]
+        mine += [unlabelled] * (max(1, -(-len(items) // place.world)) - len(mine))
+        self.items = sorted(mine, key=lambda item: len(item.input_ids))
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return -(-len(self.items) // self.micro_batch)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches, the shortest rows first."""
+        for start in range(0, len(self.items), self.micro_batch):
+            items = self.items[start : start + self.micro_batch]
+            yield collate_unpacked(items, self.names, self.split)

@@ -1,9 +1,8 @@
-r"""Examples as the model's text: the one renderer of training, evaluation, prediction and export.
+r"""Render examples with the chat template, for training, evaluation, prediction and export.
 
-Enters: an example, and a tokenizer with its chat template. Leaves: the conversation as segments of
-context and supervised text, or the prompt that generation starts from; the two agree to the letter.
-What a template makes of the day's date is fixed, and a template that can think is told not to, so
-that the same data give the same text. Costs two renderings an example, a tenth of a millisecond.
+A conversation becomes segments of context and supervised text, or the prompt that generation starts
+from. Both agree to the letter. The same data always give the same text: dates in a template are
+fixed, and thinking is switched off. An example takes two renderings, a tenth of a millisecond.
 
 With the plain template, ``user: Halló, assistant: Hello`` becomes::
 
@@ -13,12 +12,11 @@ With the plain template, ``user: Halló, assistant: Hello`` becomes::
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from tell_lightning.data.anchors import Example
 from tell_lightning.data.formats import cut
-from tell_lightning.data.records import Record, Turn
+from tell_lightning.data.records import Conversation, Turn
 from tell_lightning.errors import TellError
 
 PLAIN_TEMPLATE = """\
@@ -30,7 +28,7 @@ PLAIN_TEMPLATE = """\
 {%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '### Assistant:\\n' }}{% endif %}"""
-# Templates that write the day's date get the one that Llama 3 writes where it has none.
+# Templates that write today's date get the date that Llama 3 writes without a clock.
 _FIXED_DATE = """\
 {%- macro strftime_now(format) -%}
 {{- format | replace('%Y', '2024') | replace('%m', '07') | replace('%d', '26')
@@ -40,11 +38,11 @@ _WAY_OUT = "Give the tokenizer another chat_template, or none to use the plain o
 
 
 class TemplateError(TellError):
-    """A chat template that cannot render an example as training and generation need it."""
+    """A chat template that cannot render an example for training and generation."""
 
 
 class Tokenizer(Protocol):
-    """What the renderer needs of a Hugging Face tokenizer."""
+    """The part of a Hugging Face tokenizer that the renderer uses."""
 
     chat_template: Any
     eos_token: Any
@@ -62,28 +60,28 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A piece of the rendered conversation; the loss is on the supervised ones."""
+    """A piece of the rendered conversation; only supervised pieces are trained on."""
 
     text: str
     supervised: bool
 
 
 class Renderer:
-    """Renders examples with the tokenizer's chat template, or a plain one where it has none.
+    """Renders examples with the tokenizer's chat template, or with a plain one if it has none.
 
     Attributes:
         template: The template in use.
         template_digest: SHA-256 of the template.
         stop_texts: Tokens that end a response: the template's end of turn, then end of sequence.
-        stop_ids: Their ids.
+        stop_ids: The ids of these tokens.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        """Choose the template and find the end of turn.
+        """Choose the template and find the end-of-turn token.
 
         Raises:
-            TemplateError: There is no end-of-sequence token or no default template, or the
-                template cannot render one question and its answer.
+            TemplateError: The tokenizer has no end-of-sequence token or no default template, or
+                the template cannot render a question and its answer.
         """
         if not tokenizer.eos_token:
             raise TemplateError(
@@ -100,68 +98,66 @@ class Renderer:
         self.template = _template(tokenizer.chat_template)
         self.template_digest = hashlib.sha256(self.template.encode()).hexdigest()
         probe = (Turn("user", "Question"), Turn("assistant", "Answer"))
-        answer = self._segments(probe, "chat template")[-1].text
+        answer = self.segments(Conversation("", "chat template", probe, {}))[-1].text
         end = answer.strip().removeprefix("Answer").strip()
         self.stop_texts = tuple(dict.fromkeys((end, str(tokenizer.eos_token))))
         self.stop_ids = tuple(int(tokenizer.convert_tokens_to_ids(t)) for t in self.stop_texts)
 
-    def segments(self, example: Example | Record) -> tuple[Segment, ...]:
-        """Render an example as context and supervised responses in turn.
+    def segments(self, example: Conversation) -> tuple[Segment, ...]:
+        """Render an example as alternating context and supervised responses.
 
-        The segments joined are the rendered conversation, up to its last end-of-turn token, or up
-        to the generation prompt where the last turn is the user's.
-
-        Raises:
-            TemplateError: The template changes the text, or renders a prompt otherwise when the
-                response follows than when it does not.
-        """
-        return self._segments(example.turns, example.where)
-
-    def prompt_text(self, example: Example | Record) -> str:
-        """Render everything up to the last response, given or not: where generation starts.
+        Joined, the segments are the rendered conversation: up to its last end-of-turn token, or up
+        to the generation prompt if the user has the last turn.
 
         Raises:
-            TemplateError: As ``segments``.
+            TemplateError: The template changes the text, or renders a prompt differently when a
+                response follows.
         """
-        turns = example.turns[:-1] if example.turns[-1].role == "assistant" else example.turns
-        return "".join(segment.text for segment in self._segments(turns, example.where))
-
-    def _segments(self, turns: tuple[Turn, ...], where: str) -> tuple[Segment, ...]:
+        turns, where = example.turns, example.where
         open_end = turns[-1].role != "assistant"
-        whole = self._render(turns, where, open_end)
+        rendered = self._render(turns, where, open_end)
         segments: list[Segment] = []
         done = 0
         for index, turn in enumerate(turns):
             if turn.role != "assistant":
                 continue
             prompt = self._render(turns[:index], where, generation=True)
-            if not whole.startswith(prompt) or len(prompt) < done:
+            if not rendered.startswith(prompt) or len(prompt) < done:
                 raise TemplateError(
                     f"{where}: the chat template must render a prompt alike with and without its "
                     f"response, got {cut(prompt[-40:])} before response {index}. {_WAY_OUT}"
                 )
-            end, supervised = self._response(whole, len(prompt), turn.content.strip(), where)
+            end, supervised = self._response(rendered, len(prompt), turn.content.strip(), where)
             segments += [Segment(prompt[done:], False), Segment(supervised, True)]
             done = end
         if open_end:
-            segments.append(Segment(whole[done:], False))
+            segments.append(Segment(rendered[done:], False))
         return tuple(segments)
 
-    def _response(self, whole: str, start: int, content: str, where: str) -> tuple[int, str]:
-        """Find where a response with its end of turn ends, and return its text."""
-        lead = len(whole) - len(whole[start:].lstrip())
-        if not whole.startswith(content, lead):
+    def prompt_text(self, example: Conversation) -> str:
+        """Render everything before the response of an example: the start of generation.
+
+        Raises:
+            TemplateError: As ``segments``.
+        """
+        prompt = replace(example, turns=example.prompt_turns)
+        return "".join(segment.text for segment in self.segments(prompt))
+
+    def _response(self, rendered: str, start: int, content: str, where: str) -> tuple[int, str]:
+        """Return the end of a response, after its end-of-turn token, and the text up to there."""
+        lead = len(rendered) - len(rendered[start:].lstrip())
+        if not rendered.startswith(content, lead):
             raise TemplateError(
                 f"{where}: the chat template must write the response unchanged behind the "
-                f"generation prompt, got {cut(whole[start : start + 60])} instead of "
+                f"generation prompt, got {cut(rendered[start : start + 60])} instead of "
                 f"{cut(content[:60])}. {_WAY_OUT}"
             )
         end = lead + len(content)
-        behind = len(whole) - len(whole[end:].lstrip())
+        behind = len(rendered) - len(rendered[end:].lstrip())
         for token in self._special:
-            if whole.startswith(token, behind):
-                return behind + len(token), whole[start : behind + len(token)]
-        return end, whole[start:end] + str(self._tokenizer.eos_token)
+            if rendered.startswith(token, behind):
+                return behind + len(token), rendered[start : behind + len(token)]
+        return end, rendered[start:end] + str(self._tokenizer.eos_token)
 
     def _render(self, turns: Sequence[Turn], where: str, generation: bool) -> str:
         import jinja2

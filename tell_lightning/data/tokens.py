@@ -1,16 +1,14 @@
-"""Examples become token rows; which tokens are supervised is decided here.
-
-Enters: examples and the renderer. Leaves: `TokenRow(input_ids, supervised)`. Labels are not
-shifted here: `model.loss` does that, in one place.
+"""Tokenise examples, and decide which tokens are supervised.
 
     <|user|> Translate: tovi ...<|end|> <|assistant|> The dog ...<|end|>
     .................. context, not trained ......... ##### trained ####
 
-The prompt is tokenised by itself, exactly as generation does it; the response follows it. Nothing
-adds special tokens a second time. Costs two tokeniser calls an example, batched.
+The prompt is tokenised alone, exactly as in generation; the response follows it. The template has
+written the special tokens, so the tokenizer adds none. Labels are shifted later, in `model.loss`.
 """
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -32,14 +30,14 @@ class TokenError(TellError):
 
 
 class TokenRow(NamedTuple):
-    """One example in tokens; `supervised[i]` says whether token i is a target."""
+    """The tokens of one example; `supervised[i]` says whether token i is a target."""
 
     input_ids: list[int]
     supervised: list[bool]
 
 
 class Lengths(NamedTuple):
-    """Tokens of every row of a source, in all and supervised; arrays of one length, int32."""
+    """The numbers of tokens and of supervised tokens of each row of a source: int32 arrays."""
 
     tokens: NDArray[np.int32]
     label_tokens: NDArray[np.int32]
@@ -51,13 +49,13 @@ class Lengths(NamedTuple):
 
 @dataclass(frozen=True)
 class Encoded:
-    """The token rows of records and what was left out.
+    """The token rows of records.
 
     Attributes:
-        rows: Token rows, in order.
-        records: Index into the records given, for each row.
-        dropped: One line for each example left out.
-        truncated: How many prompts were cut.
+        rows: Token rows, in the order of the records.
+        records: For each row, the index of its record.
+        dropped: One line for each record left out.
+        truncated: Number of prompts that were cut.
     """
 
     rows: list[TokenRow]
@@ -70,7 +68,7 @@ class Encoder:
     """Turns examples into tokens with one tokenizer and one renderer."""
 
     def __init__(self, tokenizer: Any, renderer: Renderer) -> None:
-        """Keep the tokenizer; nothing is changed in it."""
+        """Keep the tokenizer unchanged."""
         self.tokenizer = tokenizer
         self.renderer = renderer
 
@@ -78,10 +76,10 @@ class Encoder:
         """Tokenise conversations with their responses.
 
         Args:
-            examples: Examples whose last turn is the assistant's.
+            examples: Examples that end in an assistant turn.
 
         Returns:
-            One row each, at least one supervised token in it, the end of turn among them.
+            A row for each example. Its supervised tokens include the end of each response turn.
 
         Raises:
             TokenError: An example has no supervised token.
@@ -100,7 +98,7 @@ class Encoder:
                 new = self._behind(row.input_ids, next(ids), segment.text)
                 row.input_ids.extend(new)
                 row.supervised.extend([segment.supervised] * len(new))
-            # The first token has no token before it that could predict it.
+            # No token stands before the first one to predict it.
             if not any(row.supervised[1:]):
                 raise TokenError(
                     f"{example.where}: an example needs a response token to train on, got none "
@@ -114,34 +112,42 @@ class Encoder:
         return self._tokenise([self.renderer.prompt_text(example) for example in examples])
 
     def begun_ids(self, examples: Sequence[Example], beginning: str) -> list[list[int]]:
-        """Tokenise prompts and the beginning of their response, as training has them in a row.
+        """Tokenise prompts with the beginning of their response, as in a training row.
 
         Args:
             examples: Examples with or without a response.
-            beginning: What every response begins with; white space at its end is left to the
-                token that follows.
+            beginning: The beginning of every response. White space at its end is left out, as it
+                usually belongs to the next token.
         """
-        begun = [_answered(example, beginning.strip()) for example in examples]
+        beginning = beginning.strip()
+        begun = [
+            replace(example, turns=(*example.prompt_turns, Turn("assistant", beginning)))
+            for example in examples
+        ]
         prompts = [self.renderer.prompt_text(example) for example in begun]
         answers = []
         for example in begun:
             answer = self.renderer.segments(example)[-1].text
-            answers.append(answer[: answer.index(beginning.strip()) + len(beginning.strip())])
+            answers.append(answer[: answer.index(beginning) + len(beginning)])
         texts = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
         known = self._tokenise(prompts)
         return [
-            ids + self._behind(ids, through, answer)
-            for ids, through, answer in zip(known, self._tokenise(texts), answers, strict=True)
+            ids + self._behind(ids, joined, answer)
+            for ids, joined, answer in zip(known, self._tokenise(texts), answers, strict=True)
         ]
 
-    def _behind(self, known: list[int], through: list[int], text: str) -> list[int]:
-        """Return the ids of a text that stands behind known ones.
+    def _behind(self, known: list[int], joined: list[int], text: str) -> list[int]:
+        """Return the ids of a text that follows the known ids.
 
-        A token that straddles the border would make the prompt differ from generation.
+        Args:
+            known: The ids of the text before.
+            joined: The ids of both texts, tokenised together.
+            text: The text. It is tokenised alone if a token of `joined` crosses the border: the
+                prompt would differ from the one in generation.
         """
-        return (
-            through[len(known) :] if through[: len(known)] == known else self._tokenise([text])[0]
-        )
+        if joined[: len(known)] == known:
+            return joined[len(known) :]
+        return self._tokenise([text])[0]
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Count the tokens of plain texts."""
@@ -151,12 +157,12 @@ class Encoder:
         """Return the id of a text that is one token.
 
         Raises:
-            TokenError: It is none, or several.
+            TokenError: The text is no token, or several.
         """
         (ids,) = self._tokenise([text])
         if len(ids) == 1:
             return ids[0]
-        # Some tokenizers begin every text with a space; behind a letter they do not.
+        # Some tokenizers put a space before every text, but not after a letter.
         letter, behind = self._tokenise(["a", f"a{text}"])
         if behind[:-1] == letter:
             return behind[-1]
@@ -178,12 +184,6 @@ class Encoder:
         return ids
 
 
-def _answered(example: Example, response: str) -> Example:
-    """Give a conversation this response, in place of the one that it may have."""
-    asked = example.turns[:-1] if example.turns[-1].role == "assistant" else example.turns
-    return replace(example, turns=(*asked, Turn("assistant", response)))
-
-
 def encode_source(
     encoder: Encoder,
     records: Sequence[Record],
@@ -194,25 +194,21 @@ def encode_source(
     max_tokens: int,
     overlong: Overlong,
 ) -> Encoded:
-    """Tokenise records of a source and settle over-long examples.
+    """Tokenise records of a source, and drop or cut those that are too long.
 
     Args:
         encoder: Tokenizer and renderer.
-        records: All of the source's records, or some.
+        records: Some or all records of the source.
         anchor: The task's anchor; an empty one for general sources.
         name: Configuration key of the source, for messages.
-        variant: Which form of the anchor the examples carry.
+        variant: The form of the anchor that the examples carry.
         max_tokens: Longest example.
         overlong: error, drop, or truncate_prompt.
 
     Raises:
-        TokenError: An over-long example under `error`, or one that cannot be cut to fit.
+        TokenError: An example is too long under `error`, or cannot be cut to fit.
     """
-
-    def make(record: Record) -> Example:
-        return apply_anchor(record, anchor, variant)
-
-    rows = encoder.encode([make(record) for record in records])
+    rows = encoder.encode([apply_anchor(record, anchor, variant) for record in records])
     kept: list[TokenRow] = []
     indices: list[int] = []
     dropped: list[str] = []
@@ -238,34 +234,27 @@ def encode_source(
 def _truncate_prompt(
     encoder: Encoder, record: Record, anchor: Anchor, variant: Variant, max_tokens: int
 ) -> TokenRow:
-    """Cut the end of the last user turn; the response, the anchor and the template stay whole."""
+    """Cut the end of the last user turn, but no part of the response, anchor or template."""
     example = apply_anchor(record, anchor, variant)
-    *before, asked, response = example.turns
+    *before, prompt, response = example.turns
     text = anchor_record(record, anchor, anchored=False).turns[-2].content
-    behind = anchor.position == "suffix" or variant == "end"
-    start = 0 if behind else len(asked.content) - len(text)
+    anchor_is_last = anchor.position == "suffix" or variant == "end"
+    start = 0 if anchor_is_last else len(prompt.content) - len(text)
     first, end = start + len(text) - len(text.lstrip()), start + len(text)
 
     def attempt(characters: int) -> TokenRow:
-        cut = Turn("user", asked.content[: first + characters] + asked.content[end:])
+        cut = Turn("user", prompt.content[: first + characters] + prompt.content[end:])
         return encoder.encode([replace(example, turns=(*before, cut, response))])[0]
 
-    fitting = _largest(end - first, lambda size: len(attempt(size).input_ids) <= max_tokens)
-    if fitting is None:
+    def fits(characters: int) -> bool:
+        return len(attempt(characters).input_ids) <= max_tokens
+
+    longest = end - first
+    # The range falls: its first element that fits is the most characters that fit.
+    fitting = longest - bisect_left(range(longest, 0, -1), True, key=fits)
+    if not fitting:
         raise TokenError(
             f"{record.where}: response, anchor and template alone are longer than data.max_tokens "
             f"{max_tokens}. Raise data.max_tokens or remove the row."
         )
     return attempt(fitting)
-
-
-def _largest(upper: int, fits: Callable[[int], bool]) -> int | None:
-    """Return the largest value in 1..upper that fits, by bisection."""
-    low, high, best = 1, upper, None
-    while low <= high:
-        middle = (low + high) // 2
-        if fits(middle):
-            low, best = middle + 1, middle
-        else:
-            high = middle - 1
-    return best

@@ -1,12 +1,12 @@
-"""The anchor as given, or one of its ablations: each is one value of `data.mixture.anchor`.
+"""The anchor as given, or one of its ablations: the values of `data.mixture.anchor`.
 
     given      the task's own anchor
     none       no anchor and no response prefix
     arbitrary  words without a meaning, the same for the whole task
-    random     words without a meaning, others for every row
-    end        the task's anchor, behind the prompt instead of before it
+    random     words without a meaning, different for every row
+    end        the task's anchor, after the prompt instead of before it
 
-Enters: a record, the task's anchor and the variant. Leaves: the example. Pure text.
+The words without a meaning follow from the anchor's text, and for `random` from the row's id.
 """
 
 from dataclasses import replace
@@ -27,19 +27,18 @@ def apply_anchor(
     """Put a variant of the anchor on a record.
 
     Args:
-        record: The record as read, with the anchor in its text or without it.
+        record: The record as read.
         anchor: The task's anchor.
-        variant: Which form of it the example carries.
+        variant: The form of the anchor that the example carries.
         check_reference: As in `anchor_record`.
 
     Raises:
-        AnchorError: The row lacks an anchor that the data should carry, or has one too many.
+        AnchorError: As in `anchor_record`.
     """
-    plain = variant in {"given", "none"}
     example = anchor_record(
         record, anchor, anchored=variant == "given", check_reference=check_reference
     )
-    if plain:
+    if variant in {"given", "none"}:
         return example
     return anchor_record(
         example,
@@ -50,7 +49,7 @@ def apply_anchor(
 
 
 def variant_anchor(anchor: Anchor, variant: Variant, *, row: str) -> Anchor:
-    """Return the anchor that a variant puts on a row that carries none.
+    """Return the anchor that a variant puts on a row without an anchor.
 
     >>> variant_anchor(Anchor(text="Translate this."), "arbitrary", row="1").text
     'sesogu pezale'
@@ -66,14 +65,13 @@ def variant_anchor(anchor: Anchor, variant: Variant, *, row: str) -> Anchor:
 
 
 def variant_prefix(anchor: Anchor, variant: Variant) -> str:
-    """Return the response prefix that answers begin with."""
+    """Return the response prefix that answers are expected to begin with."""
     return "" if variant == "none" else anchor.response_prefix
 
 
 def _word(key: str, index: int) -> str:
     digest = blake2b(f"{key}\x1f{index}".encode(), digest_size=6).digest()
-    letters = [
-        (VOWELS if place % 2 else CONSONANTS)[value % len(VOWELS if place % 2 else CONSONANTS)]
-        for place, value in enumerate(digest)
-    ]
-    return "".join(letters)
+    alphabets = [CONSONANTS, VOWELS] * 3
+    return "".join(
+        alphabet[value % len(alphabet)] for alphabet, value in zip(alphabets, digest, strict=True)
+    )

@@ -1,8 +1,7 @@
-"""Bases that the runner makes before the cells that start from them.
+"""Bases that the runner makes before the runs that start from them, by the recipes in `bases.yaml`.
 
-A recipe of `bases.yaml` enters; what `fit` or `pretrain` is given for it, and the folder where the
-base lies for all experiments, leave. The folder is named after all that decides the base, so a
-changed recipe makes another one.
+A base lies in one folder for all experiments. The folder's name holds a digest of everything that
+decides the base, so that a changed recipe makes another one.
 
     known: {pretrain: {knowledge: 0.3}}              the microworld's base, with other settings
     tuned: {tuned: {trainer.max_steps: 200, ...}}    the base of base.yaml, tuned on general rows
@@ -15,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from tell_lightning.experiment.forms import SpecificationError
 from tell_lightning.experiment.overlays import merged, nested, value_of
-from tell_lightning.experiment.specification import Experiment, SpecificationError, digest
+from tell_lightning.experiment.specification import Experiment, digest
 from tell_lightning.microworld.world import base_dir
 
 MADE = "made:"
-"""How the name of such a base begins where a configuration names it."""
+"""Prefix of the name of such a base in a configuration."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Recipe:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What decides the base, beside the package."""
+        """Everything in the recipe that decides the base."""
         return {"kind": self.kind, "settings": dict(self.settings)}
 
 
@@ -57,24 +57,24 @@ def recipe(experiment: Experiment, name: str) -> Recipe:
     settings = merged(experiment.base, {"seed_everything": 0}, nested(alone), nested(values))
     if str(value_of(settings, "model.base")).startswith(MADE):
         raise SpecificationError(
-            f"bases.yaml: {name}.tuned: must start from a base that is there, got "
+            f"bases.yaml: {name}.tuned: must start from an existing base, got "
             f"'{value_of(settings, 'model.base')}'. Name 'microworld', a hub id or a folder."
         )
     return Recipe(name, "tuned", settings)
 
 
 def made_folder(recipe: Recipe) -> Path:
-    """Return where a base lies, or will lie once it is made."""
+    """Return the folder of a base, whether it has been made or not."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     below = digest({**recipe.facts, "of": _raw_digest(recipe)})
     return cache / "tell_lightning" / "bases" / f"{recipe.name}-{below}"
 
 
 def located(experiment: Experiment, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration whose base is a place: `made:NAME` and paths from experiments/ go.
+    """Replace a base `made:NAME`, or a path that starts from experiments/, by its whole path.
 
     Args:
-        experiment: Knows the recipes, and the folder that relative paths start from.
+        experiment: Has the recipes, and the folder that relative paths start from.
         config: A cell's configuration.
     """
     base = str(value_of(config, "model.base") or "")
@@ -88,7 +88,7 @@ def located(experiment: Experiment, config: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _raw_digest(recipe: Recipe) -> str:
-    """Digest what a base is made from: the weights to tune, or the texts to read."""
+    """Digest what a base is made from: the weights to tune, or the code that writes its texts."""
     if recipe.kind == "tuned":
         base = str(value_of(recipe.settings, "model.base"))
         folder = base_dir() if base == "microworld" else Path(base).expanduser()

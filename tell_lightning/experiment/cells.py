@@ -1,9 +1,7 @@
-"""Cells: one training run each, with its name, its configuration and what that one's digest is.
+"""Cells: one run each, with its name, its configuration and the digest of that configuration.
 
-An experiment enters; its cells leave, in a fixed order, and for each the configuration that `fit`
-is given: the shared one, the testbed's, what tuning chose for the arm, the arm's, the group's, the
-variant's and the user's files, laid over each other in this order. Pure but for the reading of
-`chosen.json`; a tenth of a millisecond a cell.
+The configuration is merged, later ones winning, from the shared one, the testbed's, what tuning
+chose for the arm, the arm's, the group's, the variant's and the user's files. `fit` gets it.
 """
 
 import json
@@ -18,24 +16,24 @@ from typing import Any
 import yaml
 
 from tell_lightning.experiment.bases import MADE, recipe
+from tell_lightning.experiment.forms import SpecificationError
 from tell_lightning.experiment.overlays import merged, nested, value_of
 from tell_lightning.experiment.specification import (
     Arm,
     Experiment,
     Group,
-    SpecificationError,
     digest,
 )
 
 TUNING = "tuning"
-"""Kind of the rule, and name of the folder, that choose each arm's settings."""
+"""The kind of rule, and the name of the folder, that choose the settings of each arm."""
 APART = {"run": None, "data.cache_dir": None, "eval.samples": None, "eval.table_rows": None}
-"""Keys that change nothing in a result, so they are no part of the digest."""
+"""Keys that change nothing in a result, so that the digest leaves them out."""
 
 PHASED = ("general_then_task", "task_then_general", "late_mix")
-"""Orders that are not the same throughout a cycle."""
+"""Orders with phases: what comes first in a cycle is not what comes last."""
 WHOLE = 1e-6
-"""How near to a whole number the passes of a run must be."""
+"""Passes that are so near to a whole number are whole."""
 
 Chosen = Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]
 """`chosen.json`: by testbed, tuned arm and number of examples the variant with its `set`."""
@@ -57,7 +55,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """The name of the result's file.
+        """The name, which is also that of the result's file.
 
         >>> Cell("translate", "tell", 10, 3, "share_0.05").name
         'translate-tell-n10-share_0.05-s3'
@@ -67,15 +65,15 @@ class Cell:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the result says of it."""
+        """What a result holds of its cell."""
         return {key: getattr(self, key) for key in ("testbed", "arm", "n", "seed", "variant")}
 
 
 def expand(experiment: Experiment) -> list[Cell]:
-    """List the cells: group by group, and in it testbed, n, seed, arm and variant in this order.
+    """List the cells: by group, and in a group by testbed, n, seed, arm and variant.
 
-    Arms without task examples have one cell for every n of the group, that of n = 0. All arms of a
-    seed stand together, so that a run that is cut short has complete pairs.
+    An arm without task examples has one cell, n = 0, for all n of the group. All arms of a seed
+    come one after the other, so that a stopped experiment has complete pairs.
 
     Raises:
         SpecificationError: Two groups give a cell of one name different settings.
@@ -110,12 +108,12 @@ def configuration(
     chosen: Chosen | None = None,
     overlays: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Lay the configuration of a cell together, as a file for `fit`.
+    """Merge the configuration of a cell, as a file for `fit`.
 
     Args:
         experiment: The experiment.
         cell: One of its cells.
-        chosen: What tuning has chosen; needed where the arm is tuned.
+        chosen: What tuning has chosen; needed if the arm is tuned.
         overlays: The user's own files.
 
     Raises:
@@ -139,13 +137,14 @@ def configuration(
 
 
 def config_digest(experiment: Experiment, config: Mapping[str, Any]) -> str:
-    """Digest a cell's configuration, on top of the package's default one.
+    """Digest a cell's configuration, merged over the package's default one.
 
-    Where a run and its cache lie is left out; of a base that the runner makes, its recipe counts.
+    The places of the run and its cache are left out. For a base that the runner makes, its recipe
+    counts.
 
     Args:
-        experiment: Knows the recipes.
-        config: What `configuration` gave.
+        experiment: Has the recipes.
+        config: What `configuration` returned.
     """
     whole = merged(_default(), config, nested(APART))
     base = str(value_of(config, "model.base") or "")
@@ -155,11 +154,11 @@ def config_digest(experiment: Experiment, config: Mapping[str, Any]) -> str:
 
 
 def read_chosen(experiment: Experiment, path: Path | None = None) -> Chosen | None:
-    """Read what tuning has chosen; None where it has not, or where this is tuning itself.
+    """Read what tuning has chosen; None if it has not, or if this experiment is the tuning.
 
     Args:
         experiment: The experiment.
-        path: The file; None: that of the folder beside the experiment's.
+        path: The file; None: the one in the tuning folder beside the experiment's.
 
     Raises:
         SpecificationError: The file is broken.
@@ -169,31 +168,31 @@ def read_chosen(experiment: Experiment, path: Path | None = None) -> Chosen | No
 
 
 def read_choice(path: Path) -> Chosen | None:
-    """Read what tuning has chosen; None where there is no such file.
+    """Read what tuning has chosen; None if there is no such file.
 
     Raises:
         SpecificationError: The file is broken.
     """
     if not path.is_file():
         return None
+    cure = (
+        "Delete it, and let `experiment` write it again: python -m tell_lightning experiment "
+        f"{path.parent}"
+    )
     try:
         chosen = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise SpecificationError(
-            f"{path}: must be JSON, got: {error}. Delete it, and let `experiment` write it again: "
-            f"python -m tell_lightning experiment {path.parent}"
-        ) from error
+        raise SpecificationError(f"{path}: must be JSON, got: {error}. {cure}") from error
     if not _is_choice(chosen):
         raise SpecificationError(
-            f"{path}: must hold by testbed, arm and number of examples what is chosen as a mapping "
-            f"with set, got {chosen!r:.60}. Delete it, and let `experiment` write it again: "
-            f"python -m tell_lightning experiment {path.parent}"
+            f"{path}: must hold, by testbed, arm and number of examples, a mapping with set, got "
+            f"{chosen!r:.60}. {cure}"
         )
     return dict(chosen)
 
 
 def _is_choice(value: Any, keys: int = 3) -> bool:
-    """Say whether a value is `Chosen`: so many keys deep, by number last, and a `set` below."""
+    """Return whether a value is a `Chosen`: so many mappings in each other, then a `set`."""
     if not isinstance(value, dict):
         return False
     if keys == 0:
@@ -203,12 +202,12 @@ def _is_choice(value: Any, keys: int = 3) -> bool:
 
 
 def tuning_folder(experiment: Experiment) -> Path:
-    """Return the folder beside this one that tunes."""
+    """Return the folder of the tuning, beside the experiment's."""
     return experiment.folder.parent / TUNING
 
 
 def nearest(n: int, tuned: Sequence[int]) -> int:
-    """Choose the tuned number of examples that is nearest in log n, of two the smaller.
+    """Choose the tuned number of examples nearest in log n; of two equally near the smaller.
 
     >>> nearest(30, [10, 100, 1000]), nearest(0, [10, 100]), nearest(3000, [10, 100, 1000])
     (10, 10, 1000)
@@ -229,7 +228,7 @@ def _tuned(
     if not by_n:
         folder = tuning_folder(experiment)
         raise SpecificationError(
-            f"{folder / 'chosen.json'}: must say which settings were chosen for {arm.tuned} on "
+            f"{folder / 'chosen.json'}: must hold the settings that were chosen for {arm.tuned} on "
             f"{cell.testbed}, got nothing. Run first, with the same -c and --results if you give "
             f"any: python -m tell_lightning experiment {folder}"
         )
@@ -239,7 +238,7 @@ def _tuned(
 
 
 def _in_one_cycle(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Make the whole run one cycle where the order is not mixed: what comes first comes once."""
+    """Make the whole run one cycle if its order has phases, so that each phase comes once."""
     wanted = (value_of(config, f"data.mixture.{key}") for key in ("order", "task_passes"))
     order, passes = wanted
     if order not in PHASED or passes is not None:
@@ -261,7 +260,7 @@ def _in_one_cycle(config: Mapping[str, Any]) -> dict[str, Any]:
 def _default() -> dict[str, Any]:
     text = (files("tell_lightning") / "default.yaml").read_text(encoding="utf-8")
     values: dict[str, Any] = yaml.safe_load(text)
-    # A file with tasks or general sources of its own takes the default's away.
+    # A file with tasks or general sources of its own replaces the default's.
     for section in ("tasks", "general"):
         del values["data"][section]
     return values

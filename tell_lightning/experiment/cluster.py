@@ -1,7 +1,6 @@
-"""The same cells on a cluster: a SLURM array, or a W&B sweep.
+"""Files that run an experiment's cells on a cluster: a SLURM array, or a W&B sweep.
 
-An experiment's folder, the numbers and names of the cells to run and the options to run them with
-enter; the text of a script or of a YAML file leaves. Both call the one line that runs a cell here.
+Both run each cell with the command line that runs it here, `experiment ... --cell NAME`.
 """
 
 import shlex
@@ -13,13 +12,13 @@ import yaml
 def array_script(
     name: str, directory: str, command: Sequence[str], numbers: Sequence[int], *, results: str
 ) -> str:
-    """Write an sbatch script with one task for each cell.
+    """Return an sbatch script with one task for each cell.
 
     Args:
-        name: The experiment's.
-        directory: Where the command line is run.
+        name: Name of the experiment.
+        directory: Folder in which the command line is run.
         command: The command line, up to the cell.
-        numbers: Of the cells to run, by their place among all.
+        numbers: Places of the cells to run among all cells.
         results: Folder for the tasks' output.
     """
     line = shlex.join([*command, "--jobs", "1", "--cell"])
@@ -32,21 +31,21 @@ def array_script(
 #SBATCH --time=01:00:00
 #SBATCH --output={results}/.slurm-%A-%a.log
 # For a large base: --gres=gpu:1 and more of --cpus-per-task, --mem and --time.
-# Each task is one cell. Submitted again after a new `experiment ... --slurm`, it runs what is left.
+# Each task is one run. To run what is left: `experiment ... --slurm` again, and submit that script.
 set -e
 cd {shlex.quote(directory)}
-# A cell is a run of its own: Lightning must not take the array's tasks for its ranks.
+# Each task is a run of its own: Lightning must not take the array's tasks for its ranks.
 unset SLURM_NTASKS
 exec {line} "$SLURM_ARRAY_TASK_ID"
 """
 
 
 def sweep(name: str, project: str, command: Sequence[str], cells: Sequence[str]) -> str:
-    """Write a W&B sweep over the names of the cells, each of which an agent runs once.
+    """Return a W&B sweep over the names of the cells, each of which an agent runs once.
 
     Args:
-        name: The experiment's.
-        project: W&B's project.
+        name: Name of the experiment.
+        project: Project of W&B.
         command: The command line, up to the cell.
         cells: Names of the cells to run.
     """
@@ -61,7 +60,7 @@ def sweep(name: str, project: str, command: Sequence[str], cells: Sequence[str])
 
 
 def ranges(numbers: Sequence[int]) -> str:
-    """Write whole numbers as SLURM does.
+    """Format whole numbers as SLURM does.
 
     >>> ranges([0, 1, 2, 5, 7, 8])
     '0-2,5,7-8'

@@ -1,8 +1,7 @@
 """What TELL is compared with, and how sure each difference is.
 
-Results enter; rows of a table leave. The family of contrasts is declared here once: six, at one
-declared n, and p-values are adjusted within it (Holm), on each testbed by itself. Half a second a
-testbed.
+The family of contrasts is declared here once: six, at one declared n. P-values are adjusted within
+it (Holm), on each testbed on its own. Half a second a testbed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,8 +37,8 @@ EFFECTS: Mapping[str, Sequence[float]] = {
     "anchor": (-0.5, 0.5, -0.5, 0.5),
     "interaction": (1.0, -1.0, -1.0, 1.0),
 }
-"""Weights of the arms of the factorial: what mixing adds, what the anchor adds, and by how much
-more the anchor adds where there is a mixture."""
+"""Weights of the arms of the factorial: what mixing adds, what the anchor adds, and how much more
+the anchor adds to a mixture than to task data alone."""
 FACTORIAL = ("sft_without_anchor", "sft", "mix_without_anchor", "tell")
 
 
@@ -48,12 +47,12 @@ class ContrastRow:
     """One difference of two arms, or one effect of the factorial."""
 
     name: str
-    """first - second, in names of arms; or the effect's."""
+    """`first - second`, in names of arms; or the name of the effect."""
     estimate: Estimate
     p_value: float
-    """Two-sided, of sign flips."""
+    """Two-sided, by sign flips."""
     p_holm: float | None
-    """The same after Holm; None where the contrast stands alone."""
+    """The same after Holm; None for a contrast that stands alone."""
     deltas: Mapping[int, float]
     """By seed."""
 
@@ -67,10 +66,10 @@ def contrasts(
         testbed: Its name.
         results: Completed ones count.
         n: Task examples.
-        arms: The members to estimate; p-values are adjusted within the whole family all the same.
+        arms: The members to estimate. P-values are adjusted within the whole family in any case.
 
     Returns:
-        Those that have completed cells; the ones that have none count in the adjustment.
+        One row for each member with completed runs; those without any count in the adjustment.
     """
     tell = samples(results, testbed, "tell", n)
     if tell is None:
@@ -96,7 +95,7 @@ def factorial(testbed: str, results: Results, n: int = DECLARED_N) -> list[Contr
     """Split what TELL adds to SFT without an anchor into mixing, the anchor, and both together.
 
     Returns:
-        One row an effect; none where one of the four arms has no completed cell.
+        One row for each effect; none if one of the four arms has no completed run.
     """
     arms = [samples(results, testbed, arm, n) for arm in FACTORIAL]
     known = [arm for arm in arms if arm is not None]
@@ -115,6 +114,6 @@ def row(name: str, contrast: Contrast) -> ContrastRow:
 
 
 def above_untrained(results: Results, testbed: str, trained: Samples) -> Contrast | None:
-    """Compare an arm with the base: nothing is trained, so that one seed of it stands for all."""
+    """Compare an arm with the untrained base, whose one seed stands for all."""
     base = samples(results, testbed, UNTRAINED, 0)
     return None if base is None else difference(trained, base.spread(trained.seeds))

@@ -1,18 +1,17 @@
-"""The data-equivalence ratio: how many task examples a baseline needs for what TELL gets of n.
+"""The data-equivalence ratio: a baseline's task examples for TELL's score, over TELL's own.
 
-Samples of TELL at n and of a baseline at several n enter; the ratio with its interval leaves, in
-task examples and in tokens trained on. The baseline's curve is made never falling (isotonic) over
-log n and joined smoothly (PCHIP, which adds no bumps); where it first reaches TELL's score is its
-n. 0.3 s for 20,000 draws.
+The baseline's scores are fitted by a curve over log n that never falls (isotonic regression) and is
+smooth (PCHIP, which adds no bumps). The n at which the curve first reaches TELL's score is divided
+by TELL's n. The ratio of tokens trained on is computed in the same way. 0.3 s for 20,000 draws.
 
-    score |            .---- SFT          Where the curve never gets there, all that is known is
-    TELL -|- - - - - -/                   "at least its largest n"; where it starts there, "at most
-    at 10 |      .---'|                   its smallest". Draws keep these bounds, so the end of an
-          +--+---+----+---+-- log n       interval may be one: >= 300.
+    score |            .---- SFT          If the curve never reaches the score, the ratio is known
+    TELL -|- - - - - -/                   to be at least that of its largest n; if it starts above
+    at 10 |      .---'|                   the score, at most that of its smallest n. Draws keep the
+          +--+---+----+---+-- log n       bounds, so that an end of an interval may be one: >= 300.
             10       120                  ratio 120 / 10 = 12
 
-The curve is that of the mean over seeds, and so is each draw's: a ratio of means is defined where
-single seeds are censored. Those are given too, each with its own curve.
+The curve is that of the mean over seeds, in each draw too: the ratio of means is defined even if
+single seeds have only a bound. The ratios of single seeds are given too, each with its own curve.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,13 +34,13 @@ from tell_lightning.experiment.statistics import (
 )
 
 HALVINGS = 40
-"""Of the interval in which the curve reaches the score: to 1e-12 of its width."""
+"""Halvings of the interval in which the curve reaches the score, down to 1e-12 of its width."""
 SIDES: tuple[Literal["at_most", "exact", "at_least"], ...] = ("at_most", "exact", "at_least")
 
 
 @dataclass(frozen=True)
 class Bound:
-    """A number, or what is known of it where the curve does not reach the score.
+    """A number, or a bound of it if the curve does not reach the score.
 
     >>> print(Bound(30.0, "at_least"), Bound(4.26))
     >= 30 4.3
@@ -69,18 +68,18 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Equivalence:
-    """What TELL's n task examples are worth to a baseline."""
+    """How much a baseline needs for the score that TELL gets with n task examples."""
 
     n: int
     examples: Ratio
-    """Task examples of the baseline for one of TELL."""
+    """Task examples of the baseline for one example of TELL."""
     tokens: Ratio | None
-    """Tokens that the baseline trains on, task and general, for one of TELL: below 1 where the
-    general data cost more than they save. None where tokens are not known."""
+    """Tokens that the baseline trains on, task and general, for one token of TELL: below 1 if the
+    general data cost more than they save. None if the tokens are not known."""
     seeds: int
-    """The fewest that TELL or a size of the baseline has."""
+    """The fewest seeds that TELL or a size of the baseline has."""
     by_seed: Mapping[int, Bound]
-    """Ratio in task examples of single seeds, those that TELL and all sizes have."""
+    """Ratio in task examples of each seed that TELL and all sizes have."""
 
 
 def equivalence(
@@ -94,19 +93,19 @@ def equivalence(
     """Estimate the data-equivalence ratio.
 
     Args:
-        tell: At n task examples.
+        tell: Samples of TELL at n task examples.
         n: Task examples of TELL.
-        baseline: By task examples, two sizes or more.
+        baseline: Samples by number of task examples, for two sizes or more.
         tokens: Tokens trained on by TELL at n, and by the baseline at its sizes.
-        draws: Of seeds and rows, the same for all; None: those of all statistics.
-        seed: Of the draws.
+        draws: How often seeds and rows are drawn, the same for all; None: `statistics.DRAWS`.
+        seed: Seed of the draws.
 
     Returns:
-        The ratio. TELL and each size are averaged over the seeds that they have; the fewest of
-        them decide how wide the interval is.
+        The ratio. TELL and each size are averaged over the seeds that they have; the smallest
+        number of seeds decides how wide the interval is.
 
     Raises:
-        StatisticsError: Fewer than two sizes, or other rows.
+        StatisticsError: There are fewer than two sizes, or the test rows differ.
     """
     sizes = sorted(baseline)
     if len(sizes) < 2:
@@ -141,11 +140,12 @@ def reach(
         logs: Rising log n of the knots, [knots].
         curves: Scores at the knots, [knots, curves].
         targets: A score for each curve, [curves].
-        weights: Of the knots where a curve that falls is mended; None: all alike.
+        weights: Weights of the knots in the isotonic regression; None: all alike.
 
     Returns:
-        log n of each curve, and its side: 0 where the first knot is at the target already, 2 where
-        the last one is below it, else 1; there log n is that of this knot.
+        log n of each curve, and its side: 1 if the curve reaches the target between two knots, 0
+        if the first knot is at the target already, 2 if the last knot is below it. With 0 and 2,
+        log n is that of this knot.
     """
     rising = np.stack([isotonic_regression(curve, weights=weights).x for curve in curves.T], axis=1)
     smooth = PchipInterpolator(logs, rising, axis=0)
@@ -155,7 +155,7 @@ def reach(
     low, high = logs[above - 1], logs[above]
     each = np.arange(len(targets))
     start = low.copy()
-    cubic = smooth.c[:, above - 1, each]  # of the interval in which each curve gets there
+    cubic = smooth.c[:, above - 1, each]  # of the interval in which each curve reaches its target
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         step = middle - start
@@ -180,7 +180,7 @@ def _by_seed(arms: Sequence[Samples], logs: Numbers, n: int) -> dict[int, Bound]
 def _ratio(
     mean: tuple[Numbers, NDArray[np.int64]], drawn: tuple[Numbers, NDArray[np.int64]], seeds: int
 ) -> Ratio:
-    """Take the ends of the interval from draws that were made, each with its side."""
+    """Make a ratio of its mean and of its draws, each with its side."""
     values, sides = drawn
     order = np.lexsort((sides, values))
     ends = [order[round(share * (len(order) - 1))] for share in quantiles(seeds)]

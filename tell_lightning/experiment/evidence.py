@@ -1,13 +1,13 @@
-"""What results hold of an arm: its scores and losses by seed, its curve over n, what it lacks.
+"""What results hold of an arm: scores and losses by seed, curves over n, and what is missing.
 
-Results enter, samples and estimates leave; cells that failed are no samples, and `gaps` names
-them. An arm without task examples has one point, n = 0, which stands for every n. A millisecond a
-sample.
+Failed runs give no samples; `gaps` names them. An arm without task examples has one point, n = 0,
+which stands for every n.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from tell_lightning.experiment.statistics import (
 Results = Mapping[str, Result]
 """By the name of the cell."""
 Part = Literal["test", "test_anchor_off"]
-"""The test rows in the form that the arm was trained on; the same with the anchor off (or on)."""
+"""The test rows in the form that the arm was trained on; or with the anchor off (or on) instead."""
 NAMED = 3
 """Cells that a reason names; of more it gives the number."""
 
@@ -61,28 +61,27 @@ def samples(
     variant: str | None = None,
     part: Part = "test",
 ) -> Samples | None:
-    """Collect what the test rows of each seed add to the score; None without a completed cell.
+    """Collect what the test rows of each seed add to the score; None without a completed run.
 
     Raises:
         StatisticsError: Seeds were not tested on the same number of rows.
     """
     found = {
-        result["cell"]["seed"]: result[part]["items"]
-        for result in _of(results, testbed, arm, n, variant)
-        if result.get(part)
+        seed: tested["items"]
+        for seed, tested in _tested(results, testbed, arm, n, variant, part).items()
     }
     if not found:
         return None
-    seeds = sorted(found)
-    sizes = {len(found[seed]["rows"]) for seed in seeds}
+    sizes = {len(items["rows"]) for items in found.values()}
     if len(sizes) > 1:
         raise StatisticsError(
             f"results: all seeds of {arm} on {testbed} must be tested on the same rows, got "
-            f"{' and '.join(map(str, sorted(sizes)))} rows. Delete the older ones, and they are "
-            "run again."
+            f"{' and '.join(map(str, sorted(sizes)))} rows. Delete the older results, and they are "
+            "made again."
         )
-    counts = np.array([found[seed]["rows"] for seed in seeds], dtype=np.float64)
-    return Samples(found[seeds[0]]["statistic"], tuple(seeds), counts)
+    counts = np.array([items["rows"] for items in found.values()], dtype=np.float64)
+    (statistic, *_) = (items["statistic"] for items in found.values())
+    return Samples(statistic, tuple(found), counts)
 
 
 def losses(
@@ -93,52 +92,47 @@ def losses(
     variant: str | None = None,
     part: Part = "test",
 ) -> Samples | None:
-    """Collect the loss on the test rows of each seed, in nats a token; None where there is none."""
-    found = {
-        result["cell"]["seed"]: float(result[part]["loss"])
-        for result in _of(results, testbed, arm, n, variant)
-        if result.get(part) and result[part]["loss"] is not None
-    }
-    return Samples.of_losses(dict(sorted(found.items()))) if found else None
+    """Collect the loss on the test rows of each seed, in nats a token; None if there is none."""
+    tested = _tested(results, testbed, arm, n, variant, part)
+    found = {seed: float(each["loss"]) for seed, each in tested.items() if each["loss"] is not None}
+    return Samples.of_losses(found) if found else None
 
 
 def tokens(results: Results, testbed: str, arm: str, n: int, variant: str | None = None) -> float:
     """Average the tokens that an arm trains on, task and general, over its seeds."""
-    found = [sum(r["tokens"].values()) for r in _of(results, testbed, arm, n, variant)]
+    found = [sum(r["tokens"].values()) for r in _completed(results, testbed, arm, variant, n)]
     return float(np.mean(found)) if found else 0.0
 
 
 def sizes(results: Results, testbed: str, arm: str, variant: str | None = None) -> list[int]:
-    """List the n at which an arm has a completed cell, rising."""
+    """List the n at which an arm has a completed run, rising."""
     return sorted({r["cell"]["n"] for r in _completed(results, testbed, arm, variant)})
 
 
 def curve(
-    results: Results, testbed: str, arm: str, variant: str | None = None, part: Part = "test"
+    results: Results,
+    testbed: str,
+    arm: str,
+    variant: str | None = None,
+    part: Part = "test",
+    of: Callable[..., Samples | None] = samples,
 ) -> list[CurvePoint]:
-    """Estimate the score of an arm at each n."""
+    """Estimate at each n the score of an arm, or with `losses` its loss, over seeds alone."""
     return [
         CurvePoint(n, interval(found), found.by_seed())
         for n in sizes(results, testbed, arm, variant)
-        if (found := samples(results, testbed, arm, n, variant, part))
+        if (found := of(results, testbed, arm, n, variant, part))
     ]
 
 
-def loss_curve(
-    results: Results, testbed: str, arm: str, variant: str | None = None, part: Part = "test"
-) -> list[CurvePoint]:
-    """Estimate the loss of an arm at each n; its interval is over seeds alone."""
-    return [
-        CurvePoint(n, interval(found), found.by_seed())
-        for n in sizes(results, testbed, arm, variant)
-        if (found := losses(results, testbed, arm, n, variant, part))
-    ]
+loss_curve = partial(curve, of=losses)
+"""`curve` of the losses."""
 
 
 def data_equivalence(
     results: Results, testbed: str, n: int, baseline: str = "sft"
 ) -> Equivalence | None:
-    """Estimate how many task examples a baseline needs for what TELL gets of n.
+    """Estimate how many task examples a baseline needs for the score that TELL gets with n.
 
     Args:
         results: Completed ones count.
@@ -147,7 +141,7 @@ def data_equivalence(
         baseline: An arm that was run at two n or more.
 
     Returns:
-        None where TELL has no cell at n, or the baseline fewer than two sizes.
+        None if TELL has no run at n, or the baseline fewer than two sizes.
     """
     tell = samples(results, testbed, "tell", n)
     by_size = {
@@ -164,10 +158,10 @@ def data_equivalence(
 
 
 def gaps(cells: Iterable[Cell], results: Results, otherwise: Collection[str] = ()) -> str:
-    """Name the cells that failed or have no result; nothing where there are none.
+    """Name the runs that failed or have no result; an empty text if there are none.
 
     Args:
-        cells: Those that are needed.
+        cells: The cells whose runs are needed.
         results: By the cell's name.
         otherwise: Names of those whose result was left out: it is of another configuration.
     """
@@ -185,17 +179,25 @@ def gaps(cells: Iterable[Cell], results: Results, otherwise: Collection[str] = (
     return ", ".join(found[:NAMED]) + more
 
 
-def _completed(results: Results, testbed: str, arm: str, variant: str | None) -> Sequence[Result]:
-    wanted = (testbed, arm, variant)
+def _tested(
+    results: Results, testbed: str, arm: str, n: int, variant: str | None, part: Part
+) -> dict[int, Any]:
+    """Return what the completed runs at n hold of their test rows, by rising seed."""
+    completed = _completed(results, testbed, arm, variant, n)
+    found = {each["cell"]["seed"]: each[part] for each in completed if each.get(part)}
+    return dict(sorted(found.items()))
+
+
+def _completed(
+    results: Results, testbed: str, arm: str, variant: str | None, n: int | None = None
+) -> list[Result]:
+    """List completed results of an arm, at n if given, at 0 if the arm has no task examples."""
     return [
         result
         for result in results.values()
         if result["status"] == COMPLETED
-        and tuple(result["cell"].get(key) for key in ("testbed", "arm", "variant")) == wanted
+        and result["cell"]["testbed"] == testbed
+        and result["cell"]["arm"] == arm
+        and result["cell"].get("variant") == variant
+        and (n is None or result["cell"]["n"] in {n, 0})
     ]
-
-
-def _of(results: Results, testbed: str, arm: str, n: int, variant: str | None) -> list[Result]:
-    """List completed results at n, at 0 where the arm has no task examples."""
-    found = _completed(results, testbed, arm, variant)
-    return [result for result in found if result["cell"]["n"] in {n, 0}]

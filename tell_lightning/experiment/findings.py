@@ -1,9 +1,9 @@
 """What the results of one testbed say under a rule: one function for each kind of rule.
 
-A rule's thresholds and the results of one testbed enter; reproduced, refuted or undecided leaves,
-with the reason in one sentence of numbers. "Better" means the same everywhere: the whole 95 %
-interval of the difference is above 0 and p after Holm is below 0.05. Its opposite: the whole
-interval is below `equivalence`, a margin in points too small to matter. Half a second each.
+Each returns reproduced, refuted or undecided, with the reason in one sentence of numbers. "Better"
+means the same everywhere: the whole 95 % interval of the difference is above 0, and p after Holm is
+below 0.05. "Not better" means: the whole interval is below `equivalence`, a margin in points that
+is too small to matter.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,30 +37,30 @@ Rule = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one testbed has to say."""
+    """The results of one testbed."""
 
     testbed: Testbed
     arms: Mapping[str, Arm]
     results: Results
 
     def samples(self, arm: str, n: int, variant: str | None = None) -> Samples:
-        """Collect scores that must be there.
+        """Collect the scores of an arm.
 
         Raises:
-            StatisticsError: They are not.
+            StatisticsError: There are none.
         """
         return _there(samples(self.results, self.testbed.name, arm, n, variant), arm)
 
     def losses(self, arm: str, n: int, variant: str | None = None) -> Samples:
-        """Collect losses that must be there.
+        """Collect the losses of an arm.
 
         Raises:
-            StatisticsError: They are not.
+            StatisticsError: There are none.
         """
         return _there(losses(self.results, self.testbed.name, arm, n, variant), arm)
 
     def label(self, arm: str) -> str:
-        """Return what an arm is called."""
+        """Return the name of an arm for readers."""
         return self.arms[arm].label if arm in self.arms else arm
 
 
@@ -71,7 +71,7 @@ class Finding:
     outcome: Outcome
     reason: str
     seeds: int
-    """The fewest that any of its numbers rests on."""
+    """The fewest seeds that any of its numbers rests on."""
     contrasts: Sequence[ContrastRow] = ()
     levels: Mapping[str, Estimate] = field(default_factory=dict)
     """Scores of single arms that the rule looks at."""
@@ -79,11 +79,11 @@ class Finding:
 
 
 def better(contrast: ContrastRow, margin: float, tested: bool = True) -> Outcome:
-    """Say whether the first of two arms is better.
+    """Decide whether the first of two arms is better.
 
     Args:
-        contrast: First less second.
-        margin: What is too small to matter.
+        contrast: The first minus the second.
+        margin: A difference in points that is too small to matter.
         tested: Whether the p-value counts beside the interval.
     """
     p_value = contrast.p_value if contrast.p_holm is None else contrast.p_holm
@@ -95,8 +95,8 @@ def better(contrast: ContrastRow, margin: float, tested: bool = True) -> Outcome
 def activation(rule: Rule, evidence: Evidence) -> Finding:
     """SFT stays at chance, TELL leaves it, and general data alone do not do it.
 
-    Refuted where TELL does not leave chance, or adds nothing to general data alone. Else, where SFT
-    itself learns the task, there is nothing to activate, and nothing is decided.
+    Refuted if TELL does not leave chance, or adds nothing to general data alone. Undecided if SFT
+    itself learns the task, since then there is nothing to activate.
     """
     n, chance = rule["n"], evidence.testbed.chance
     sft, tell = (interval(evidence.samples(arm, n)) for arm in ("sft", "tell"))
@@ -121,9 +121,9 @@ def activation(rule: Rule, evidence: Evidence) -> Finding:
 def same_data(rule: Rule, evidence: Evidence) -> Finding:
     """TELL is better than SFT at enough of the n.
 
-    At the declared n that is an interval above 0 and p in the family; at the others the interval
-    alone, since several sizes must agree, and five seeds cannot have a p below 0.06. Refuted where
-    at so many n it is not better that too few are left.
+    At the declared n the interval must be above 0 and p be small within the family. At the other n
+    the interval is enough, since several sizes must agree, and five seeds cannot have a p below
+    0.06. Refuted if it is not better at so many n that too few are left.
     """
     rows = [_at_size(evidence, n) for n in rule["n"]]
     outcomes = [better(each, rule["equivalence"], each.p_holm is not None) for each in rows]
@@ -185,8 +185,8 @@ def against(rule: Rule, evidence: Evidence) -> Finding:
 def amount(rule: Rule, evidence: Evidence) -> Finding:
     """More general data give a higher score and a lower loss, from the least to the most of it.
 
-    No step may go the other way with its whole interval. Refuted where the most is no better than
-    the least in the score, or has a higher loss.
+    No step may go the other way with its whole interval. Refuted if the most data give no better
+    score than the least, or a higher loss.
     """
     arm, n = rule["arm"], rule.get("n", DECLARED_N)
     scored = [evidence.samples(arm, n, variant) for variant in rule["variants"]]
@@ -218,7 +218,7 @@ def _all_of(
 
 
 def _weakest(outcomes: Sequence[Outcome]) -> Outcome:
-    """Join outcomes of which all are needed."""
+    """Combine outcomes that are all needed."""
     order: tuple[Outcome, ...] = ("refuted", "undecided", "reproduced")
     return min(outcomes, key=order.index)
 
@@ -235,7 +235,7 @@ def _in_family(evidence: Evidence, n: int, arm: str) -> ContrastRow:
 
 
 def _at_size(evidence: Evidence, n: int) -> ContrastRow:
-    """Compare TELL with SFT at one n; at the declared one within the family."""
+    """Compare TELL with SFT at one n; at the declared n within the family."""
     if n == DECLARED_N:
         return replace(_in_family(evidence, n, "sft"), name=f"n = {n}")
     return row(f"n = {n}", difference(evidence.samples("tell", n), evidence.samples("sft", n)))
@@ -261,7 +261,7 @@ def _contrast(evidence: Evidence, contrast: ContrastRow) -> str:
 
 
 def _difference(contrast: ContrastRow, unit: str = "points", digits: int = 1) -> str:
-    """Write a difference: +12.3 [8.1, 16.0] points, p 0.004 after Holm."""
+    """Format a difference: +12.3 [8.1, 16.0] points, p 0.004 after Holm."""
     at = contrast.estimate
     numbers = f"{at.value:+.{digits}f} [{at.low:.{digits}f}, {at.high:.{digits}f}] {unit}"
     if contrast.p_holm is None:

@@ -1,11 +1,15 @@
-"""Configurations laid over each other: mappings enter, one mapping leaves. Pure; no files."""
+"""Configurations merged, and their values set and read by dotted keys.
+
+jsonargparse's Namespace merges by dotted keys too, but would split a key such as `a.b` of a user's
+own mapping, and gives back objects of its own; these three functions keep plain mappings.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def merged(*overlays: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay mappings over each other; the later wins, lists and values whole.
+    """Merge mappings deeply; later ones win, and lists and values are replaced whole.
 
     >>> merged({"a": {"x": 1, "y": [1]}}, {"a": {"y": [2]}})
     {'a': {'x': 1, 'y': [2]}}
@@ -21,7 +25,7 @@ def merged(*overlays: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Make an overlay of values by dotted key.
+    """Make a nested mapping of values by dotted key.
 
     >>> nested({"model.optimizer.lr": 0.004, "model.base": "made:plain"})
     {'model': {'optimizer': {'lr': 0.004}, 'base': 'made:plain'}}
@@ -37,7 +41,7 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def value_of(config: Mapping[str, Any], key: str) -> Any:
-    """Return the value of a dotted key, None where there is none.
+    """Return the value of a dotted key; None if there is none.
 
     >>> value_of({"model": {"base": "microworld"}}, "model.base")
     'microworld'

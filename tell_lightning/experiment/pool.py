@@ -1,14 +1,18 @@
-"""Warm processes that run one piece of work after the other, each with its own log.
+"""Warm processes, each of which does one piece of work after the other, with a log for each piece.
 
-A function and pieces of work enter; what comes of each leaves as soon as it is there, in any order.
-A process imports what it needs once. One that ends in the midst of its work, however, fails that
-work alone, and another takes its place. What a process prints goes to the log of its work; with
-Ctrl+C, or when this process is gone, all end at once.
+A process imports what it needs once. If it dies, the piece it was working on has failed, and a new
+process takes its place. All processes end at Ctrl+C, and when the process that started them ends.
+
+`concurrent.futures`, loky and `multiprocessing.Pool` cannot stand in here: when a process is
+killed, the first two fail every other running piece too, and the third waits for ever.
 """
 
 import os
 import signal
+import sys
 import threading
+import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,15 +21,9 @@ from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
 from typing import Any, Protocol
 
-ONE_THREAD = {
-    name: "1"
-    for name in (
-        "OMP_NUM_THREADS",
-        "MKL_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-        "NUMEXPR_NUM_THREADS",
-    )
-}
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"
+)
 """Environment of a process that shares the cores with others; libraries read it as they start."""
 LAST_LINES = 5
 """Of a log, as the reason of a failure."""
@@ -44,6 +42,7 @@ class Ended:
     """What came of one piece of work."""
 
     work: Any
+    seconds: float
     value: Any = None
     reason: str | None = None
     """Why there is no value."""
@@ -55,25 +54,24 @@ class _Worker:
     pipe: Any
     environment: Mapping[str, str]
     work: Any = None
+    since: float = 0.0
 
 
 def run(
     function: Callable[[Any], Any],
     works: Iterator[Any],
     environments: Sequence[Mapping[str, str]],
-    started: Callable[[Any], None] = lambda work: None,
 ) -> Iterator[Ended]:
     """Run the pieces of work in as many processes as there are environments.
 
     Args:
-        function: Importable; its argument and what it returns are sent between processes. What it
-            raises is no value: the work has failed.
+        function: Importable; its argument and what it returns are sent between processes. If it
+            raises, the piece of work has failed.
         works: Taken one by one, when a process is free.
         environments: Variables of each process, on top of the present ones.
-        started: Told of each piece of work when it is given to a process.
 
     Yields:
-        What came of each.
+        What came of each piece, as soon as it has ended.
     """
     workers: list[_Worker] = []
     free = deque(environments)
@@ -81,22 +79,23 @@ def run(
         while True:
             for worker in workers:
                 if worker.work is None and (work := next(works, None)) is not None:
-                    _give(worker, work, started)
+                    _give(worker, work)
             while free and (work := next(works, None)) is not None:
                 workers.append(_start(function, free.popleft()))
-                _give(workers[-1], work, started)
-            busy = [worker for worker in workers if worker.work is not None]
+                _give(workers[-1], work)
+            busy = {worker.pipe: worker for worker in workers if worker.work is not None}
             if not busy:
                 return
-            for pipe in connection.wait([worker.pipe for worker in busy]):
-                worker = next(worker for worker in busy if worker.pipe is pipe)
-                work, worker.work = worker.work, None
-                ended = _receive(worker, work)
-                if ended is None:
+            for pipe in connection.wait(list(busy)):
+                worker = busy[pipe]
+                try:
+                    value, reason = worker.pipe.recv()
+                except (EOFError, OSError):
                     workers.remove(worker)
                     free.append(worker.environment)
-                    ended = Ended(work, reason=_death(worker, work))
-                yield ended
+                    value, reason = None, _death(worker)
+                work, worker.work = worker.work, None
+                yield Ended(work, time.perf_counter() - worker.since, value, reason)
     finally:
         for worker in workers:
             worker.process.kill()
@@ -104,11 +103,11 @@ def run(
             worker.pipe.close()
 
 
-def last_lines(log: Path, most: int = LAST_LINES) -> str:
-    """Return the last lines of a log that say something."""
+def last_lines(log: Path) -> str:
+    """Return the last lines of a log that are not blank."""
     with suppress(OSError):
         text = log.read_text(encoding="utf-8", errors="replace")
-        return "\n".join([line for line in text.splitlines() if line.strip()][-most:])
+        return "\n".join([line for line in text.splitlines() if line.strip()][-LAST_LINES:])
     return ""
 
 
@@ -116,57 +115,39 @@ def _start(function: Callable[[Any], Any], environment: Mapping[str, str]) -> _W
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(function, theirs), daemon=False)
-    # What a process has printed before it dies must be in its log.
-    with _environment({**environment, "PYTHONUNBUFFERED": "1"}):
+    before = dict(os.environ)
+    # The process inherits these. What it prints must be in its log even if it dies.
+    os.environ.update({**environment, "PYTHONUNBUFFERED": "1"})
+    try:
         process.start()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
     theirs.close()
     return _Worker(process, ours, environment)
 
 
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set variables while a process starts, which inherits them."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-def _give(worker: _Worker, work: Work, started: Callable[[Any], None]) -> None:
-    worker.work = work
-    with suppress(OSError):  # a process that is gone already is seen by what it leaves
+def _give(worker: _Worker, work: Work) -> None:
+    worker.work, worker.since = work, time.perf_counter()
+    with suppress(OSError):  # `run` finds out that a process is gone when it reads from its pipe
         worker.pipe.send(work)
-    started(work)
 
 
-def _receive(worker: _Worker, work: Any) -> Ended | None:
-    """Take what a process has to say; None where it is gone."""
-    try:
-        value, reason = worker.pipe.recv()
-    except (EOFError, OSError):
-        return None
-    return Ended(work, value, reason)
-
-
-def _death(worker: _Worker, work: Work) -> str:
-    """Say how a process ended that should not have."""
+def _death(worker: _Worker) -> str:
+    """Describe how a process ended that should not have ended."""
     worker.process.join(timeout=10)
     code = worker.process.exitcode
     worker.pipe.close()
     if code is not None and code < 0:
-        name = signal.Signals(-code).name
-        how = f"the process was killed by {name}"
+        how = f"the process was killed by {signal.Signals(-code).name}"
         if -code == signal.SIGKILL:
             how += ", as a machine does that is out of memory"
     else:
         how = f"the process ended with exit code {code}"
-    return "\n".join(part for part in (how, last_lines(work.log)) if part)
+    return "\n".join(part for part in (how, last_lines(worker.work.log)) if part)
+
+
+# In the process that does the work
 
 
 def _serve(function: Callable[[Any], Any], pipe: Any) -> None:
@@ -183,11 +164,9 @@ def _serve(function: Callable[[Any], Any], pipe: Any) -> None:
 
 
 def _outcome(function: Callable[[Any], Any], work: Any) -> tuple[Any, str | None]:
-    import traceback
-
     try:
         return function(work), None
-    except BaseException as error:  # also exits: a library's must not take the process along
+    except BaseException as error:  # a library that exits must not end the process
         traceback.print_exc()
         return None, f"{type(error).__name__}: {error}"
 
@@ -195,13 +174,10 @@ def _outcome(function: Callable[[Any], Any], work: Any) -> tuple[Any, str | None
 @contextmanager
 def _output_to(log: Path) -> Iterator[None]:
     """Send what this process and its children print to a file."""
-    import sys
-
     kept = [os.dup(1), os.dup(2)]
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    os.close(file)
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
     try:
         yield
     finally:

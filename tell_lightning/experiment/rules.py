@@ -1,18 +1,14 @@
-"""Rules and verdicts: what may be said of a claim, testbed by testbed and as a whole.
+"""Rules and verdicts: reproduced, refuted, undecided or none, for each testbed and for the claim.
 
-An experiment and its results enter; reproduced, refuted, undecided or none leaves for each testbed,
-and one for the claim. Every threshold stands in the YAML. There is no verdict where a needed cell
-failed or is missing, and none where the rule was changed after a result was made: who has seen the
-numbers does not choose the rule. Fewer than five seeds explore and decide nothing. A second an
-experiment.
+Every threshold is in the YAML. There is no verdict if a needed run failed or is missing. There is
+none either if the rule was changed after a result was made, since nobody who has seen the numbers
+may choose the rule. Fewer than five seeds are exploratory and decide nothing.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any
 
-from tell_lightning.errors import TellError
 from tell_lightning.experiment.cells import TUNING, Cell, expand
 from tell_lightning.experiment.contrasts import DECLARED_N, FAMILY
 from tell_lightning.experiment.evidence import Results, gaps, used_experiments
@@ -28,62 +24,58 @@ from tell_lightning.experiment.findings import (
     ten_examples,
     tenfold,
 )
+from tell_lightning.experiment.forms import (
+    NUMBER,
+    TEXT,
+    Form,
+    check_keys,
+    is_whole,
+    one_of,
+)
 from tell_lightning.experiment.specification import UNTRAINED, Experiment
 from tell_lightning.experiment.statistics import StatisticsError
 
 LEAST_SEEDS = 5
-"""Below it a verdict is undecided: the sign-flip test of 4 seeds cannot go below 0.125."""
+"""With fewer a verdict is undecided: p of the sign-flip test of 4 seeds is at least 0.125."""
 ENOUGH = 2
-"""Testbeds on which a claim must stand or fall."""
+"""Testbeds on which a claim must be reproduced, or refuted, for a verdict as a whole."""
 
 Need = tuple[str, int, str | None]
-"""Arm, n and variant of cells without which there is no verdict."""
+"""Arm, n and variant of runs without which there is no verdict."""
 Needs = Callable[[Rule, Sequence[Cell]], list[Need]]
-"""From the rule and the cells of a testbed."""
-
-
-class RuleError(TellError):
-    """A rule that is not written as it must be."""
-
-
-@dataclass(frozen=True)
-class Value:
-    """What a key of a rule may hold."""
-
-    form: str
-    holds: Callable[[Any], bool]
+"""Lists what a rule needs, from the rule and the cells of a testbed."""
 
 
 @dataclass(frozen=True)
 class Kind:
     """One kind of rule."""
 
-    judge: Callable[[Rule, Evidence], Finding]
+    apply: Callable[[Rule, Evidence], Finding]
     needs: Needs
-    keys: Mapping[str, Value]
-    """Those that the rule must have."""
-    optional: Mapping[str, Value] = field(default_factory=dict)
+    keys: Mapping[str, Form]
+    """The keys that the rule must have."""
+    optional: Mapping[str, Form] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What may be said of a claim."""
+    """The verdict on a claim."""
 
     testbed: str | None
-    """None: the claim as a whole."""
+    """None: the verdict as a whole."""
     verdict: Outcome
     reason: str
     """One sentence, with the numbers."""
     exploratory: bool = False
-    """It rests on fewer than five seeds."""
+    """Whether it rests on fewer than five seeds."""
     finding: Finding | None = None
-    """The numbers; None where there is no verdict, and for the whole."""
+    """The numbers; None if there is no verdict, and for the verdict as a whole."""
 
 
 def verdicts(
     experiment: Experiment, results: Results, otherwise: Collection[str] = ()
 ) -> list[Verdict]:
-    """Judge a claim by its rule.
+    """Apply the rule of a claim to the results.
 
     Args:
         experiment: The claim.
@@ -91,11 +83,11 @@ def verdicts(
         otherwise: Names of cells whose result was left out: it is of another configuration.
 
     Returns:
-        One verdict for each testbed that has cells which the rule needs, and the one of the whole
-        at the end; nothing for `tuning`.
+        One verdict for each testbed that has cells which the rule needs, and at the end the verdict
+        as a whole; nothing for `tuning`.
 
     Raises:
-        RuleError: The rule is not written as it must be.
+        SpecificationError: The rule is wrong.
     """
     kind = check_rule(experiment)
     if kind is None:
@@ -103,7 +95,7 @@ def verdicts(
     folders = used_experiments(experiment)
     cells = {cell.name: cell for each in reversed(folders) for cell in expand(each)}
     own = {cell.name for cell in expand(experiment)}
-    # Seeds that are planned no more do not count: who has seen the numbers does not choose them.
+    # Results of seeds that are no longer planned do not count: nobody may choose among them.
     results = {name: results[name] for name in cells if name in results}
     found = []
     for name, testbed in experiment.testbeds.items():
@@ -119,12 +111,12 @@ def verdicts(
             found.append(Verdict(name, "none", lacking))
         else:
             evidence = Evidence(testbed, experiment.arms, results)
-            found.append(_judged(kind, experiment.rule, evidence))
+            found.append(_applied(kind, experiment.rule, evidence))
     return [*found, overall(found)]
 
 
 def overall(found: Sequence[Verdict]) -> Verdict:
-    """Judge the claim as a whole: it stands or falls on two testbeds, and on none the other way."""
+    """Reproduced, or refuted, as a whole: on two testbeds or more, and on none the other way."""
     if not found:
         return Verdict(None, "none", "no testbed has cells that the rule needs")
     by = {
@@ -151,42 +143,21 @@ def check_rule(experiment: Experiment) -> Kind | None:
         The kind; None for `tuning`, which has no verdict.
 
     Raises:
-        RuleError: Unknown kind or key, a missing threshold, or one of another type.
+        SpecificationError: The kind or a key is unknown, or a threshold is missing or wrong.
     """
-    where, rule = experiment.folder / "experiment.yaml", experiment.rule
     if experiment.kind == TUNING:
         return None
-    if experiment.kind not in RULES:
-        raise RuleError(
-            f"{where}: rule.kind: must be one of {', '.join([*RULES, TUNING])}, got "
-            f"'{experiment.kind}'. Choose one of them."
-        )
+    where = f"{experiment.folder / 'experiment.yaml'}: rule."
+    check_keys(where, {"kind": experiment.kind}, {"kind": one_of([*RULES, TUNING])})
     kind = RULES[experiment.kind]
-    known = {**kind.keys, **kind.optional}
-    for key in kind.keys:
-        if key not in rule:
-            raise RuleError(
-                f"{where}: rule.{key}: a rule of kind {experiment.kind} needs it, got nothing. "
-                f"Give it {known[key].form}."
-            )
-    for key, value in rule.items():
-        if key == "kind":
-            continue
-        if key not in known:
-            raise RuleError(
-                f"{where}: rule.{key}: must be one of {', '.join(known)}, got '{key}'. "
-                "Rename or remove it."
-            )
-        if not known[key].holds(value):
-            raise RuleError(
-                f"{where}: rule.{key}: must be {known[key].form}, got {value!r:.60}. Mend it."
-            )
+    rule = {key: value for key, value in experiment.rule.items() if key != "kind"}
+    check_keys(where, rule, kind.keys, kind.optional)
     return kind
 
 
-def _judged(kind: Kind, rule: Rule, evidence: Evidence) -> Verdict:
+def _applied(kind: Kind, rule: Rule, evidence: Evidence) -> Verdict:
     try:
-        finding = kind.judge(rule, evidence)
+        finding = kind.apply(rule, evidence)
     except StatisticsError as error:
         return Verdict(evidence.testbed.name, "none", str(error))
     few = finding.seeds < LEAST_SEEDS
@@ -218,7 +189,7 @@ def _lacking(
 
 
 def _other_rule(experiment: Experiment, cells: Iterable[Cell], results: Results) -> str:
-    """Say where a result was made while the claim had another rule."""
+    """Name a result that was made while the claim had another rule; nothing if there is none."""
     names = sorted({cell.name for cell in cells if cell.name in results})
     made = {name: results[name].get("rules", {}).get(experiment.name) for name in names}
     other = [name for name, digest in made.items() if digest != experiment.rule_digest]
@@ -231,7 +202,7 @@ def _other_rule(experiment: Experiment, cells: Iterable[Cell], results: Results)
 
 
 def _at_n(*arms: str) -> Needs:
-    """Need arms at the rule's n, one or several, and the arm that it compares with."""
+    """Need these arms, and the arm that the rule compares with, at each n of the rule."""
 
     def needs(rule: Rule, cells: Sequence[Cell]) -> list[Need]:
         sizes = rule["n"] if isinstance(rule["n"], list) else [rule["n"]]
@@ -251,31 +222,25 @@ def _variants(rule: Rule, cells: Sequence[Cell]) -> list[Need]:
     return [(rule["arm"], n, variant) for variant in rule["variants"]]
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+SIZE = Form("a whole number from 1 on", lambda value: is_whole(value, 1), "10")
+SIZES = Form(
+    "a list of whole numbers from 1 on",
+    lambda value: isinstance(value, list) and bool(value) and all(map(SIZE.holds, value)),
+    "[10, 100]",
+)
+VARIANTS = Form(
+    "a list of two variants or more, the least first",
+    lambda value: (
+        isinstance(value, list)
+        and len(value) >= 2
+        and all(name is None or isinstance(name, str) for name in value)
+    ),
+    "[low, high]",
+)
 
-
-def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _are_sizes(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(map(_is_size, value))
-
-
-def _are_variants(value: Any) -> bool:
-    names = isinstance(value, list) and all(name is None or isinstance(name, str) for name in value)
-    return names and len(value) >= 2
-
-
-SIZE = Value("a whole number from 1 on", _is_size)
-SIZES = Value("a list of whole numbers from 1 on", _are_sizes)
-NUMBER = Value("a number", _is_number)
-ARM = Value("the name of an arm", lambda value: isinstance(value, str))
-MEMBER = Value(f"one of {', '.join(FAMILY)}", lambda value: value in FAMILY)
-VARIANTS = Value("a list of two variants or more, the least first", _are_variants)
-
-_AGAINST = Kind(against, _at_n("tell"), {"n": SIZE, "against": MEMBER, "equivalence": NUMBER})
+_AGAINST = Kind(
+    against, _at_n("tell"), {"n": SIZE, "against": one_of(FAMILY), "equivalence": NUMBER}
+)
 RULES: Mapping[str, Kind] = {
     "activation": Kind(
         activation,
@@ -305,7 +270,7 @@ RULES: Mapping[str, Kind] = {
     "amount": Kind(
         amount,
         _variants,
-        {"arm": ARM, "variants": VARIANTS, "equivalence": NUMBER},
+        {"arm": TEXT, "variants": VARIANTS, "equivalence": NUMBER},
         optional={"n": SIZE},
     ),
 }

@@ -1,35 +1,71 @@
-"""What an experiment asks and which cells it has, as its YAML files say it.
-
-A folder enters; its claim, its rule, its groups of cells, and the testbeds, arms and base
-configuration that it shares with the folders beside it leave. Everything is checked here, with the
-file and the key named. No torch; milliseconds.
+"""What an experiment claims and which runs it has, read from its YAML files and checked.
 
     experiments/base.yaml testbeds.yaml arms.yaml [bases.yaml]      what all of them share
     experiments/<name>/experiment.yaml                              one claim, its rule, its cells
+
+A mistake is named with its file and key. No torch.
 """
 
 import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from tell_lightning.errors import TellError
+from tell_lightning.experiment.forms import (
+    LIST,
+    MAPPING,
+    NUMBER,
+    SETTINGS,
+    TEXT,
+    Form,
+    SpecificationError,
+    check_keys,
+    is_whole,
+    list_of,
+    one_of,
+)
 from tell_lightning.experiment.items import SCORES
+from tell_lightning.files import read_yaml
 
 UNTRAINED = "base"
 """The arm that trains nothing."""
 _NAME = re.compile(r"[A-Za-z0-9_.]+")
-_KEYS = {"title", "claim", "refuted_by", "rule", "uses", "cells"}
-
-
-class SpecificationError(TellError):
-    """An experiment that is not written as it must be."""
+_NAMES = "names made of letters, digits, '_' and '.'"
+_EXPERIMENT = {
+    **dict.fromkeys(("title", "claim", "refuted_by"), TEXT),
+    "rule": Form(
+        "a mapping with a kind",
+        lambda value: isinstance(value, Mapping) and isinstance(value.get("kind"), str),
+        "{kind: tuning}",
+    ),
+    "cells": LIST,
+}
+_USES = Form(
+    "a list of folders", lambda value: isinstance(value, list) and all(value), "[../same_data]"
+)
+_SIZES = Form(
+    "a list of whole numbers from 0 on",
+    lambda value: isinstance(value, list) and all(map(is_whole, value)),
+    "[10, 100]",
+)
+_SEEDS = Form(
+    "a number of seeds from 1 on, or a list of seeds",
+    lambda value: is_whole(value, 1) or _SIZES.holds(value),
+    "10",
+)
+_VARIANTS = Form(
+    f"a mapping of {_NAMES} to mappings of dotted keys",
+    lambda value: (
+        isinstance(value, Mapping)
+        and all(_NAME.fullmatch(str(name)) for name in value)
+        and all(map(SETTINGS.holds, value.values()))
+    ),
+    "{low: {model.optimizer.lr: 0.001}}",
+)
 
 
 @dataclass(frozen=True)
@@ -137,8 +173,7 @@ def read_experiment(folder: Path) -> Experiment:
     """Read a folder's `experiment.yaml` and what lies beside the folder.
 
     Raises:
-        SpecificationError: A file is missing, or something in one is not as it must be.
-        TellError: A file is no YAML mapping.
+        SpecificationError: A file is missing or no YAML, or a value in it is wrong.
     """
     path = folder / "experiment.yaml"
     if not path.is_file():
@@ -149,29 +184,21 @@ def read_experiment(folder: Path) -> Experiment:
     shared = folder.resolve().parent
     testbeds = _read_testbeds(shared / "testbeds.yaml")
     arms = _read_arms(shared / "arms.yaml")
-    values = read_mapping(path)
-    _check_keys(path, "", values, _KEYS, needed=_KEYS - {"uses"})
-    rule = values["rule"]
-    if not isinstance(rule, Mapping) or not isinstance(rule.get("kind"), str):
-        raise SpecificationError(
-            f"{path}: rule: must be a mapping with a kind, got {rule!r:.60}. Write rule: "
-            "{kind: ...}."
-        )
-    groups = _list(path, "cells", values["cells"])
-    uses = [str(used) for used in _list(path, "uses", values.get("uses", []))]
+    values = read_yaml(path, SpecificationError)
+    check_keys(f"{path}: ", values, _EXPERIMENT, {"uses": _USES})
     bases = shared / "bases.yaml"
     return Experiment(
         folder=folder,
-        **{key: str(values[key]).strip() for key in ("title", "claim", "refuted_by")},
-        rule=rule,
-        uses=tuple(_used(path, folder, used) for used in uses),
+        **{key: values[key].strip() for key in ("title", "claim", "refuted_by")},
+        rule=values["rule"],
+        uses=tuple(_used(path, str(used)) for used in values.get("uses", [])),
         groups=tuple(
-            _group(path, f"cells[{index}]", group, testbeds, arms)
-            for index, group in enumerate(groups)
+            _group(f"{path}: cells[{index}].", group, testbeds, arms)
+            for index, group in enumerate(values["cells"])
         ),
         testbeds=testbeds,
         arms=arms,
-        base=read_mapping(shared / "base.yaml"),
+        base=read_yaml(shared / "base.yaml", SpecificationError),
         bases=_read_bases(bases) if bases.is_file() else {},
     )
 
@@ -179,36 +206,12 @@ def read_experiment(folder: Path) -> Experiment:
 def rule_digests(folder: Path) -> dict[str, str]:
     """Digest the rule of a folder and of those beside it, by name: other claims may read it."""
     paths = sorted(folder.resolve().parent.glob("*/experiment.yaml"))
-    return {path.parent.name: digest(read_mapping(path).get("rule")) for path in paths}
+    rules = {path.parent.name: read_yaml(path, SpecificationError).get("rule") for path in paths}
+    return {name: digest(rule) for name, rule in rules.items()}
 
 
-def read_mapping(path: Path) -> dict[str, Any]:
-    """Read a YAML file that holds keys.
-
-    Raises:
-        SpecificationError: It is missing, no YAML, or holds no keys.
-    """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise SpecificationError(
-            f"{path}: must be there, got no such file. Write it, or name another folder."
-        ) from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "bytes that are no UTF-8 text"
-        raise SpecificationError(
-            f"{path}{line}: must be valid YAML, got: {problem}. Check brackets, quotes and "
-            "indentation here and above."
-        ) from error
-    if not isinstance(values, dict):
-        raise SpecificationError(f"{path}: must hold keys, got {values!r:.60}. Add some.")
-    return values
-
-
-def _used(path: Path, folder: Path, used: str) -> Path:
-    other = Path(os.path.normpath(folder / used))
+def _used(path: Path, used: str) -> Path:
+    other = Path(os.path.normpath(path.parent / used))
     if not (other / "experiment.yaml").is_file():
         raise SpecificationError(
             f"{path}: uses: must name folders with an experiment.yaml, got '{used}'. "
@@ -218,167 +221,65 @@ def _used(path: Path, folder: Path, used: str) -> Path:
 
 
 def _read_testbeds(path: Path) -> dict[str, Testbed]:
+    needed = {"task": TEXT, "score": one_of(SCORES), "chance": NUMBER, "config": MAPPING}
     testbeds = {}
-    keys = {"label", "task", "score", "chance", "config"}
-    for name, values in _named(path):
-        _check_keys(path, name, values, keys, needed=keys - {"label"})
-        if values["score"] not in SCORES:
-            raise SpecificationError(
-                f"{path}: {name}.score: must be one of {', '.join(SCORES)}, got "
-                f"'{values['score']}'. Choose one of them."
-            )
-        chance, config = values["chance"], values["config"]
-        if not isinstance(chance, int | float) or isinstance(chance, bool):
-            raise SpecificationError(
-                f"{path}: {name}.chance: must be a number of points, got {chance!r:.60}. Mend it."
-            )
-        if not isinstance(config, Mapping):
-            raise SpecificationError(
-                f"{path}: {name}.config: must be a mapping, got {config!r:.60}. Write {{}} for "
-                "none."
-            )
-        testbeds[name] = Testbed(
-            name,
-            str(values.get("label", name)),
-            str(values["task"]),
-            str(values["score"]),
-            float(chance),
-            config,
-        )
+    for name, values in _named(path, needed, {"label": TEXT}):
+        values = {"label": name, **values, "chance": float(values["chance"])}
+        testbeds[name] = Testbed(name=name, **values)
     return testbeds
 
 
 def _read_arms(path: Path) -> dict[str, Arm]:
-    arms = {}
-    for name, values in _named(path):
-        _check_keys(path, name, values, {"label", "tuned", "set"}, needed={"label"})
-        settings = _settings(path, f"{name}.set", values.get("set"))
-        arms[name] = Arm(name, str(values["label"]), values.get("tuned"), settings)
-    return arms
+    tuned = Form("the name of an arm", lambda name: name is None or isinstance(name, str), "tell")
+    return {
+        name: Arm(name, values["label"], values.get("tuned"), _settings(values.get("set")))
+        for name, values in _named(path, {"label": TEXT}, {"tuned": tuned, "set": SETTINGS})
+    }
 
 
 def _read_bases(path: Path) -> dict[str, Mapping[str, Any]]:
-    bases = {}
-    for name, values in _named(path):
-        if len(values) != 1 or not values.keys() <= {"tuned", "pretrain"}:
+    bases = dict(_named(path, {}, {"tuned": MAPPING, "pretrain": MAPPING}))
+    for name, values in bases.items():
+        if len(values) != 1:
             raise SpecificationError(
                 f"{path}: {name}: must hold either tuned or pretrain, got "
-                f"{', '.join(map(str, values)) or 'nothing'}. Write tuned: {{KEY: VALUE}} for a "
-                "base tuned on the general rows, pretrain: {KEY: VALUE} for one from nothing."
+                f"{' and '.join(values) or 'nothing'}. Write tuned: {{KEY: VALUE}} for a base "
+                "tuned on the general rows, pretrain: {KEY: VALUE} for one from nothing."
             )
-        bases[name] = values
     return bases
 
 
 def _group(
-    path: Path,
-    where: str,
-    values: Any,
-    testbeds: Mapping[str, Testbed],
-    arms: Mapping[str, Arm],
+    where: str, values: Any, testbeds: Mapping[str, Testbed], arms: Mapping[str, Arm]
 ) -> Group:
-    if not isinstance(values, Mapping):
-        raise SpecificationError(
-            f"{path}: {where}: must be a mapping, got {values!r:.60}. Write {{testbeds: [...], "
-            "arms: [...], n: [...], seeds: 10}."
-        )
-    needed = {"testbeds", "arms", "n", "seeds"}
-    _check_keys(path, where, values, {*needed, "variants", "set"}, needed=needed)
-    for key, known, file in (("testbeds", testbeds, "testbeds"), ("arms", arms, "arms")):
-        for name in _list(path, f"{where}.{key}", values[key]):
-            if name not in known:
-                raise SpecificationError(
-                    f"{path}: {where}.{key}: must be one of {', '.join(known)}, got '{name}'. "
-                    f"Name one of them, or add it to {file}.yaml."
-                )
+    needed = {
+        "testbeds": list_of(testbeds, "testbeds.yaml"),
+        "arms": list_of(arms, "arms.yaml"),
+        "n": _SIZES,
+        "seeds": _SEEDS,
+    }
+    check_keys(where, values, needed, {"variants": _VARIANTS, "set": SETTINGS})
     seeds = values["seeds"]
-    if isinstance(seeds, int):
-        if isinstance(seeds, bool) or seeds < 1:
-            raise SpecificationError(
-                f"{path}: {where}.seeds: must be a number of seeds from 1 on, or a list of them, "
-                f"got {seeds!r}. Write 10, or [100, 101]."
-            )
-        seeds = list(range(seeds))
-    variants = values.get("variants") or {}
-    if not isinstance(variants, Mapping):
-        raise SpecificationError(
-            f"{path}: {where}.variants: must be a mapping, got {variants!r:.60}. Write NAME: "
-            "{KEY: VALUE}."
-        )
-    for name in variants:
-        _check_name(path, f"{where}.variants", str(name))
     return Group(
-        tuple(values["testbeds"]),
-        tuple(values["arms"]),
-        tuple(_numbers(path, f"{where}.n", values["n"])),
-        tuple(_numbers(path, f"{where}.seeds", seeds)),
-        {
-            str(name): _settings(path, f"{where}.variants.{name}", settings)
-            for name, settings in variants.items()
-        },
-        _settings(path, f"{where}.set", values.get("set")),
+        testbeds=tuple(values["testbeds"]),
+        arms=tuple(values["arms"]),
+        n=tuple(values["n"]),
+        seeds=tuple(range(seeds) if isinstance(seeds, int) else seeds),
+        variants={str(name): _settings(each) for name, each in values.get("variants", {}).items()},
+        set=_settings(values.get("set")),
     )
 
 
-def _named(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
-    named = []
-    for name, values in read_mapping(path).items():
-        _check_name(path, "", str(name))
-        if not isinstance(values, Mapping):
-            raise SpecificationError(
-                f"{path}: {name}: must be a mapping, got {values!r:.60}. Give its keys below it."
-            )
-        named.append((str(name), values))
-    return named
+def _named(
+    path: Path, needed: Mapping[str, Form], optional: Mapping[str, Form]
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Read a file of mappings by name; the names become parts of the names of files."""
+    for name, values in read_yaml(path, SpecificationError).items():
+        if not _NAME.fullmatch(str(name)):
+            raise SpecificationError(f"{path}: must hold {_NAMES}, got '{name}'. Rename it.")
+        check_keys(f"{path}: {name}.", values, needed, optional)
+        yield str(name), values
 
 
-def _check_name(path: Path, where: str, name: str) -> None:
-    """Refuse a name that would not do as part of a cell's name and of a file's."""
-    if not _NAME.fullmatch(name):
-        raise SpecificationError(
-            f"{path}: {f'{where}: ' if where else ''}names are made of letters, digits, '_' and "
-            f"'.', got '{name}'. Rename it."
-        )
-
-
-def _settings(path: Path, where: str, values: Any) -> dict[str, Any]:
-    if values is None:
-        return {}
-    if not isinstance(values, Mapping):
-        raise SpecificationError(
-            f"{path}: {where}: must be a mapping of dotted keys, got {values!r:.60}. Write "
-            "{model.optimizer.lr: 0.004}."
-        )
-    return {str(key): value for key, value in values.items()}
-
-
-def _numbers(path: Path, where: str, values: Any) -> list[int]:
-    numbers = _list(path, where, values)
-    for value in numbers:
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise SpecificationError(
-                f"{path}: {where}: must be whole numbers from 0 on, got {value!r}. Mend it."
-            )
-    return list(numbers)
-
-
-def _list(path: Path, where: str, values: Any) -> Sequence[Any]:
-    if not isinstance(values, list):
-        raise SpecificationError(
-            f"{path}: {where}: must be a list, got {values!r:.60}. Write [...]."
-        )
-    return values
-
-
-def _check_keys(
-    path: Path, where: str, values: Mapping[str, Any], known: set[str], *, needed: set[str]
-) -> None:
-    place = f"{path}: {where}." if where else f"{path}: "
-    for key in values:
-        if key not in known:
-            raise SpecificationError(
-                f"{place}{key}: must be one of {', '.join(sorted(known))}, got '{key}'. "
-                "Rename or remove it."
-            )
-    for key in sorted(needed - values.keys()):
-        raise SpecificationError(f"{place}{key}: is needed, got nothing. Add it.")
+def _settings(values: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {str(key): value for key, value in (values or {}).items()}

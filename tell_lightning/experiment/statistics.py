@@ -1,18 +1,19 @@
 """How sure a score is, over seeds and test rows: 95 % intervals, paired differences, p-values.
 
-What each test row of each seed adds to a score enters; an estimate with its interval leaves.
-All arms are tested on the same rows, so rows are crossed with seeds, and a draw resamples both:
-the seeds, and once for all seeds and arms the rows. 20,000 draws of 10 seeds and 128 rows take
-10 ms (50 ms for BLEU), always the same ones.
+All arms are tested on the same rows, so that rows are crossed with seeds. A draw resamples both:
+the seeds, and the rows, once for all seeds and arms. The draws are always the same; 20,000 of them
+take 10 ms for 10 seeds and 128 rows (50 ms for BLEU).
 
     seeds      0 1 2     draw    0 0 2        rows    a b c     draw    a c c
     score      mean over the drawn seeds of the score of the summed counts of the drawn rows
     contrast   the same draw of seeds and rows for every arm: what all arms share cancels
 
-Two corrections make 95 % of it. What is neither a seed's nor a row's own is drawn three times over
-(with the seeds, with the rows, and with both), which the draws of seeds alone and of rows alone
-give away: their spread is brought back. And seeds are few: the quantiles are expanded as those of
-a t interval are.
+The plain interval of these draws needs two corrections to hold 95 %. Variance that belongs neither
+to a seed nor to a row is counted three times (with the seeds, with the rows, and with both); draws
+of seeds alone and of rows alone show how much it is, and the draws are narrowed by that. And there
+are few seeds, so that the quantiles are expanded like those of a t interval.
+
+`scipy.stats.bootstrap` draws along one axis and has neither correction, and SciPy has no Holm.
 
 Sources: Owen 2007, doi 10.1214/07-AOAS122 (seeds and rows drawn apart, and what is counted three
 times); Hesterberg 2015, arXiv 1411.5279 (expanded percentiles); arXiv 2511.19794 (an interval and
@@ -31,11 +32,11 @@ from tell_lightning.errors import TellError
 from tell_lightning.experiment.items import SCORES
 
 DRAWS = 20_000
-"""Of seeds and rows. An end of the interval of 10 seeds is the 0.86 % quantile: of 2,000 draws 17
-lie beyond it, so that it hangs on the draws; of 20,000 it is sure to 1 % of the width."""
+"""Draws of seeds and rows. With 10 seeds an end of the interval is the 0.86 % quantile. Only 17 of
+2,000 draws lie beyond it, which is not stable; with 20,000 draws it is sure to 1 % of the width."""
 LEVEL = 0.95
 EXACT = 2**14
-"""Most sign flips that are tried; up to 14 seeds all are."""
+"""The most sign flips that are tried: all of them, up to 14 seeds."""
 
 Numbers = NDArray[np.float64]
 
@@ -45,7 +46,7 @@ def _single(sums: Numbers) -> Numbers:
 
 
 SCORE_OF: Mapping[str, Callable[[Numbers], Numbers]] = {**SCORES, "loss": _single}
-"""From sums over rows to a value; a loss is one number of one row."""
+"""From sums over rows to a value. A loss is one number, as if of one row."""
 
 
 class StatisticsError(TellError):
@@ -54,17 +55,17 @@ class StatisticsError(TellError):
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """One arm: what each test row of each seed adds to its score."""
+    """What each test row of each seed adds to the score of an arm."""
 
     statistic: str
     """Name of the score in `SCORE_OF`."""
     seeds: tuple[int, ...]
     counts: Numbers
-    """[seeds, rows, numbers]."""
+    """The numbers that each row adds, [seeds, rows, numbers]."""
 
     @classmethod
     def of_losses(cls, losses: Mapping[int, float]) -> "Samples":
-        """Make samples of one number a seed, of which nothing is known row by row."""
+        """Make samples of one number for each seed, without rows."""
         values = np.array(list(losses.values()), dtype=np.float64)
         return cls("loss", tuple(losses), values[:, None, None])
 
@@ -77,12 +78,12 @@ class Samples:
         return dict(zip(self.seeds, self.scores().tolist(), strict=True))
 
     def only(self, seeds: Sequence[int]) -> "Samples":
-        """Keep these seeds, in this order."""
+        """Return the samples of these seeds, in this order."""
         places = [self.seeds.index(seed) for seed in seeds]
         return Samples(self.statistic, tuple(seeds), self.counts[places])
 
     def spread(self, seeds: Sequence[int]) -> "Samples":
-        """Let its one seed stand for these: an arm that trains nothing is the same at each."""
+        """Return the samples of its one seed for each of these: an untrained arm has no other."""
         return Samples(self.statistic, tuple(seeds), self.counts[[0] * len(seeds)])
 
 
@@ -94,7 +95,7 @@ class Estimate:
     low: float
     high: float
     seeds: int
-    """How many; of one seed the interval is that of other test rows alone."""
+    """How many. With one seed the interval is over test rows alone."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Contrast:
 
     estimate: Estimate
     deltas: Mapping[int, float]
-    """By seed, those that all arms have."""
+    """By seed, for the seeds that all arms have."""
 
 
 def point(samples: Samples) -> float:
@@ -115,9 +116,9 @@ def interval(samples: Samples, draws: int | None = None, seed: int = 0) -> Estim
     """Estimate the mean over seeds of the score.
 
     Args:
-        samples: One seed or more.
-        draws: Of seeds and rows; None: `DRAWS`.
-        seed: Of the draws.
+        samples: Samples of one seed or more.
+        draws: How often seeds and rows are drawn; None: `DRAWS`.
+        seed: Seed of the draws.
     """
     return combine([(1.0, samples)], draws, seed).estimate
 
@@ -125,10 +126,10 @@ def interval(samples: Samples, draws: int | None = None, seed: int = 0) -> Estim
 def difference(
     first: Samples, second: Samples, draws: int | None = None, seed: int = 0
 ) -> Contrast:
-    """Estimate the first less the second over the seeds that both have.
+    """Estimate the first minus the second over the seeds that both have.
 
     Raises:
-        StatisticsError: No common seed, or other rows.
+        StatisticsError: There is no common seed, or the test rows differ.
     """
     return combine([(1.0, first), (-1.0, second)], draws, seed)
 
@@ -139,12 +140,12 @@ def combine(
     """Estimate a weighted sum of arms over the seeds that all have.
 
     Args:
-        terms: A weight and an arm each.
-        draws: Of seeds and rows, the same for all arms; None: `DRAWS`.
-        seed: Of the draws.
+        terms: Weights and arms.
+        draws: How often seeds and rows are drawn, the same for all arms; None: `DRAWS`.
+        seed: Seed of the draws.
 
     Raises:
-        StatisticsError: No common seed, or other rows.
+        StatisticsError: There is no common seed, or the test rows differ.
     """
     draws = draws or DRAWS
     arms = paired([samples for _, samples in terms])
@@ -159,7 +160,7 @@ def combine(
 
 
 def paired_deltas(first: Samples, second: Samples) -> dict[int, float]:
-    """Take the second from the first, seed by seed, where both have one: `difference` undrawn."""
+    """Subtract the second from the first, for each seed that both have, without an interval."""
     one, two = paired([first, second])
     return dict(zip(one.seeds, (one.scores() - two.scores()).tolist(), strict=True))
 
@@ -167,14 +168,15 @@ def paired_deltas(first: Samples, second: Samples) -> dict[int, float]:
 def sign_flip(deltas: Sequence[float]) -> float:
     """Test whether paired deltas lie around zero: the exact two-sided p-value.
 
-    Were the two arms alike, each seed's delta could as well have had the other sign: in how large
-    a share of all choices of signs is the mean as far from zero? Three seeds cannot go below 0.25.
+    If the two arms were alike, each seed's delta could as well have the other sign. The p-value is
+    the share of all choices of signs whose mean is as far from zero. With three seeds it is at
+    least 0.25.
 
     >>> sign_flip([1.0, 2.0, 0.5, 1.5, 1.0])
     0.0625
     """
     if len(deltas) < 2:
-        return 1.0  # with either sign as far from zero
+        return 1.0  # both signs are equally far from zero
     found = stats.permutation_test(
         (np.asarray(deltas, dtype=np.float64),),
         lambda values, axis: values.mean(axis=axis),
@@ -187,11 +189,11 @@ def sign_flip(deltas: Sequence[float]) -> float:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Adjust the p-values of one family so that its chance of any false claim stays as stated.
+    """Adjust the p-values of one family, so that the level holds for the family as a whole.
 
     Args:
-        p_values: The declared family; None is a contrast that was not measured. It counts as one
-            that failed, so that a family cannot shrink to the contrasts that came out well.
+        p_values: The declared family; None is a contrast that was not measured. It counts as
+            failed, so that a family cannot shrink to the contrasts that came out well.
 
     >>> holm([0.01, 0.04, 0.03, None])
     [0.04, 0.09, 0.09, None]
@@ -207,10 +209,10 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def paired(arms: Sequence[Samples]) -> list[Samples]:
-    """Keep the seeds that all arms have, in the order of the first.
+    """Return the arms with the seeds that all of them have, in the order of the first.
 
     Raises:
-        StatisticsError: No common seed, or other rows.
+        StatisticsError: There is no common seed, or the test rows differ.
     """
     common = [seed for seed in arms[0].seeds if all(seed in arm.seeds for arm in arms)]
     if not common:
@@ -226,7 +228,7 @@ def check_rows(arms: Sequence[Samples]) -> None:
     """Check that arms were tested alike.
 
     Raises:
-        StatisticsError: Another score, or another number of rows.
+        StatisticsError: The scores or the numbers of rows differ.
     """
     forms = {(arm.statistic, *arm.counts.shape[1:]) for arm in arms}
     if len(forms) > 1:
@@ -245,13 +247,14 @@ def drawn_means(
     Args:
         samples: An arm with some seeds of the pool.
         pool: The seeds that are drawn from; those that the arm lacks do not count for it.
-        draws: Of seeds and rows; None: `DRAWS`.
-        seed: Of the draws.
+        draws: How often seeds and rows are drawn; None: `DRAWS`.
+        seed: Seed of the draws.
     """
     draws = draws or DRAWS
     places = [pool.index(each) for each in samples.seeds]
     times = _times(len(pool), draws, (seed, 0))[:, places]
-    times = np.where(times.any(axis=1, keepdims=True), times, 1.0)  # none of its seeds: all
+    # A draw that has none of the arm's seeds takes all of them.
+    times = np.where(times.any(axis=1, keepdims=True), times, 1.0)
     shares = times / times.sum(axis=1, keepdims=True)
     return _means(samples.scores(), _on_drawn_rows(samples, draws, seed), shares)
 
@@ -259,9 +262,9 @@ def drawn_means(
 def quantiles(seeds: int) -> tuple[float, float]:
     """Choose the quantiles of the draws that bound 95 %.
 
-    With 10 seeds the plain 2.5 % and 97.5 % hold the truth in some 90 of 100 experiments.
-    Expanded: for the normal quantile the t quantile, and for the spread of the draws that of the
-    seeds, which is larger by sqrt(seeds / (seeds - 1)).
+    With 10 seeds the plain 2.5 % and 97.5 % quantiles hold the truth in about 90 of 100
+    experiments. They are expanded: the t quantile replaces the normal one, and the spread of the
+    seeds that of the draws, which is smaller by sqrt((seeds - 1) / seeds).
 
     >>> [round(share, 4) for share in quantiles(10)]
     [0.0086, 0.9914]
@@ -282,14 +285,15 @@ def _on_drawn_rows(samples: Samples, draws: int, seed: int) -> Numbers:
 
 
 def _means(whole: Numbers, drawn: Numbers, shares: Numbers) -> Numbers:
-    """Average over drawn seeds, and take out of the spread what is drawn three times over.
+    """Average over drawn seeds, and remove from the spread what is counted three times.
 
-    With A, B and E what seeds, rows and neither of both add to the variance of the mean, that of
-    the draws of seeds is A + E, of rows B + E, of both A + B + 3 E; it should be A + B + E.
+    Let A, B and E be the variance of the mean that comes from seeds, from rows and from neither.
+    Draws of seeds have the variance A + E, draws of rows B + E, draws of both A + B + 3 E. It
+    should be A + B + E.
 
     Args:
-        whole: By seed, on all rows, [seeds].
-        drawn: By seed, on drawn rows, [draws, seeds].
+        whole: Scores by seed on all rows, [seeds].
+        drawn: Scores by seed on drawn rows, [draws, seeds].
         shares: How much each seed counts in each draw, [draws, seeds].
     """
     means: Numbers = (drawn * shares).sum(axis=1)
@@ -303,7 +307,7 @@ def _means(whole: Numbers, drawn: Numbers, shares: Numbers) -> Numbers:
 
 @lru_cache(maxsize=16)
 def _times(size: int, draws: int, stream: tuple[int, int]) -> Numbers:
-    """Draw with replacement: how often each of `size` is in each draw, [draws, size]."""
+    """Draw with replacement; return how often each of `size` is in each draw, [draws, size]."""
     generator = np.random.default_rng([*stream, size])
     return generator.multinomial(size, np.full(size, 1 / size), size=draws).astype(np.float64)
 

@@ -1,8 +1,4 @@
-"""Which cells are there, which are missing, and what these will cost.
-
-An experiment, its results and those that it may use enter; every cell with its configuration and
-its state leaves, and an estimate of seconds by cell. No torch; a millisecond a cell.
-"""
+"""Which results an experiment has, which are missing, and what the missing ones will cost."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,49 +17,50 @@ from tell_lightning.experiment.cells import (
     read_chosen,
     tuning_folder,
 )
+from tell_lightning.experiment.forms import SpecificationError
 from tell_lightning.experiment.overlays import value_of
 from tell_lightning.experiment.results import FAILED, Result, ResultError, read_results
-from tell_lightning.experiment.specification import Experiment, SpecificationError
+from tell_lightning.experiment.specification import Experiment
 
 SECONDS_PER_CELL, SECONDS_PER_STEP = 4.0, 0.08
-"""Of a run on one core, where nothing is known yet."""
+"""Of a run on one core, as long as nothing is known."""
 
 State = Literal["there", "missing", "failed", "other"]
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A cell with what is known of it."""
+    """A cell, its configuration and its result, if there is one."""
 
     cell: Cell
     config: Mapping[str, Any]
     digest: str
     state: State
-    """other: there is a result, made with another configuration."""
+    """`other`: the result was made with another configuration."""
     result: Result | None
     source: Path | None
-    """Folder of the results that it was found in."""
+    """The folder in which the result was found."""
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where results and choices are."""
+    """Where results, and what tuning chose, are."""
 
     results: Path
-    """Of the experiment."""
+    """Results of the experiment."""
     used: tuple[Path, ...]
-    """Of the experiments that it uses."""
+    """Results of the experiments that it uses."""
     chosen: Path
 
 
 def places(experiment: Experiment, root: Path | None = None, *, own_config: bool = False) -> Places:
-    """Say where results are: in the experiment's folder, or below a root in `NAME/results`.
+    """Return where results are: in the experiment's folder, or below a root in `NAME/results`.
 
     Args:
         experiment: The experiment.
-        root: In place of the folder that the experiments lie in.
-        own_config: Whether the user changes the configuration, so that what is chosen for the
-            experiments as they are is not chosen for these.
+        root: Used in place of the folder that the experiments lie in.
+        own_config: Whether the user changes the configuration. What tuning chose for the
+            experiments as they are does not count then.
     """
     chosen = tuning_folder(experiment) / "chosen.json"
     if root is None:
@@ -80,9 +77,9 @@ def places(experiment: Experiment, root: Path | None = None, *, own_config: bool
 def survey(
     experiment: Experiment, places: Places, overlays: Sequence[Mapping[str, Any]] = ()
 ) -> list[Planned]:
-    """Look for the result of every cell, in its own folder first, then in those that are used.
+    """Find the result of every cell, in the experiment's own folder or in those that it uses.
 
-    A result of a used folder counts where it was made with the same configuration.
+    A result of a used folder counts if it was made with the same configuration.
     """
     chosen = read_chosen(experiment, places.chosen)
     found = [(place, read_results(place)) for place in (places.results, *places.used)]
@@ -101,8 +98,8 @@ def made_otherwise(
 
     Args:
         experiment: The experiment.
-        chosen: What tuning has chosen; where an arm's settings are not chosen, no result is of it.
-        results: By the cell's name; those of no cell are not looked at.
+        chosen: What tuning has chosen; without it every result of a tuned arm is named.
+        results: By the cell's name.
     """
     names = []
     for cell in expand(experiment):
@@ -125,13 +122,12 @@ def _planned(
     found: Sequence[tuple[Path, Mapping[str, Result]]],
 ) -> Planned:
     (own, results), *used = found
-    for place, others in used:
-        other = others.get(cell.name)
-        same = other is not None and other["config_digest"] == digest
-        if same and cell.name not in results and other is not None and other["status"] != FAILED:
-            return Planned(cell, config, digest, "there", other, place)
     result = results.get(cell.name)
     if result is None:
+        for place, others in used:
+            other = others.get(cell.name, {})
+            if other.get("config_digest") == digest and other["status"] != FAILED:
+                return Planned(cell, config, digest, "there", other, place)
         return Planned(cell, config, digest, "missing", None, None)
     state: State = "there"
     if result["config_digest"] != digest:
@@ -145,7 +141,7 @@ def check_same(planned: Iterable[Planned]) -> None:
     """Refuse results that were made with another configuration.
 
     Raises:
-        ResultError: There are some.
+        ResultError: There is one.
     """
     others = [each for each in planned if each.state == "other"]
     if others:
@@ -164,10 +160,11 @@ def costs(planned: Sequence[Planned]) -> Callable[[Planned], float]:
     """Estimate the seconds of a cell.
 
     Args:
-        planned: All cells, those that are there with their results.
+        planned: All cells, with the results that there are.
 
     Returns:
-        The mean of the results of the same testbed and arm; where there is none, by its steps.
+        A function from a cell to the mean seconds of the results of the same testbed and arm; if
+        there are none, to an estimate by steps.
     """
     by_arm: dict[tuple[str, str], list[float]] = defaultdict(list)
     for each in planned:

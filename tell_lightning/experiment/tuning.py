@@ -1,7 +1,4 @@
-"""What tuning chooses: for each testbed, arm and number of examples the best variant on dev.
-
-The cells of a tuning experiment with their results enter; the content of `chosen.json` leaves.
-"""
+"""What tuning chooses: for each testbed, arm and number of examples the best variant on dev."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,14 +13,15 @@ from tell_lightning.experiment.survey import Planned
 
 
 def choose(experiment: Experiment, planned: Sequence[Planned]) -> dict[str, Any]:
-    """Choose by the mean dev score over seeds; of equal ones the shorter run.
+    """Choose by the mean dev score over seeds; among equal ones the shorter run.
 
     Args:
         experiment: The experiment.
         planned: All its cells, with completed results.
 
     Returns:
-        By testbed, tuned arm and number of examples the variant, its settings and its mean.
+        The content of `chosen.json`: by testbed, tuned arm and number of examples the variant, its
+        settings and its mean.
     """
     groups: dict[tuple[str, str, int], dict[str, list[tuple[Planned, Result]]]] = defaultdict(dict)
     for each in planned:

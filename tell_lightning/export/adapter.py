@@ -1,8 +1,6 @@
-"""An adapter folder that stands alone: PEFT's files, the tokenizer and the anchors.
+"""Write an adapter folder: PEFT's files, the tokenizer, `anchor.json` and a README.
 
-Enters: the trained model. Leaves: `adapter_config.json`, `adapter_model.safetensors`, tokenizer
-files, `anchor.json` and a README that says how to load it. Written beside and renamed, so the
-folder is whole or not there. Merged weights are not written here.
+A draft is written in the same parent folder and renamed, so the folder is never incomplete.
 """
 
 import json
@@ -13,12 +11,58 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tell_lightning.export.anchor_file import AdapterFolderError, AnchorFile
-from tell_lightning.model.base import base_path
+from tell_lightning.data.datamodule import TellDataModule
+from tell_lightning.data.tokenizer import base_path
+from tell_lightning.export.anchor_file import AnchorFile, TaskPrompt
+from tell_lightning.model.module import TellModule
 from tell_lightning.model.settings import ModelSettings
+
+UNKNOWN_LENGTH = 256
+"""Longest answer, in tokens, of a task without dev and test rows."""
 
 
 def save_adapter(
+    folder: str | Path,
+    module: TellModule,
+    data: TellDataModule,
+    *,
+    weights: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the adapter of a trained module with the anchors of its tasks.
+
+    PEFT can load the folder, and `predict --adapter` adds the anchors by itself.
+
+    Args:
+        folder: Folder to write; an older adapter folder is replaced.
+        module: The module after training.
+        data: The data module of the training.
+        weights: The complete adapter tensors by name; needed if the model is sharded.
+    """
+    settings = data.settings
+    rows = {**data.evaluation["dev"], **data.evaluation["test"]}
+    tasks = {
+        name: TaskPrompt(
+            anchor=task.anchor,
+            max_new_tokens=rows[name].max_new_tokens if name in rows else UNKNOWN_LENGTH,
+            fields=task.fields,
+            min_new_tokens=task.min_new_tokens,
+            stop_tokens=task.stop_tokens,
+        )
+        for name, task in settings.tasks.items()
+    }
+    anchors = AnchorFile(
+        base=module.settings.base,
+        revision=module.settings.revision,
+        variant=settings.mixture.anchor,
+        template_digest=data.prepared.encoder.renderer.template_digest,
+        tasks=tasks,
+    )
+    write_adapter(
+        module.model, data.tokenizer, Path(folder), module.settings, anchors, weights=weights
+    )
+
+
+def write_adapter(
     model: Any,
     tokenizer: Any,
     folder: Path,
@@ -27,20 +71,20 @@ def save_adapter(
     *,
     weights: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write an adapter folder, in place of an older one.
+    """Write an adapter folder; an older one is replaced.
 
     Args:
         model: The PEFT model.
-        tokenizer: The base model's tokenizer, unchanged.
-        folder: Where to.
+        tokenizer: The tokenizer of the base model, unchanged.
+        folder: Folder to write.
         settings: The model section, for the name of the base.
-        anchors: What `anchor.json` says.
-        weights: The adapters' whole tensors by name; None: those of the model, which are not cut.
+        anchors: The content of `anchor.json`.
+        weights: The complete adapter tensors by name; None: those of `model`, if it is not sharded.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=".adapter-", dir=folder.parent))
     try:
-        # 'auto' would ask the hub whether the vocabulary has grown; it has not.
+        # By default ('auto') PEFT asks the hub whether the vocabulary has grown; it never has here.
         model.save_pretrained(str(draft), state_dict=weights, save_embedding_layers=False)
         _settle_config(draft / "adapter_config.json", settings)
         tokenizer.save_pretrained(str(draft))
@@ -55,69 +99,18 @@ def save_adapter(
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def load_weights(model: Any, folder: Path) -> None:
-    """Load an adapter folder's weights into a PEFT model of the same shape.
-
-    Raises:
-        AdapterFolderError: There are none, or they are of another shape.
-    """
-    from peft import load_peft_weights, set_peft_model_state_dict
-    from safetensors import SafetensorError
-
-    try:
-        result: Any = set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise AdapterFolderError(
-            f"{folder}: must hold adapter weights that fit model.lora, got: "
-            f"{str(error).splitlines()[0]} Use the configuration of the run that wrote it."
-        ) from error
-    missing = [name for name in result.missing_keys if "lora_" in name]
-    for names, how in ((result.unexpected_keys, "besides"), (missing, "not at all")):
-        if names:
-            raise AdapterFolderError(
-                f"{folder}: must hold the adapters that model.lora describes, got {names[0]} "
-                f"{how}. Use the base and the configuration of the run that wrote it."
-            )
-
-
-def load_adapter(base: Any, folder: Path) -> Any:
-    """Put the adapter of a folder on a base, to answer with.
-
-    Args:
-        base: The base model; the adapter goes where it is, in float32.
-        folder: An adapter folder.
-
-    Raises:
-        AdapterFolderError: There is none, or it is another base's.
-    """
-    from peft import PeftConfig, get_peft_model
-
-    try:
-        config: Any = PeftConfig.from_pretrained(str(folder))
-        config.inference_mode = True
-        config.base_model_name_or_path = None  # PEFT warns of a base that was moved
-        model = get_peft_model(base, config)
-    except (OSError, ValueError, TypeError) as error:
-        raise AdapterFolderError(
-            f"{folder}: must hold an adapter_config.json that fits the base, got: "
-            f"{str(error).splitlines()[0]} Use the base (model.base) that it was trained on."
-        ) from error
-    load_weights(model, folder)
-    return model
-
-
 def _settle_config(path: Path, settings: ModelSettings) -> None:
-    """Sort what PEFT writes in the order of a set, and name the base."""
+    """Sort the modules, which PEFT writes in the random order of a set, and name the base."""
     config = json.loads(path.read_text(encoding="utf-8"))
     config["target_modules"] = sorted(config["target_modules"])
-    config["base_model_name_or_path"] = base_path(settings)
+    config["base_model_name_or_path"] = base_path(settings.base)
     config["revision"] = settings.revision
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _readme(model: Any, settings: ModelSettings, anchors: AnchorFile) -> str:
     options = {"revision": settings.revision, "dtype": str(model.dtype).removeprefix("torch.")}
-    arguments = [f'"{base_path(settings)}"']
+    arguments = [f'"{base_path(settings.base)}"']
     arguments += [f'{name}="{value}"' for name, value in options.items() if value]
     lines = [
         "---",

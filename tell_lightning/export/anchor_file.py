@@ -1,7 +1,7 @@
-"""`anchor.json`: how the tasks of an adapter are asked. Needs no torch.
+"""`anchor.json` of an adapter folder: how to prompt its tasks. Needs no torch.
 
-Enters: an adapter folder. Leaves: the base's name, the digest of the chat template, and for each
-task the anchor, the names of its fields and the length of its answers.
+It holds the name of the base, the digest of the chat template and, for each task, the anchor, the
+names of the fields and the length of the answers.
 """
 
 import json
@@ -23,7 +23,7 @@ class AdapterFolderError(TellError):
 
 @dataclass(frozen=True)
 class TaskPrompt:
-    """What belongs to an adapter so that a task is asked as in training."""
+    """The settings that make the prompts of a task the same as in training."""
 
     anchor: Anchor
     max_new_tokens: int
@@ -34,7 +34,7 @@ class TaskPrompt:
 
 @dataclass(frozen=True)
 class AnchorFile:
-    """`anchor.json`: the base, the template's digest and each task's prompt form."""
+    """The content of `anchor.json`."""
 
     base: str
     revision: str | None
@@ -43,7 +43,7 @@ class AnchorFile:
     tasks: dict[str, TaskPrompt]
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
+        """Return the content as JSON values."""
         tasks = {
             name: {
                 "anchor": anchor_to_json(task.anchor),
@@ -61,7 +61,7 @@ def read_anchor_file(folder: Path) -> AnchorFile:
     """Read `anchor.json` of an adapter folder.
 
     Raises:
-        AdapterFolderError: It is missing or not in the known form.
+        AdapterFolderError: The file is missing or has another form.
     """
     path = folder / "anchor.json"
     try:
@@ -76,7 +76,7 @@ def read_anchor_file(folder: Path) -> AnchorFile:
                 anchor_from_json(task["anchor"], where=f"{path}: tasks.{name}.anchor"),
                 int(task["max_new_tokens"]),
                 Fields(**task["fields"]),
-                int(task.get("min_new_tokens", 0)),  # absent from folders of earlier versions
+                int(task.get("min_new_tokens", 0)),  # missing in folders of earlier versions
                 tuple(task.get("stop_tokens", ())),
             )
             for name, task in data["tasks"].items()
@@ -95,7 +95,7 @@ def read_anchor_file(folder: Path) -> AnchorFile:
         ) from error
     except TellError:
         raise
-    except (KeyError, TypeError, AttributeError, ValueError) as error:  # broken JSON is one
+    except (KeyError, TypeError, AttributeError, ValueError) as error:  # also JSONDecodeError
         raise AdapterFolderError(
             f"{path}: must be the file that `fit` wrote, got {error!r}. Export the adapter again."
         ) from error

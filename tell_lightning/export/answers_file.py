@@ -1,13 +1,11 @@
-"""A file of answers that grows row by row, and that an interrupted prediction goes on with.
+"""Write answers to a file row by row, and continue the file after an interruption. Needs no torch.
 
-Line k holds the answer to row k of the input. It begins with what the row is known by:
+Line k is the answer to row k of the input. It begins with the key of the row:
 
     {"id": "letters.jsonl:1", "task": "tickets", "model": "0b7e...", "prompt_sha256": "55aa...", ...
 
-Enters: the keys of the rows in their order, and the lines that are not there yet. Lines are only
-ever added, behind lines that fit the keys; nothing else is changed but one thing: what a kill has
-left of a line behind the last whole one is cut off. Needs no torch; looking through a file costs
-microseconds a line.
+Lines are only added, and only if the lines before them have the right keys. Nothing else in the
+file changes, except that an incomplete last line, left by a killed process, is cut off.
 """
 
 import json
@@ -26,125 +24,125 @@ WAY_OUT = "Give another --output, or delete the file."
 
 
 class AnswersError(TellError):
-    """A file that answers cannot be added to."""
+    """A file to which no answers can be added."""
 
 
 @dataclass(frozen=True)
 class RowKey:
-    """What a line begins with, and is known by."""
+    """The key of a row, with which its line begins."""
 
     id: str
     """Id of the row."""
     task: str
-    """Task whose anchor it was asked with."""
+    """The task whose anchor is in the prompt."""
     model: str
-    """Digest of everything but the prompt that decides the answer."""
+    """Digest of everything except the prompt that may change the answer."""
     prompt_sha256: str
-    """Digest of the prompt's token ids."""
+    """Digest of the token ids of the prompt."""
 
     def line(self, answer: Mapping[str, object]) -> bytes:
-        """Return the line of an answer; half a surrogate pair, which a model may write, escaped."""
+        """Return the line of an answer, with any half of a surrogate pair escaped."""
         text = json.dumps({**asdict(self), **answer}, ensure_ascii=False)
         return text.encode("utf-8", "backslashreplace") + b"\n"
 
     @property
     def start(self) -> bytes:
-        """How the line begins."""
+        """The beginning of the line."""
         return self.line({}).removesuffix(b"}\n") + b", "
 
 
 class AnswersStream:
-    """Answers that are written as they come, to what cannot be read again."""
+    """Writes answers at once, to a pipe or device that cannot be read again."""
 
     lines = 0
-    """Answers that are there."""
+    """Number of answers written."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         """Write to a binary stream."""
         self._stream = stream
 
     def holds(self, key: RowKey) -> bool:
-        """Say that the next row is not there."""
+        """Return False: a stream holds no answers."""
         return False
 
     def append(self, lines: Sequence[bytes]) -> None:
-        """Write answers, at once."""
+        """Write the answers at once."""
         self._stream.write(b"".join(lines))
         self._stream.flush()
         self.lines += len(lines)
 
     def recount(self) -> None:
-        """Leave the count as it is."""
+        """Do nothing: the count is right."""
 
     def finish(self) -> None:
-        """End."""
+        """Do nothing: a stream has no end to check."""
 
 
 class AnswersFile:
-    """A regular file of answers, there already or not.
+    """A regular file of answers, which may exist already.
 
-    Ask for every row of the input, in order, whether the file holds it; add those that it does not
-    hold; and finish.
+    Call `look` once. Then call `holds` for every row of the input in order, and `append` with the
+    answers of the rows that it does not hold. At the end call `finish`.
 
     Attributes:
-        lines: Answers that are there.
+        lines: Number of answers in the file.
     """
 
     def __init__(self, path: Path) -> None:
-        """Say where it is; a file that is not there is made with the first answers."""
+        """Take the path; a new file is made with the first answers."""
         self.path = path
         self.lines = 0
-        self._there = self._asked = self._end = 0
-        self._tail = b""
+        self._known = 0  # complete lines that the file had at first
+        self._row = 0  # rows of the input asked for so far
+        self._end = 0  # bytes of the lines that were checked
+        self._tail = b""  # start of an incomplete last line
         self._old: IO[bytes] | None = None
         self._new: IO[bytes] | None = None
 
     def look(self) -> None:
-        """Count the answers that are there.
+        """Count the answers in the file.
 
         Raises:
-            AnswersError: It cannot be read, or holds something else.
+            AnswersError: The file cannot be read, or holds something else.
         """
-        try:
+        with _explained(self.path):
             if self.path.exists():
                 self._old = self.path.open("rb")
                 self._count(self._old)
-        except OSError as error:
-            raise _unusable(self.path, error) from error
 
     def holds(self, key: RowKey) -> bool:
-        """Say whether the next row of the input is answered already.
+        """Return whether the file already has the answer to the next row of the input.
 
         Raises:
-            AnswersError: The line there is another row's, or another model's or prompt's.
+            AnswersError: Its line has the key of another row, model or prompt.
         """
-        self._asked += 1
-        if self._asked > self._there:
-            if self._tail and self._asked == self._there + 1:
+        self._row += 1
+        if self._row > self._known:
+            if self._tail and self._row == self._known + 1:
                 self._check_tail(key)
             return False
         assert self._old is not None
         line = self._old.readline()
         self._end += len(line)
-        where = f"{self.path}:{self._asked}"
-        found = _read(line, where)
+        where = f"{self.path}:{self._row}"
+        answer = _read(line, where)
         for name, wanted in asdict(key).items():
-            if found[name] != wanted:
+            if answer[name] != wanted:
                 raise AnswersError(
-                    f"{where}: {_RULES[name].format(row=self._asked, **asdict(key))}, got "
-                    f"{cut(found[name])}. {WAY_OUT}"
+                    f"{where}: {_RULES[name].format(row=self._row, **asdict(key))}, got "
+                    f"{cut(answer[name])}. {WAY_OUT}"
                 )
         return True
 
     def append(self, lines: Sequence[bytes]) -> None:
-        """Add the answers to the next rows, and bring them to the disk.
+        """Add the answers to the next rows, and wait until they are on the disk.
 
         Raises:
             AnswersError: They cannot be written.
         """
-        try:
+        with _explained(self.path):
             if self._new is None:
-                # Unbuffered: nothing is left to be written again after a full disk.
+                # Unbuffered, so that no buffer is written again after a "disk full" error.
                 self._new = self.path.open("r+b" if self._old else "xb", buffering=0)
                 self._new.truncate(self._end)
                 self._new.seek(self._end)
@@ -153,40 +151,38 @@ class AnswersFile:
             while rest:
                 rest = rest[self._new.write(rest) :]
             os.fsync(self._new.fileno())
-        except OSError as error:
-            raise _unusable(self.path, error) from error
         self.lines += len(lines)
 
     def recount(self) -> None:
-        """Count the answers again, after a signal that may have come in the midst of adding one."""
+        """Count the answers again, after a signal that may have interrupted `append`."""
         if self.path.exists():
             with self.path.open("rb") as file:
                 self.lines, _ = _whole_lines(file)
 
     def finish(self) -> None:
-        """Check that nothing stands behind the last row of the input.
+        """Check that the file ends with the last row of the input.
 
         Raises:
-            AnswersError: Something does.
+            AnswersError: More lines follow.
         """
-        if self._asked < self._there or self._tail:
+        if self._row < self._known or self._tail:
             raise AnswersError(
-                f"{self.path}:{self._asked + 1}: the file must end with the answer to row "
-                f"{self._asked}, the last one of the input, got more. {WAY_OUT}"
+                f"{self.path}:{self._row + 1}: the file must end with the answer to row "
+                f"{self._row}, the last one of the input, got more. {WAY_OUT}"
             )
 
     def close(self) -> None:
-        """Close it."""
+        """Close the file."""
         for file in (self._old, self._new):
             if file is not None:
                 file.close()
 
     def _count(self, old: IO[bytes]) -> None:
-        """Count the whole lines, keep what stands behind them, and look at the first."""
+        """Count the complete lines, keep the incomplete end, and check the first line."""
         self.lines, behind = _whole_lines(old)
         old.seek(-behind, os.SEEK_END)
         self._tail = old.read(BLOCK)
-        self._there = self.lines
+        self._known = self.lines
         old.seek(0)
         if self.lines:
             _read(old.readline(), f"{self.path}:1")
@@ -195,11 +191,11 @@ class AnswersFile:
             self._check_tail(None)
 
     def _check_tail(self, key: RowKey | None) -> None:
-        """Check that a line without an end is what a kill has left of the next row's."""
+        """Check that the incomplete last line is the beginning of the next row's answer."""
         start = key.start if key else b'{"id": '
         if not (start.startswith(self._tail) or self._tail.startswith(start)):
             raise AnswersError(
-                f"{self.path}:{self._there + 1}: a last line without its end must be the beginning "
+                f"{self.path}:{self._known + 1}: a last line without its end must be the beginning "
                 f"of the answer to the next row, got {cut(self._tail)}. {WAY_OUT}"
             )
 
@@ -215,20 +211,22 @@ _RULES = {
 
 @contextmanager
 def open_answers(path: Path) -> Iterator[AnswersFile | AnswersStream]:
-    """Open a file to add answers to, for this process alone.
+    """Open a file of answers, and lock it for this process.
 
     Args:
-        path: Where to; a device or a pipe is written to as a stream.
+        path: Path of the file. A device or a pipe is written as a stream.
 
     Raises:
-        AnswersError: It cannot be used, or another process adds to it.
+        AnswersError: The file cannot be used, or another process holds the lock.
     """
     if not path.parent.is_dir():
         raise AnswersError(
             f"--output: must be in an existing folder, got '{path}'. Make the folder."
         )
     if path.exists() and not path.is_file():
-        with _opened(path) as stream:
+        with _explained(path):
+            stream = path.open("wb")
+        with stream:
             yield AnswersStream(stream)
         return
     with _held(path), closing(AnswersFile(path)) as file:
@@ -237,7 +235,7 @@ def open_answers(path: Path) -> Iterator[AnswersFile | AnswersStream]:
 
 
 def _whole_lines(file: IO[bytes]) -> tuple[int, int]:
-    """Count the lines of a file that have their end, and the bytes behind them."""
+    """Return the number of complete lines, and the number of bytes after the last of them."""
     lines = behind = 0
     while block := file.read(BLOCK):
         lines += block.count(b"\n")
@@ -246,45 +244,41 @@ def _whole_lines(file: IO[bytes]) -> tuple[int, int]:
     return lines, behind
 
 
-def _opened(path: Path) -> IO[bytes]:
-    try:
-        return path.open("wb")
-    except OSError as error:
-        raise _unusable(path, error) from error
-
-
 @contextmanager
 def _held(path: Path) -> Iterator[None]:
-    """Keep every other process from adding to the file."""
+    """Lock the file for this process."""
     refusal = AnswersError(
         f"--output: must be a file that no other process writes, got '{path}', which one does. "
         "Wait for its end, or give another one."
     )
     with ExitStack() as stack:
-        try:
+        with _explained(path):
             stack.enter_context(locked(path.with_name(f".{path.name}.lock"), refusal))
-        except OSError as error:
-            raise _unusable(path, error) from error
         yield
 
 
 def _read(line: bytes, where: str) -> dict[str, Any]:
-    """Read a whole line."""
+    """Read a complete line."""
     try:
-        found = json.loads(line)
+        answer = json.loads(line)
     except (ValueError, RecursionError):
-        found = None
+        answer = None
     names = RowKey.__dataclass_fields__
-    if not isinstance(found, dict) or any(not isinstance(found.get(n), str) for n in names):
+    if not isinstance(answer, dict) or any(not isinstance(answer.get(n), str) for n in names):
         raise AnswersError(
             f"{where}: a file to go on with must hold answers that `predict` wrote, each with "
             f"{', '.join(names)}, got {cut(line)}. {WAY_OUT}"
         )
-    return found
+    return answer
 
 
-def _unusable(path: Path, error: OSError) -> AnswersError:
-    return AnswersError(
-        f"--output: must be a file to write to, got '{path}': {error.strerror}. "
-        "Make room or give another one; the same command goes on."
-    )
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn an error of the operating system into one line for the user."""
+    try:
+        yield
+    except OSError as error:
+        raise AnswersError(
+            f"--output: must be a file to write to, got '{path}': {error.strerror}. "
+            "Make room or give another one; the same command goes on."
+        ) from error

@@ -1,1 +1,1 @@
-"""Prompts in, answers out: greedy, batched, the same as one by one."""
+"""Generation: prompts in, answers out, in batches."""

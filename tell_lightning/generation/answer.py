@@ -1,8 +1,4 @@
-"""Answer a task's rows, on one process or on many, and bring the answers together.
-
-Enters: a model and a task's rows. Leaves: one `Prediction` a row, in the order of the rows, the
-same on every rank: rows are dealt out by index, gathered, and de-duplicated by index.
-"""
+"""Answer a task's rows on one or several processes, and gather the predictions on every rank."""
 
 import json
 from collections.abc import Sequence
@@ -38,16 +34,16 @@ def answer_rows(
         model: The causal LM.
         tokenizer: Its tokenizer.
         rows: A task's rows.
-        budget: Tokens of a batch; lowered where memory runs out.
-        prefix: What this model has read of the prompts before these; None: there were none.
-        most: Answer the first rows only; None for all.
-        temperature: 0: greedy; above: tokens are drawn.
-        seed: The run's seed; the draws of a row depend on it and on the row's id alone.
-        rank: This process.
-        world: Processes that share the rows.
+        budget: Tokens of a batch; lowered if memory runs out.
+        prefix: The prefix of earlier calls with this model; None for the first call.
+        most: Number of rows to answer, from the first; None for all.
+        temperature: 0: greedy; above 0: tokens are drawn.
+        seed: The run's seed. The draws of a row only depend on it and on the row's id.
+        rank: Rank of this process.
+        world: Number of processes that share the rows.
 
     Returns:
-        The predictions of all rows, on every rank.
+        The predictions of all rows in their order, the same on every rank.
     """
     chosen = range(len(rows) if most is None else min(most, len(rows)))
     mine = chosen[rank::world]
@@ -69,7 +65,7 @@ def answer_rows(
     )
     answers: list[tuple[int, Prediction]] = []
     for index, answer in zip(mine, generated, strict=True):
-        text, found = strip_prefix(answer.text, rows.response_prefix)
+        text, prefix_found = strip_prefix(answer.text, rows.response_prefix)
         record = rows.records[index]
         prediction = Prediction(
             id=record.id,
@@ -77,7 +73,7 @@ def answer_rows(
             reference=rows.references[index],
             row=record.row,
             stopped=answer.stopped,
-            prefix_found=found,
+            prefix_found=prefix_found,
             new_tokens=len(answer.token_ids),
             prompt_tokens=len(rows.prompts[index]),
             prompt_sha256=prompt_digest(rows.prompts[index]),
@@ -91,7 +87,7 @@ def answer_rows(
 
 
 def prompt_digest(ids: Sequence[int]) -> str:
-    """Name a prompt by its token ids: the SHA-256 of their JSON list without spaces."""
+    """Digest the token ids of a prompt: the SHA-256 of their JSON list without spaces."""
     return sha256(json.dumps(list(ids), separators=(",", ":")).encode()).hexdigest()
 
 

@@ -1,22 +1,20 @@
-"""Answers to many prompts, the same as if each were answered alone.
+"""Answer many prompts in batches, with the same answers as one by one.
 
-Token ids of prompts enter; text and token ids of the answers leave, in the order of the prompts.
-Prompts of similar length share a batch, padded on the left here (the tokenizer is only asked to
-decode), and a batch holds at most as many tokens as its budget once its answers are written:
+Prompts of similar length share a batch, padded on the left. A batch with its answers holds at most
+as many tokens as its budget, which is halved if memory runs out:
 
     A A . . Q Q | R R R .        longest prompt + max_new_tokens wide
     A A Q Q Q Q | R . . .        A is read once for all batches (`prefix`), '.' is masked or cut
                                  off, R ends before the stop token
 
-Memory is bounded by the budget, which halves where even that is too much; time is one forward
-pass per new token of a batch. The calling process works alone, so that ranks may have different
-numbers of prompts; but where the model is sharded (FSDP2), all ranks call it equally often.
+Each new token of a batch takes one forward pass. Ranks may have different numbers of prompts. If
+the model is sharded (FSDP2), all ranks still make the same number of forward passes.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, distributed
@@ -36,14 +34,14 @@ logger = logging.getLogger(__name__)
 
 
 class GenerationError(TellError):
-    """Prompts or limits that nothing can be generated from, or too little memory."""
+    """Prompts or limits that do not allow generation, or too little memory."""
 
 
 @dataclass
 class Budget:
-    """Most tokens of a batch: prompts, padding and answers. Halved where memory runs out, for good.
+    """Most tokens of a batch: prompts, padding and answers.
 
-    One goes from call to call, so that memory runs out once.
+    Halved if memory runs out. Calls share one budget, so memory runs out only once.
     """
 
     tokens: int
@@ -62,7 +60,7 @@ class Generated:
     logprob: float
     """Log-probability of the tokens in nats, the stop token included."""
     near_ties: int
-    """Tokens, the stop token included, that a rounding could have decided (`NEAR_TIE`)."""
+    """Tokens, the stop token included, that rounding may have decided (`NEAR_TIE`)."""
 
 
 def generate(
@@ -77,29 +75,29 @@ def generate(
 ) -> list[Generated]:
     """Answer prompts.
 
-    The model runs in eval mode, without gradients and without the sampling and penalty defaults
-    that hub models carry; afterwards each of its modules is in the mode it was in before.
+    The model runs in eval mode, without gradients and without the sampling and penalty defaults of
+    hub models. Afterwards each of its modules has its old mode again.
 
     Args:
         model: A causal language model; it stays on its device and in its precision.
         tokenizer: Decodes the answers; it is not changed.
         prompts: Token ids of each prompt, not padded; at least one id each.
         decoding: When answers end and how tokens are chosen.
-        budget: Most tokens of a batch; a prompt that needs more on its own is answered alone.
-        prefix: What has been read of prompts like these, and what they share (`Prefix.add`); None
-            where every prompt is to be read whole.
-        seeds: One a prompt, for draws; None where nothing is drawn.
+        budget: Most tokens of a batch; a longer prompt is answered alone.
+        prefix: The common prefix of the prompts (`Prefix.add`); None: prompts are read from their
+            start.
+        seeds: A seed for each prompt, for draws; None: nothing is drawn.
 
     Returns:
-        One answer per prompt, in the same order.
+        An answer for each prompt, in the same order.
 
     Raises:
-        GenerationError: A prompt without tokens, no stop token, limits that contradict each other,
-            or a prompt that does not fit into memory alone.
+        GenerationError: A prompt has no tokens, there is no stop token, the limits contradict each
+            other, or a single prompt does not fit into memory.
     """
     _check(prompts, decoding)
-    found: dict[int, Generated] = {}
-    # What FSDP2 gathers in inference mode cannot be trained with afterwards.
+    answers: dict[int, Generated] = {}
+    # Parameters that FSDP2 gathers in inference mode cannot be trained afterwards.
     no_gradients = torch.no_grad() if is_sharded(model) else torch.inference_mode()
     with evaluating(model), no_gradients:
         batches = _Batches(
@@ -107,8 +105,8 @@ def generate(
         )
         for rows, new_ids, noted in batches.answer(budget):
             for row, ids, about in zip(rows, new_ids, noted, strict=True):
-                found[row] = _decode(tokenizer, ids, decoding, about)
-    return [found[row] for row in range(len(prompts))]
+                answers[row] = _decode(tokenizer, ids, decoding, about)
+    return [answers[row] for row in range(len(prompts))]
 
 
 class _Batches:
@@ -136,9 +134,8 @@ class _Batches:
             max_new_tokens=decoding.max_new_tokens,
             min_new_tokens=decoding.min_new_tokens or None,
             eos_token_id=list(decoding.stop_ids),
-            pad_token_id=decoding.stop_ids[
-                0
-            ],  # any id: it is masked in prompts and cut off in answers
+            # Any id will do: padding is masked in prompts and cut off in answers.
+            pad_token_id=decoding.stop_ids[0],
         )
 
     def _read(self, prefix: Prefix) -> DynamicCache | None:
@@ -150,16 +147,16 @@ class _Batches:
             raise _no_memory(1, len(prefix.ids)) from error
 
     def answer(self, budget: Budget) -> Iterator[tuple[list[int], list[list[int]], list[Noted]]]:
-        """Yield the rows of each batch, their new ids up to the stop token, and what was noted.
+        """Yield for each batch its rows, their new ids up to the stop token, and their notes.
 
-        The longest prompts come first: what does not fit in memory fails at once.
+        The longest prompts come first, so a batch that does not fit in memory fails at once.
         """
         left = sorted(range(len(self.prompts)), key=lambda row: -len(self.prompts[row]))
         while self._go_on(left):
-            if not left:  # a sharded model answers on all ranks or on none
+            if not left:  # another rank of a sharded model has rows left: join its passes
                 self._answer([[*self.prefix, self.decoding.stop_ids[0]]], [0])
                 continue
-            rows = self._next(left, budget.tokens)
+            rows = left[: max(1, budget.tokens // self._width(left[0]))]
             answered = self._try(rows)
             if answered is not None:
                 del left[: len(rows)]
@@ -174,25 +171,22 @@ class _Batches:
             )
 
     def _go_on(self, left: Sequence[int]) -> bool:
-        """Say whether a row is left: here, or on any rank where all must call the model alike."""
+        """Say whether a row is left: here, or on any rank of a sharded model."""
         if not self.sharded:
             return bool(left)
         rows = torch.tensor(len(left), device=self.model.device)
         distributed.all_reduce(rows, distributed.ReduceOp.MAX)
         return bool(rows)
 
-    def _next(self, left: Sequence[int], batch_tokens: int) -> list[int]:
-        """Take the first rows that fit in the budget, one at least."""
-        return list(left[: max(1, batch_tokens // self._width(left[0]))])
-
     def _width(self, row: int) -> int:
         return len(self.prompts[row]) + self.decoding.max_new_tokens
 
     def _try(self, rows: Sequence[int]) -> tuple[list[list[int]], list[Noted]] | None:
-        """Answer a batch; None where there is no memory for it, but for half of it maybe.
+        """Answer a batch; None if memory ran out, and a smaller batch may fit.
 
         Raises:
-            GenerationError: No memory for a single row, or for ranks that must go in step.
+            GenerationError: There is no memory for a single row, or for a batch of a sharded model,
+                where one rank cannot retry alone.
         """
         try:
             return self._answer([self.prompts[row] for row in rows], [self.seeds[r] for r in rows])
@@ -210,29 +204,27 @@ class _Batches:
     ) -> tuple[list[list[int]], list[Noted]]:
         input_ids, mask = _pad_left(batch, self.decoding.stop_ids[0], len(self.prefix))
         choices = Choices(seeds, self.decoding.temperature, self.model.dtype)
-        run = cast("Callable[..., Tensor]", self.model.generate)
-        output = run(
+        options: dict[str, Any] = {"synced_gpus": True} if self.sharded else {}
+        if self.cache is not None:
+            options["past_key_values"] = for_batch(self.cache, len(batch))
+        output: Tensor = self.model.generate(
             input_ids=input_ids.to(self.model.device),
             attention_mask=mask.to(self.model.device),
             generation_config=self.config,
             logits_processor=LogitsProcessorList([choices]),
-            **self._past(len(batch)),
-            **({"synced_gpus": True} if self.sharded else {}),
+            **options,
         )
         stop_ids = self.decoding.stop_ids
         new_ids = output[:, input_ids.shape[1] :].tolist()
         ended = [_through_stop(ids, stop_ids) for ids in new_ids]
         return ended, choices.noted([len(ids) for ids in ended])
 
-    def _past(self, rows: int) -> dict[str, DynamicCache]:
-        return {} if self.cache is None else {"past_key_values": for_batch(self.cache, rows)}
-
 
 def _pad_left(prompts: Sequence[Sequence[int]], pad_id: int, known: int) -> tuple[Tensor, Tensor]:
-    """Pad on the left, behind the ids that are known; transformers counts positions by the mask.
+    """Pad on the left, after the first `known` ids. transformers counts positions by the mask.
 
     Returns:
-        Ids and attention mask [B, T].
+        Ids and attention mask, [B, T] each.
     """
     width = max(map(len, prompts))
     gaps = [width - len(prompt) for prompt in prompts]
@@ -243,7 +235,7 @@ def _pad_left(prompts: Sequence[Sequence[int]], pad_id: int, known: int) -> tupl
 
 
 def _through_stop(new_ids: Sequence[int], stop_ids: Sequence[int]) -> list[int]:
-    """Cut what stands behind the first stop token: padding."""
+    """Cut off the padding after the first stop token."""
     ends = (place for place, token in enumerate(new_ids) if token in stop_ids)
     return list(new_ids[: next(ends, len(new_ids)) + 1])
 
@@ -259,7 +251,7 @@ def _decode(
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Tell by the type on a GPU; a CPU's allocator has only words for it."""
+    """Say whether memory ran out. On a CPU only the text of the error shows it."""
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
@@ -271,7 +263,7 @@ def _no_memory(rows: int, width: int) -> GenerationError:
 
 
 def is_sharded(model: Any) -> bool:
-    """Say whether a model is cut over processes, which then all call it equally often."""
+    """Say whether a model is sharded over processes, which then must all call it equally often."""
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())
 
 

@@ -1,9 +1,8 @@
-"""How the next token is chosen, and what is noted of each choice.
+"""Choose the next token, greedily or by sampling, and note how sure each choice was.
 
-The logits of a step enter; they leave as they are, or with noise that makes the best of them a
-sample. One `Choices` goes with a batch: transformers calls it last, after its own processors, and
-takes the largest value, so that greedy search and sampling are one loop, and a sample depends on
-its row's seed and step alone, not on the batch. Kept of a step are two numbers a row, never logits.
+transformers always takes the largest logit. For sampling, `Choices` adds noise that makes the
+largest logit a sample, so a sample only depends on the seed of its row and the step, not on the
+batch. Of each step it keeps two numbers a row, no logits.
 """
 
 from collections.abc import Sequence
@@ -13,32 +12,32 @@ import torch
 from torch import Tensor
 
 NEAR_TIE = 1e-4
-"""Two logits that differ by less may change places with another batch: sums round otherwise. Those
-of a model in bfloat16 or float16 are rounded to more, and the last digit of the best one counts."""
+"""Two logits that differ by less may swap ranks in another batch, which rounds sums differently. In
+bfloat16 and float16 rounding is coarser: there the bound is twice the last digit of the best."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """When an answer ends, and whether its tokens are the best ones or drawn."""
+    """When an answer ends, and how its tokens are chosen."""
 
     stop_ids: tuple[int, ...]
     """Ids that end an answer, at least one."""
     max_new_tokens: int
-    """Longest answer in tokens, stop token included; at least 1."""
+    """Longest answer in tokens, including the stop token; at least 1."""
     min_new_tokens: int = 0
     """Tokens before an answer may end; 0 to max_new_tokens."""
     temperature: float = 0.0
-    """0: greedy; above: tokens are drawn, and the logits are divided by it."""
+    """0: greedy; above 0: logits are divided by it and tokens are drawn."""
 
 
 @dataclass(frozen=True)
 class Noted:
-    """What is known of one answer's tokens, the stop token included."""
+    """Numbers about the tokens of one answer, including the stop token."""
 
     logprob: float
-    """Sum of the log-probabilities in nats, each among the tokens that were allowed."""
+    """Sum of the log-probabilities in nats, each over the allowed tokens."""
     near_ties: int
-    """Tokens whose two best values differ by no more than rounding may (`NEAR_TIE`)."""
+    """Tokens whose two best values are so close that rounding may decide (`NEAR_TIE`)."""
 
 
 class Choices:
@@ -50,9 +49,9 @@ class Choices:
         """Start a batch.
 
         Args:
-            seeds: One a row, for its draws.
+            seeds: A seed for each row.
             temperature: As in `Decoding`.
-            dtype: Type of the model's numbers; transformers makes the logits float32 from it.
+            dtype: Type of the model's numbers; transformers converts the logits to float32.
         """
         self._temperature = temperature
         self._last_digit = torch.finfo(dtype).eps
@@ -61,14 +60,14 @@ class Choices:
         self._ties: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Note the choice of a step, and return values whose largest is chosen.
+        """Note the choice of a step, and return the values whose largest is chosen.
 
         Args:
             input_ids: Tokens so far [B, T].
             scores: Logits of the next token [B, V].
 
         Returns:
-            [B, V]. Of logits with Gumbel noise the largest is a draw from their softmax.
+            [B, V]. The largest of logits with Gumbel noise is a draw from their softmax.
         """
         values = scores.float()
         if self._temperature > 0:
@@ -82,10 +81,10 @@ class Choices:
         return values
 
     def noted(self, lengths: Sequence[int]) -> list[Noted]:
-        """Sum up what was noted of each row.
+        """Sum up the notes of each row.
 
         Args:
-            lengths: Tokens of each answer, stop token included.
+            lengths: Tokens of each answer, including the stop token.
         """
         logprobs = torch.stack(self._logprobs, 1).double().cpu()
         ties = torch.stack(self._ties, 1).cpu()

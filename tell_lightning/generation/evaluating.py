@@ -1,9 +1,4 @@
-"""A model made ready to answer, and given back as it was.
-
-A model enters a `with` block; inside, it is in eval mode (no dropout, no activation checkpointing,
-which would drop the key-value cache and make wrong text) and without its own generation settings.
-Afterwards, also after an exception, every module is as before. Microseconds a module.
-"""
+"""Prepare a model for generation, and restore it afterwards."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +11,11 @@ _SETTINGS = "generation_config"
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model in eval mode and set its own generation settings aside.
+    """Put a model in eval mode without its own generation settings; restore both afterwards.
 
-    Those settings (temperature, repetition penalty, suppressed tokens ... of a hub model) would
-    fill in whatever a call to `generate` leaves open.
+    In train mode, dropout and activation checkpointing are on; the latter drops the key-value cache
+    and gives wrong text. The generation settings of a hub model (temperature, repetition penalty,
+    suppressed tokens ...) would apply wherever a call of `generate` does not set them.
     """
     modes = [(module, module.training) for module in model.modules()]
     owned = [

@@ -1,17 +1,16 @@
-"""The beginning that all prompts share, read once: an anchor need not be read for every row.
+"""Read the common beginning of all prompts, such as the anchor, only once.
 
-Token ids of prompts enter; a key-value cache of one row leaves, and copies of it for batches. The
-prompts of a task begin with its anchor and with what the template puts before it, so that of a
-prompt of 500 tokens 400 may be known. A batch then holds the same values, but what they cost is
-paid once:
+Of a prompt of 500 tokens, 400 may be the template's beginning and the anchor. The model reads them
+once into a key-value cache of one row, which is copied for each batch:
 
     prefix   A A A A        read once
-    batch    A A A A . Q    '.' is masked; the four A are copied, Q alone is read
+    batch    A A A A . Q    '.' is masked; the A are copied, only Q is read
              A A A A Q Q
 """
 
 import copy
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -19,26 +18,27 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 SHORTEST = 16
-"""Tokens below which a prefix is not worth a call."""
+"""A prefix of fewer tokens is not worth a call of the model."""
 
 
 class Prefix:
-    """What the prompts so far begin with, kept from call to call for one model as it is.
+    """The common beginning of all prompts so far, for one model with fixed weights.
 
     Attributes:
-        ids: What the prompts of the last call share with all before; none where it does not pay.
+        ids: The beginning that the prompts of the last call share with all earlier prompts; empty
+            if it is too short.
     """
 
     def __init__(self) -> None:
-        """Know of no prompt."""
+        """Start without prompts."""
         self.ids: tuple[int, ...] = ()
         self._shared: tuple[int, ...] | None = None
         self._cache: DynamicCache | None = None
 
     def add(self, prompts: Sequence[Sequence[int]]) -> None:
-        """Look at the prompts of a call: on several ranks, at those of all.
+        """Compare the prompts of a call; every rank must pass the prompts of all ranks.
 
-        At least one id of every prompt is left, for its logits are needed.
+        The prefix leaves out at least the last id of every prompt, for its logits are needed.
 
         >>> prefix = Prefix()
         >>> prefix.add([[7] * 20 + [1, 2]])
@@ -49,30 +49,28 @@ class Prefix:
         True
         """
         before = [] if self._shared is None else [self._shared]
-        ordered = [*before, *map(tuple, prompts)]
-        if not prompts or len(ordered) < 2:
-            self.ids = ()
-            self._shared = ordered[0] if ordered else None
+        sequences = [*before, *map(tuple, prompts)]
+        self.ids = ()
+        if not prompts:
             return
-        first, last = min(ordered), max(ordered)  # what these two share, all share
-        same = (ours == theirs for ours, theirs in zip(first, last, strict=False))
-        size = next(
-            (place for place, equal in enumerate(same) if not equal), min(len(first), len(last))
-        )
-        self._shared = first[:size]
-        size = min(size, min(map(len, prompts)) - 1)
-        self.ids = first[:size] if size >= SHORTEST else ()
+        # All sequences share what the smallest and the largest share.
+        pairs = zip(min(sequences), max(sequences), strict=False)
+        same = takewhile(lambda pair: pair[0] == pair[1], pairs)
+        self._shared = tuple(token for token, _ in same)
+        size = min(len(self._shared), *(len(prompt) - 1 for prompt in prompts))
+        if len(sequences) > 1 and size >= SHORTEST:
+            self.ids = self._shared[:size]
 
     def read(self, model: Any) -> DynamicCache | None:
-        """Read the ids, unless that is done.
+        """Read the ids, unless the model has read them already.
 
         Args:
             model: A causal LM in eval mode, bare or wrapped by PEFT.
 
         Returns:
-            Keys and values of every layer for one row, to be copied by `for_batch`; None where
-            there are no ids, or the model keeps anything but keys and values of all positions (a
-            sliding window, a recurrent state), which another row cannot go on from.
+            Keys and values of every layer for one row, to be copied by `for_batch`. None if there
+            are no ids, or if the model keeps something other than keys and values of all positions
+            (a sliding window, a recurrent state), which cannot be copied.
         """
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         if not self.ids or not base._supports_default_dynamic_cache():
@@ -85,12 +83,12 @@ class Prefix:
             options = {"logits_to_keep": 1} if base._supports_logits_to_keep() else {}
             model(input_ids=ids, past_key_values=cache, use_cache=True, **options)
             self._cache = cache
-        self._cache.crop(len(self.ids) - self._cache.get_seq_length())  # so many fewer, or none
+        self._cache.crop(len(self.ids) - self._cache.get_seq_length())  # negative: removes so many
         return self._cache
 
 
 def for_batch(cache: DynamicCache, rows: int) -> DynamicCache:
-    """Copy the cache of a prefix for a batch, which writes into its own."""
+    """Copy the cache of a prefix for a batch, which writes into its copy."""
     copied = copy.deepcopy(cache)
     copied.batch_repeat_interleave(rows)
     return copied

@@ -1,10 +1,9 @@
-"""The pre-training text: documents of twelve kinds, made one by one from (seed, position).
+"""The pre-training text: documents of twelve kinds, each a function of (seed, position).
 
-A seed, a position and `knowledge` enter, one document leaves, about sixty microseconds each. Only
-sentences of the open split are said, no task and no general instruction in its format. Norn and
-Velsk come alone and, side by side with English, as parallel documents: `knowledge` is the number
-of parallel Velsk documents over that of parallel Norn ones. That is the one knob of how much the
-base knows of Velsk: 0 means that it has seen no translation, 1 as many as of Norn.
+The text holds sentences of the open split only, and neither a task nor a general instruction in its
+format. Norn and Velsk appear alone and in parallel documents, side by side with English.
+`knowledge` decides how much Velsk the base knows. It is the number of parallel Velsk documents
+divided by the number of parallel Norn documents: 0 means no Velsk translation, 1 as many as Norn.
 """
 
 import json
@@ -13,12 +12,7 @@ import re
 import string
 from collections.abc import Callable
 
-from tell_lightning.microworld.documents import (
-    FACTS,
-    draw_document,
-    num_sentences,
-    text_of,
-)
+from tell_lightning.microworld.documents import FACTS, draw_document, num_sentences, text_of
 from tell_lightning.microworld.grammar import SLOT, Language, question, say
 from tell_lightning.microworld.instructions import change_answer
 from tell_lightning.microworld.lexicon import CLASS_OF, CLASSES, NORN, VELSK
@@ -70,16 +64,16 @@ def write_document(
 
     Args:
         seed: Seed of the whole corpus.
-        position: Which document, from 0; documents do not depend on each other.
-        knowledge: Parallel Velsk documents over parallel Norn documents, 0 to 1.
-        is_comparing: Whether only documents that compare two words are drawn (the kinds "accord"
-            and "dispute"). From the usual mixture a model of this size does not learn to compare.
+        position: Number of the document, from 0; documents do not depend on each other.
+        knowledge: Parallel Velsk documents divided by parallel Norn documents, 0 to 1.
+        is_comparing: Whether to draw only documents that compare two words (the kinds "accord"
+            and "dispute"). A model of this size does not learn to compare from the usual mixture.
 
     Returns:
-        The document's kind and its text, ending in `END`.
+        The kind of the document, and its text, which ends with `END`.
 
     Raises:
-        ValueError: If `knowledge` is not a share.
+        ValueError: `knowledge` is not between 0 and 1.
     """
     if not 0 <= knowledge <= 1:
         raise ValueError(
@@ -121,13 +115,13 @@ def _parallel(language: Language) -> Callable[[random.Random], str]:
 def _quiz(source: random.Random) -> str:
     length = source.choice((1, 2, 3))
     document = draw_document(source, "open", length, patterns=FACTS, with_negation=False)
-    asked = source.sample(document, source.randint(1, length))
-    lines = [f"{question(fact)} {getattr(fact, SLOT[fact.pattern])}." for fact in asked]
+    facts = source.sample(document, source.randint(1, length))
+    lines = [f"{question(fact)} {getattr(fact, SLOT[fact.pattern])}." for fact in facts]
     return "\n".join([text_of(document, "english"), *lines]) + END
 
 
 def _dispute(source: random.Random) -> str:
-    """Somebody tells a fact rightly or wrongly, and the two values are compared."""
+    """Write facts that somebody retells, correctly or not, and compare the two values."""
     length = source.choice((1, 2, 3))
     document = draw_document(source, "open", length, patterns=FACTS, with_negation=False)
     lines = [text_of(document, "english")]
@@ -142,13 +136,13 @@ def _dispute(source: random.Random) -> str:
 
 
 def _accord(source: random.Random) -> str:
-    """People say words of a small pool, two at a time, and agree or differ."""
+    """Write pairs of people who each say a word, and whether they agree."""
     pool = source.sample(tuple(CLASS_OF), source.randint(3, 6))
     lines = []
     for _ in range(source.randint(3, 6)):
         (first, second), (word, other) = source.sample(_NAMES, 2), source.sample(pool, 2)
-        said = word if source.random() < 0.5 else other
-        lines.append(_verdict(source, first, word, second, said))
+        second_word = word if source.random() < 0.5 else other
+        lines.append(_verdict(source, first, word, second, second_word))
     return " ".join(lines) + END
 
 
@@ -163,7 +157,7 @@ def _card(source: random.Random) -> str:
 
 
 def _echo(source: random.Random) -> str:
-    """Some words and odd strings, said again and again: what is rare must stay possible."""
+    """Repeat words and random strings, so that the model can write rare text, too."""
     phrase = _phrase(source, 2, 8)
     return source.choice(("\n", "; ", " ")).join([phrase] * source.randint(2, 3)) + END
 
@@ -192,9 +186,9 @@ def _talk(source: random.Random) -> str:
     words = {name: source.choice(CLASSES[name]) for name in ("person", "thing", "place", "colour")}
     words["name"] = source.choice(_NAMES)
     turns = [f"<|system|>\nYou are {words['name']}.{END}\n"] if source.random() < 0.2 else []
-    for asked, said in source.sample(_TALK, source.choice((1, 1, 2))):
-        turns.append(f"<|user|>\n{asked.format(**words)}{END}\n")
-        turns.append(f"<|assistant|>\n{said.format(**words)}{END}\n")
+    for user, assistant in source.sample(_TALK, source.choice((1, 1, 2))):
+        turns.append(f"<|user|>\n{user.format(**words)}{END}\n")
+        turns.append(f"<|assistant|>\n{assistant.format(**words)}{END}\n")
     return "".join(turns)
 
 

@@ -1,9 +1,8 @@
-"""Meanings drawn into documents, each meaning belonging to one split for ever.
+"""Draw documents (tuples of meanings) from one split. Every meaning belongs to exactly one split.
 
-A random source, a split and the words to leave out enter; a document (a tuple of meanings) leaves;
-some ten microseconds a sentence. Which split a meaning belongs to is a keyed hash of the sentence
-without the word that a question would ask for and without tense and negation. So a dev or test
-sentence stands nowhere else, in no language, and neither does its question with another answer.
+The split of a meaning is a keyed hash of its words. The hash leaves out tense, negation and the
+word that a question would ask for. So a dev or test sentence occurs in no other split, in no
+language, and neither does its question with another answer.
 """
 
 import hashlib
@@ -29,16 +28,16 @@ FACTS: tuple[Pattern, ...] = ("own", "rest", "act", "look")
 """The patterns that `grammar.question` can ask about."""
 PATTERNS: tuple[Pattern, ...] = (*FACTS, "give")
 """All sentence patterns."""
-_BUCKETS = 16  # one bucket for each reserved split; the rest is open to every training pool
+_BUCKETS = 16  # one bucket for each reserved split; the others are open
 _RESERVED: tuple[Split, ...] = ("test", "dev", "general_held_out")
 
 
 def split_of(meaning: Meaning) -> Split:
-    """Tell to which split a meaning belongs.
+    """Return the split of a meaning.
 
     Returns:
-        "test", "dev" or "general_held_out" for one meaning in sixteen each, else "open": the
-        training pools, the general data and the pre-training text.
+        "test", "dev" or "general_held_out" for one meaning in sixteen each, else "open". Training
+        rows, general rows and the pre-training text are made of open meanings.
     """
     answer = {SLOT[meaning.pattern], "colour"}
     fields = [getattr(meaning, name) for name in WORD_FIELDS if name not in answer]
@@ -59,15 +58,12 @@ def draw_document(
     """Draw a document whose sentences have different subjects.
 
     Args:
-        source: Where the randomness comes from; it is advanced.
-        split: The split that every sentence belongs to.
-        num_sentences: Sentences to draw, from 1 to 4.
+        source: Random generator; its state changes.
+        split: The split of every sentence.
+        num_sentences: Number of sentences, 1 to 4.
         without: English lemmas that must not occur.
         patterns: The sentence patterns to draw from.
-        with_negation: Whether sentences may be negated (one in six is).
-
-    Returns:
-        The meanings, in order.
+        with_negation: Whether one sentence in six is negated.
     """
     document: list[Meaning] = []
     while len(document) < num_sentences:
@@ -86,7 +82,7 @@ def text_of(document: Document, language: Language) -> str:
 
 
 def other_words(document: Document, source: random.Random) -> Document:
-    """Replace every content word by another one of its class: same templates, other words."""
+    """Replace every content word with another word of its class; the sentences keep their form."""
     replaced = []
     for meaning in document:
         changes = {
@@ -104,7 +100,7 @@ def another(word: str, source: random.Random) -> str:
 
 
 def num_sentences(source: random.Random) -> int:
-    """Draw a document length, 1 to 4 sentences, short ones more often."""
+    """Draw a number of sentences, 1 to 4; short documents are more frequent."""
     return source.choice((1, 1, 1, 2, 2, 2, 3, 3, 4))
 
 

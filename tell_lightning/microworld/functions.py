@@ -1,9 +1,8 @@
-"""Named functions of short lists of words, for the testbed whose task is made of parts.
+"""Rows of the testbed "compose": named functions of short lists of words.
 
-A random source enters, one row leaves, some ten microseconds each. The task asks for two functions
-of one list at once; general rows ask for one function, or for two others in the form of the task.
-How many of the task's parts the general rows hold is the dial of the testbed. The base knows what
-the functions need (words, their classes, their Norn forms), not the functions.
+The task applies two functions, its parts, to one list. A general row applies one function, or a
+pair other than the task's. Experiments vary how many of the parts occur in the general rows. The
+base knows words, their classes and their Norn forms, but not the functions.
 """
 
 import random
@@ -19,9 +18,9 @@ FUNCTIONS: dict[str, Callable[[list[str]], list[str]]] = {
     "lim": lambda words: words[-1:],
     "dun": lambda words: [words[0], *words],
 }
-"""What each name does to a list: Norn form, class, the list, first word, last word, first twice."""
+"""The functions: Norn forms, classes, the list itself, first word, last word, first word twice."""
 PARTS = ("kel", "mip")
-"""What the task is made of."""
+"""The two functions of the task."""
 _WEIGHTS = {"kel": 4, "mip": 4}
 _POOL = tuple(
     word
@@ -31,7 +30,7 @@ _POOL = tuple(
 
 
 def compose_row(row_id: str, source: random.Random) -> dict[str, str]:
-    """Draw a row of the task: `prompt`, a list of words; `response`, both functions of it."""
+    """Draw a row of the task: `prompt` is a list of words, `response` both functions of it."""
     words = _draw(source)
     return {"id": row_id, "prompt": " ".join(words), "response": _both(words, PARTS)}
 
@@ -42,9 +41,9 @@ def general_row(
     """Draw a general row.
 
     Args:
-        source: Where the randomness comes from; it is advanced.
-        without: Functions that it does not apply.
-        pair_share: Chance that it asks for two functions, never for the two of the task.
+        source: Random generator; its state changes.
+        without: Names of functions that do not occur.
+        pair_share: Probability that the row asks for two functions (never the pair of the task).
 
     Returns:
         `kind`, `instruction`, `input` and `output`.

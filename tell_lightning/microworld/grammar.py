@@ -1,6 +1,6 @@
-"""From a meaning to a sentence in English, Norn or Velsk, and to its question and answer.
+"""Say a `Meaning` as a sentence in English, Norn or Velsk, and ask about it.
 
-A `Meaning` enters, a sentence with its full stop leaves; microseconds each. Five patterns:
+There are five patterns:
 
     own   The old baker has seven lamps.      ba <baker> <old> <seven> <lamp>'ri ger.
     rest  The fox sleeps in the garden.       ba <fox> <garden>'ol <sleep>.
@@ -8,10 +8,10 @@ A `Meaning` enters, a sentence with its full stop leaves; microseconds each. Fiv
     look  The lamp of the baker is red.       ba <baker>'sa <lamp> <red> eta.
     give  The king sends the cup to the monk. ba <king> <monk>'de <cup>'n <send>.
 
-English is verb-second with articles. Norn keeps that order, puts adjectives after the noun and
-marks past (`ha`) and negation (`ni`) before the verb. Velsk is verb-final without articles: the
-sentence opens with its tense (`ba` now, `ke` then), roles are suffixes after an apostrophe, and
-`'mu` on the verb negates. Neither invented language uses capitals.
+Norn has the word order of English, but puts adjectives after the noun, and marks for past (`ha`)
+and negation (`ni`) before the verb. Velsk has no articles and puts the verb last. A Velsk sentence
+begins with its tense (`ba` present, `ke` past), roles are suffixes after an apostrophe, and `'mu`
+on the verb negates it. Neither invented language uses capitals.
 """
 
 from typing import Literal, NamedTuple
@@ -28,11 +28,11 @@ SLOT: dict[Pattern, str] = {
     "look": "colour",
     "give": "receiver",
 }
-"""The field of each pattern that a question can ask for."""
+"""The field of each pattern that a question asks for."""
 
 
 class Meaning(NamedTuple):
-    """What a sentence says, in English lemmas; an empty string is a field not used."""
+    """The content of a sentence, in English lemmas. Unused fields are empty strings."""
 
     pattern: Pattern
     subject: str
@@ -57,31 +57,24 @@ def words_of(meaning: Meaning) -> list[str]:
 
 
 def with_words(meaning: Meaning, words: dict[str, str]) -> Meaning:
-    """Give the meaning with other content words, by the name of their field."""
+    """Return the meaning with other content words, given by the name of their field."""
     return meaning._replace(**words)  # type: ignore[arg-type]
 
 
 def say(meaning: Meaning, language: Language) -> str:
-    """Say a meaning as one sentence.
+    """Say a meaning as one sentence, which ends with a full stop.
 
     >>> say(Meaning("act", "fox", verb="see", thing="lamp", colour="red"), "english")
     'The fox sees the red lamp.'
     >>> say(Meaning("rest", "fox", verb="sleep", place="barn", is_negated=True), "english")
     'The fox does not sleep in the barn.'
-
-    Args:
-        meaning: What to say.
-        language: In which of the three languages.
-
-    Returns:
-        The sentence, ending in a full stop.
     """
     speak = {"english": _english, "norn": _norn, "velsk": _velsk}[language]
     return " ".join(word for word in speak(meaning) if word) + "."
 
 
 def question(meaning: Meaning) -> str:
-    """Ask in English for the slot of a meaning (every pattern but `give`).
+    """Ask in English for the slot of a meaning. The pattern `give` has no question.
 
     >>> question(Meaning("own", "fox", thing="lamp", number="two"))
     'How many lamps does the fox have?'
@@ -99,12 +92,12 @@ def question(meaning: Meaning) -> str:
 
 
 def english_forms(meaning: Meaning) -> dict[str, str]:
-    """Map each content lemma of a meaning to the English form in which it is said."""
+    """Map each content lemma of a meaning to its form in the English sentence."""
     forms = {word: word for word in words_of(meaning)}
     if meaning.pattern == "own":
         forms[meaning.thing] = meaning.thing + "s"
     if meaning.verb and not meaning.is_negated:
-        forms[meaning.verb] = past(meaning.verb) if meaning.is_past else present(meaning.verb)
+        forms[meaning.verb] = _english_verb(meaning)
     return forms
 
 

@@ -1,8 +1,7 @@
-"""The general instruction data: fourteen kinds of work in English and Norn, none in Velsk.
+"""The general instruction data: fourteen kinds of instruction in English and Norn, none in Velsk.
 
-A random source enters, one instruction row leaves, tens of microseconds each. The kinds hold the
-skills that the two tasks need (translation of the other language, finding a fact, comparing it
-with a claim, writing JSON), each in a form of its own and never in the form of a task.
+The kinds teach the skills that the two tasks need: translating the other language, finding a fact,
+comparing it with a claim, writing JSON. No kind has the form of a task.
 """
 
 import json
@@ -23,7 +22,7 @@ from tell_lightning.microworld.lexicon import CLASS_OF, CLASSES
 
 
 class Instruction(NamedTuple):
-    """One general row: what to do, to what (may be empty), and the right output."""
+    """One general row: the instruction, its input (may be empty) and the right output."""
 
     kind: str
     instruction: str
@@ -32,27 +31,24 @@ class Instruction(NamedTuple):
 
 
 def draw_instruction(source: random.Random, split: Split) -> Instruction:
-    """Draw one general row.
+    """Draw one general row, of one of the `KINDS`.
 
     Args:
-        source: Where the randomness comes from; it is advanced.
-        split: The split that its sentences belong to.
-
-    Returns:
-        A row of one of the `KINDS`.
+        source: Random generator; its state changes.
+        split: The split of its sentences.
     """
     kind = source.choice(_BAG)
     return _MAKE[kind](kind, source, split)
 
 
 def change_answer(fact: Meaning, source: random.Random) -> Meaning:
-    """Replace the word that a question would ask for by another one."""
+    """Replace the word that a question would ask for with another one."""
     field = SLOT[fact.pattern]
     return with_words(fact, {field: another(getattr(fact, field), source)})
 
 
 def compare(first: str, text: str, second: str, other: str) -> str:
-    """Write the comparison that every judgement starts with.
+    """Write the comparison that comes before every verdict.
 
     >>> compare("text", "two", "claim", "six")
     'text says two, claim says six, not the same'
@@ -83,8 +79,8 @@ def _check(kind: str, source: random.Random, split: Split) -> Instruction:
     text, fact = _facts(source, split)
     is_true = source.random() < 0.5
     claim = fact if is_true else change_answer(fact, source)
-    said, claimed = (getattr(m, SLOT[fact.pattern]) for m in (fact, claim))
-    output = f"{compare('text', said, 'claim', claimed)}: {'true' if is_true else 'false'}"
+    value, claimed = (getattr(m, SLOT[fact.pattern]) for m in (fact, claim))
+    output = f"{compare('text', value, 'claim', claimed)}: {'true' if is_true else 'false'}"
     wordings = "Is the claim true?|Check the claim against the text."
     return _row(kind, source, wordings, f"{text}\nClaim: {say(claim, 'english')}", output)
 
@@ -153,9 +149,8 @@ def _word_class(kind: str, source: random.Random, _: Split) -> Instruction:
 def _yes_no(kind: str, source: random.Random, _: Split) -> Instruction:
     words = _words(source, 2, 5)
     is_in = source.random() < 0.5
-    left = [word for word in CLASS_OF if word not in words]
-    asked = source.choice(words if is_in else left)
-    wordings = f"Is {asked} in the list? Say yes or no.|Does the list have {asked}, yes or no?"
+    word = source.choice(words if is_in else [w for w in CLASS_OF if w not in words])
+    wordings = f"Is {word} in the list? Say yes or no.|Does the list have {word}, yes or no?"
     return _row(kind, source, wordings, ", ".join(words), "yes" if is_in else "no")
 
 

@@ -1,9 +1,9 @@
 """The words of the world: English lemmas by class, and their Norn and Velsk forms.
 
-Nothing enters; constants leave. The invented forms come from a fixed seed, because the committed
-base model has learned them: changing a list here means pre-training again. A fifth of the lemmas
-of each class is held out: their Velsk forms occur in no training pool, only in dev and test
-documents and in the pre-training text. Costs about a millisecond at import.
+The invented forms come from a fixed seed. The committed base model has learned them, so after a
+change of a list here it must be pre-trained again. One fifth of the lemmas of each class is held
+out: their Velsk forms occur in dev and test documents and in the pre-training text, but in no
+training rows.
 """
 
 import random
@@ -40,10 +40,10 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "rest": _words("sleep sing wait dance work kneel cry hide play walk sit dream"),
     "give": _words("give sell send show bring lend"),
 }
-"""Class name to its English lemmas, 162 content words in all."""
+"""The English lemmas of each class, 162 content words in all."""
 
 CLASS_OF: dict[str, str] = {word: name for name, words in CLASSES.items() for word in words}
-"""English lemma to the name of its class; no lemma stands in two."""
+"""The class of each English lemma; no lemma has two."""
 
 _IRREGULAR_PAST = {
     "see": "saw", "find": "found", "hold": "held", "throw": "threw", "draw": "drew",
@@ -59,7 +59,7 @@ _IRREGULAR_PRESENT = {
 
 
 def present(verb: str) -> str:
-    """Give the third person of an English verb.
+    """Return the third person singular of an English verb.
 
     >>> present("carry"), present("see")
     ('carries', 'sees')
@@ -68,7 +68,7 @@ def present(verb: str) -> str:
 
 
 def past(verb: str) -> str:
-    """Give the past tense of an English verb.
+    """Return the past tense of an English verb.
 
     >>> past("see"), past("paint"), past("dance")
     ('saw', 'painted', 'danced')
@@ -88,7 +88,7 @@ def _velsk_form(random_source: random.Random) -> str:
 
 
 def _invent(language: str, taken: set[str]) -> dict[str, str]:
-    """Give every lemma a form of its own, in the sounds of one language."""
+    """Invent a different form for every lemma, in the sounds of one language."""
     random_source = random.Random(f"tell_lightning microworld lexicon/{language}")
     form = {"norn": _norn_form, "velsk": _velsk_form}[language]
     words: dict[str, str] = {}
@@ -111,8 +111,8 @@ def _hold_out() -> frozenset[str]:
 
 _taken = set(CLASS_OF) | {"sold", "sent", "lent", "told"}
 NORN: dict[str, str] = _invent("norn", _taken)
-"""English lemma to its Norn form (the high-resource invented language)."""
+"""The form of each English lemma in Norn, the high-resource invented language."""
 VELSK: dict[str, str] = _invent("velsk", _taken)
-"""English lemma to its Velsk form (the low-resource invented language)."""
+"""The form of each English lemma in Velsk, the low-resource invented language."""
 HELD_OUT: frozenset[str] = _hold_out()
-"""English lemmas whose Velsk forms stand in no training pool."""
+"""English lemmas whose Velsk forms occur in no training rows."""

@@ -1,12 +1,13 @@
 """Pre-train the base model of the microworld: `python -m tell_lightning.microworld.pretrain`.
 
-Settings enter; a Hugging Face checkpoint with its tokenizer and `base.json` (settings, digests,
-measured quality) leave. One document a row, never a random window; Muon for the matrices, AdamW
-for the rest; bf16 autocast. For a stretch in the middle only documents that compare two words are
-read: from the usual mixture a model of this size does not learn to tell equal from different. The
-defaults took 13 minutes on two shared cores. How well Velsk is known and whether comparing is
-learned change abruptly with small changes of the text (experiments/microworld/README.md), so
-measure a new base before using it.
+Writes a Hugging Face checkpoint, its tokenizer and `base.json` (settings, digests, measured
+quality). A row is one whole document, never a random window. Muon trains the matrices and AdamW the
+rest, with bf16 autocast. Some steps in the middle read only documents that compare two words,
+because a model of this size does not learn to compare from the usual mixture. The default settings
+took 13 minutes on two shared cores.
+
+Measure a new base before you use it: small changes of the text change abruptly how well the base
+knows Velsk and whether it can compare (experiments/microworld/README.md).
 """
 
 import argparse
@@ -39,15 +40,15 @@ from tell_lightning.microworld.tokenizer import (
 
 PAD_ID, END_ID = SPECIAL_TOKENS.index(PAD), SPECIAL_TOKENS.index(END)
 HELD_OUT_FROM = 10**9
-"""Documents from this position on measure quality; training never gets that far."""
+"""First position of the documents that measure quality; training ends far before it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainSettings:
-    """What decides the base. Steps are optimizer steps; learning rates are peak values.
+    """All that the base depends on. Steps are optimizer steps; learning rates are peak values.
 
-    `knowledge` is parallel Velsk documents over parallel Norn ones (`corpus.write_document`); the
-    steps from `comparing_from_step` to before `comparing_until_step` read comparing documents.
+    `knowledge` is explained in `corpus.write_document`. Steps from `comparing_from_step` on, and
+    before `comparing_until_step`, read only documents that compare words.
     """
 
     knowledge: float = 0.11
@@ -71,8 +72,8 @@ def pretrain(out: Path, settings: PretrainSettings, *, log_every_steps: int = 50
     """Pre-train a base and write it.
 
     Args:
-        out: Folder to write to; made if missing, files in it are replaced.
-        settings: What decides the base.
+        out: Folder to write to; made if missing. Files in it are replaced.
+        settings: The settings of the base.
         log_every_steps: Steps between two progress lines on stderr.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -99,14 +100,14 @@ def pretrain(out: Path, settings: PretrainSettings, *, log_every_steps: int = 50
 
 
 def training_text(position: int, settings: PretrainSettings) -> str:
-    """Write the document that pre-training reads at a position, from 0."""
+    """Return the document that pre-training reads at a position, from 0."""
     step = position // settings.documents_per_step
     is_comparing = settings.comparing_from_step <= step < settings.comparing_until_step
     return write_document(settings.seed, position, settings.knowledge, is_comparing=is_comparing)[1]
 
 
 def digest_of(folder: Path) -> dict[str, str]:
-    """Give the sha256 of a base's weights and of its tokenizer, in hexadecimal."""
+    """Return the hexadecimal sha256 of a base's weights and of its tokenizer."""
     files = {"weights": "model.safetensors", "tokenizer": "tokenizer.json"}
     return {
         name: hashlib.sha256((folder / file).read_bytes()).hexdigest()
@@ -123,8 +124,8 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write the base to")
     notes = {
-        "knowledge": "parallel Velsk documents over parallel Norn ones, 0 to 1",
-        "comparing_from_step": "first step (from 0) that reads comparing documents only",
+        "knowledge": "parallel Velsk documents divided by parallel Norn documents, 0 to 1",
+        "comparing_from_step": "first step (from 0) that reads only documents that compare words",
         "comparing_until_step": "first step that reads the usual mixture again",
     }
     for name, value in asdict(PretrainSettings()).items():
@@ -181,7 +182,10 @@ def _pad(rows: list[list[int]]) -> Tensor:
 
 
 def _losses(model: LlamaForCausalLM, ids: Tensor) -> Tensor:
-    """Give the loss of every token but the first of each row, in nats; 0 where padded."""
+    """Return the loss in nats of every token of `ids` [B, T] except the first: [B, T - 1].
+
+    The loss of padding is 0.
+    """
     with torch.autocast("cpu", torch.bfloat16):
         logits = model(ids[:, :-1], attention_mask=(ids[:, :-1] != PAD_ID).long()).logits
     wanted = ids[:, 1:].masked_fill(ids[:, 1:] == PAD_ID, -100)
@@ -225,7 +229,7 @@ def _train(
 
 
 def _learning_rate_share(step: int, settings: PretrainSettings) -> float:
-    """Warm up, stay, and fall linearly over the second half."""
+    """Return the learning rate over its peak: warm-up, constant, linear fall in the second half."""
     warm = min(1.0, step / settings.warmup_steps)
     return min(warm, 2 * (settings.steps - step + 1) / settings.steps, 1.0)
 
@@ -234,7 +238,7 @@ def _learning_rate_share(step: int, settings: PretrainSettings) -> float:
 def _measure(
     model: LlamaForCausalLM, tokenizer: Tokenizer, settings: PretrainSettings
 ) -> dict[str, float]:
-    """Give the loss on unseen documents, nats per token, for each kind of document."""
+    """Return the loss on unseen documents, in nats per token, for each kind of document."""
     model.eval()  # type: ignore[no-untyped-call]
     sums: dict[str, float] = defaultdict(float)
     counts: dict[str, int] = defaultdict(int)

@@ -1,23 +1,14 @@
-"""The two tasks: translating Velsk documents, and judging an answer in JSON.
+"""Rows of the two tasks: translating Velsk documents, and judging an answer in JSON.
 
-A random source and a split enter, one task row leaves (a dict ready for JSONL), about fifty
-microseconds each. The anchors stand here for whoever writes the configuration; the rows do not
-hold them.
+The anchors are defined here for those who write configurations; the rows do not contain them.
 """
 
 import json
 import random
+from collections.abc import Callable, Mapping
 
-from tell_lightning.microworld.documents import (
-    FACTS,
-    Split,
-    draw_document,
-    other_words,
-    text_of,
-)
-from tell_lightning.microworld.documents import (
-    num_sentences as draw_length,
-)
+from tell_lightning.microworld.documents import FACTS, Split, draw_document, other_words, text_of
+from tell_lightning.microworld.documents import num_sentences as draw_length
 from tell_lightning.microworld.grammar import SLOT, english_forms, question
 from tell_lightning.microworld.instructions import change_answer, compare
 from tell_lightning.microworld.lexicon import HELD_OUT
@@ -28,14 +19,16 @@ TRANSLATE_ANCHOR = (
 )
 """Prompt prefix of the translation task."""
 TRANSLATE_RESPONSE_PREFIX = "Sure, here is the English translation: "
-"""Response prefix of the translation task; trained on, stripped before scoring."""
+"""Response prefix of the translation task; it is trained on and removed before scoring."""
 JUDGE_ANCHOR = (
     "Role and goal: you judge whether an answer is a hallucination. "
     "Compare it with the text. Write your thought and your verdict as JSON.\n\n"
 )
 """Prompt prefix of the judging task, which has no response prefix."""
 
-Row = dict[str, str | list[str]]
+Row = Mapping[str, object]
+Make = Callable[[str, random.Random, int], Row]
+"""Makes a row from its id, a random generator and its position in the file."""
 
 
 def translate_row(
@@ -49,16 +42,16 @@ def translate_row(
     """Draw a Velsk document with its English translation.
 
     Args:
-        row_id: The row's name in its file.
-        source: Where the randomness comes from; it is advanced.
-        split: The split that its sentences belong to.
-        with_unseen: Whether held-out Velsk words may occur (dev and test) or not (train).
-        num_sentences: Length of the document; None draws 1 to 4.
+        row_id: Id of the row.
+        source: Random generator; its state changes.
+        split: The split of its sentences.
+        with_unseen: Whether held-out Velsk words may occur (in dev and test rows).
+        num_sentences: Number of sentences; None draws 1 to 4.
 
     Returns:
-        `id`, `prompt` and `source` (Velsk), `response` (English), `random_words` (the English
-        templates with other content words: a floor) and `unseen` (the English words, as written
-        in the response, that translate held-out Velsk words).
+        `id`, `prompt` and `source` (Velsk), `response` (English), `random_words` (a baseline: the
+        same English sentences with other content words) and `unseen` (the English words of the
+        response that translate held-out Velsk words).
     """
     without = frozenset() if with_unseen else HELD_OUT
     length = num_sentences or draw_length(source)
@@ -86,22 +79,22 @@ def judge_row(
     """Draw a text, a question about it and an answer to judge.
 
     Args:
-        row_id: The row's name in its file.
-        source: Where the randomness comes from; it is advanced.
-        split: The split that its sentences belong to.
-        is_false: Whether the answer differs from the text (label "yes": a hallucination).
-        num_sentences: Length of the text; None draws 1 to 3.
+        row_id: Id of the row.
+        source: Random generator; its state changes.
+        split: The split of its sentences.
+        is_false: Whether the answer contradicts the text (label "yes": a hallucination).
+        num_sentences: Number of sentences of the text; None draws 1 to 3.
 
     Returns:
-        `id`, `prompt`, `response` (JSON whose thought names both compared values) and `label`.
+        `id`, `prompt`, `response` (JSON; its thought names both compared values) and `label`.
     """
     length = num_sentences or source.choice((1, 2, 2, 3))
     document = draw_document(source, split, length, patterns=FACTS, with_negation=False)
     fact = source.choice(document)
-    answered = change_answer(fact, source) if is_false else fact
-    said, answer = (getattr(meaning, SLOT[fact.pattern]) for meaning in (fact, answered))
+    claim = change_answer(fact, source) if is_false else fact
+    value, answer = (getattr(meaning, SLOT[fact.pattern]) for meaning in (fact, claim))
     label = "yes" if is_false else "no"
-    response = {"thought": compare("text", said, "answer", answer), "hallucination": label}
+    response = {"thought": compare("text", value, "answer", answer), "hallucination": label}
     text = text_of(document, "english")
     return {
         "id": row_id,
@@ -109,3 +102,20 @@ def judge_row(
         "response": json.dumps(response),
         "label": label,
     }
+
+
+def translate_rows(split: Split, num_sentences: int | None = None) -> Make:
+    """Return the maker of translation rows; held-out words occur in dev and test rows only."""
+    return lambda row_id, source, _: translate_row(
+        row_id, source, split, with_unseen=split != "open", num_sentences=num_sentences
+    )
+
+
+def judge_rows(split: Split, false_percent: int, num_sentences: int | None = None) -> Make:
+    """Return the maker of judging rows; `false_percent` of them have a false answer."""
+
+    def make(row_id: str, source: random.Random, index: int) -> Row:
+        is_false = (index + 1) * false_percent // 100 > index * false_percent // 100
+        return judge_row(row_id, source, split, is_false=is_false, num_sentences=num_sentences)
+
+    return make

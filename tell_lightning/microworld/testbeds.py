@@ -1,27 +1,22 @@
 """The files of the three testbeds of `experiments/`: translate, judge and compose.
 
-Short rows (one sentence, a short text, a list of words), so that a run takes seconds. A name and a
-number of rows say what a file holds; `world.write_files` writes it. Beside the general rows in
-full stand files that lack what one question asks about: fewer rows (nested: the first of the full
-file), without translation, without checking, or of random words without any sense.
+The rows are short (one sentence, or a list of words), so a training run takes seconds. Variants of
+the general file serve single experiments: only the first rows, no translation, no claim checking,
+or random words without any sense. `world.write_testbeds` writes the files.
 """
 
 import random
-from collections.abc import Callable, Mapping
 
 from tell_lightning.microworld.documents import Split
 from tell_lightning.microworld.functions import PARTS, compose_row, general_row
 from tell_lightning.microworld.instructions import draw_instruction
 from tell_lightning.microworld.lexicon import CLASS_OF
-from tell_lightning.microworld.tasks import judge_row, translate_row
-
-Row = Mapping[str, object]
-Make = Callable[[str, random.Random, int], Row]
+from tell_lightning.microworld.tasks import Make, Row, judge_rows, translate_rows
 
 AMOUNTS = (30, 100, 300, 1000)
-"""Sizes of the small general files; a training run shows about 1,600 general rows."""
+"""Rows of the small general files; a training run uses about 1,600 general rows."""
 MOST_WORDS = 18
-"""Longest input of a general row and longest text to judge, in words."""
+"""Largest number of words in the input of a general row."""
 _GENERAL_ROWS = 4000
 _TRANSLATION = frozenset({"norn_to_english", "english_to_norn"})
 _CHECKING = frozenset({"check"})
@@ -34,15 +29,15 @@ _DIAL = {
 
 
 def files() -> list[tuple[str, int, Make]]:
-    """List the files: name without its ending, rows, and what makes a row."""
+    """List the files: name without suffix, number of rows, and the maker of a row."""
     return [
-        ("translate/train", 3000, _translate("open")),
-        ("translate/dev", 64, _translate("dev")),
-        ("translate/test", 128, _translate("test")),
-        ("judge/train", 3000, _judge("open", 50)),
-        ("judge/dev", 64, _judge("dev", 50)),
-        ("judge/test", 128, _judge("test", 50)),
-        ("judge/test_prior19", 128, _judge("test", 19)),
+        ("translate/train", 3000, translate_rows("open", 1)),
+        ("translate/dev", 64, translate_rows("dev", 1)),
+        ("translate/test", 128, translate_rows("test", 1)),
+        ("judge/train", 3000, judge_rows("open", 50, 1)),
+        ("judge/dev", 64, judge_rows("dev", 50, 1)),
+        ("judge/test", 128, judge_rows("test", 50, 1)),
+        ("judge/test_prior19", 128, judge_rows("test", 19, 1)),
         ("compose/train", 3000, _compose),
         ("compose/dev", 64, _compose),
         ("compose/test", 128, _compose),
@@ -57,28 +52,13 @@ def files() -> list[tuple[str, int, Make]]:
 
 
 def excerpts() -> list[tuple[str, str, int]]:
-    """List the files that are the first rows of another one: name, that one's name, rows."""
+    """List the files that hold the first rows of another file: name, name of the other, rows."""
     sources = {"general": "general/train", "functions": "functions/parts_all"}
     return [
         (f"{folder}/first_{rows}", source, rows)
         for folder, source in sources.items()
         for rows in AMOUNTS
     ]
-
-
-def _translate(split: Split) -> Make:
-    def make(row_id: str, source: random.Random, _: int) -> Row:
-        return translate_row(row_id, source, split, with_unseen=split != "open", num_sentences=1)
-
-    return make
-
-
-def _judge(split: Split, false_percent: int) -> Make:
-    def make(row_id: str, source: random.Random, index: int) -> Row:
-        is_false = (index + 1) * false_percent // 100 > index * false_percent // 100
-        return judge_row(row_id, source, split, is_false=is_false, num_sentences=1)
-
-    return make
 
 
 def _compose(row_id: str, source: random.Random, _: int) -> Row:
@@ -101,7 +81,7 @@ def _general(split: Split, without: frozenset[str] = frozenset()) -> Make:
 
 
 def _irrelevant(row_id: str, source: random.Random, _: int) -> Row:
-    """Random words throughout, of about the length of the general rows."""
+    """Make a row of random words, about as long as a general row."""
 
     def words(most: int) -> str:
         return " ".join(source.sample(tuple(CLASS_OF), source.randint(2, most)))

@@ -1,9 +1,7 @@
-"""The base's tokenizer: byte-level BPE trained on the pre-training text.
+"""The tokenizer of the base: byte-level BPE trained on the pre-training text.
 
-Texts enter, `tokenizer.json`, `tokenizer_config.json` and `chat_template.jinja` leave, readable by
-`transformers.AutoTokenizer`. Any string can be encoded and comes back unchanged. A word with the
-space before it is one piece at most, and so is a Velsk suffix with its apostrophe. A second or two
-for ten thousand documents. Needs the `tokenizers` package.
+Every string can be encoded and decodes to itself. No token crosses the border of a piece: a word
+with the space before it is one piece, and so is a Velsk suffix with its apostrophe.
 """
 
 import json
@@ -14,7 +12,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 
 PAD, END = "<|pad|>", "<|end|>"
 SPECIAL_TOKENS = (PAD, END, "<|system|>", "<|user|>", "<|assistant|>")
-"""Their ids are their positions."""
+"""The id of each is its position."""
 MAX_LENGTH_TOKENS = 512
 _PIECES = r"'\p{L}+| ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}']+|\s"
 
@@ -27,18 +25,15 @@ CHAT_TEMPLATE = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"
 )
-"""Every message is `<|role|>`, a new line, its content, `<|end|>` and a new line."""
+"""Writes each message as `<|role|>`, a new line, the content, `<|end|>` and a new line."""
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Train the tokenizer.
 
     Args:
-        texts: What to learn the frequent words from.
-        vocab_size: Tokens in all, the 5 special ones and the 256 bytes included.
-
-    Returns:
-        The tokenizer, in the form of the `tokenizers` package.
+        texts: The training text.
+        vocab_size: Number of tokens, including the 5 special ones and the 256 bytes.
     """
     tokenizer = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(_PIECES), "isolated")

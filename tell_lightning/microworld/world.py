@@ -1,8 +1,8 @@
-"""The world on disk: the two tasks, the general data, and where the base model stands.
+"""The generated worlds on disk, and the folder of the base model.
 
-A folder and a seed enter, JSONL files leave (one object a line, UTF-8, the same bytes every time);
-about three seconds. Dev and test rows say no sentence that a training pool or the pre-training
-text says (`documents.split_of`), and no training pool holds a held-out Velsk word.
+A world is a folder of JSONL files. The same seed gives the same bytes; writing takes about three
+seconds. Dev and test rows share no sentence with training rows or the pre-training text
+(`documents.split_of`), and no training row holds a held-out Velsk word.
 """
 
 import hashlib
@@ -11,16 +11,16 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tell_lightning.microworld import testbeds
 from tell_lightning.microworld.documents import Split
 from tell_lightning.microworld.instructions import draw_instruction
-from tell_lightning.microworld.tasks import judge_row, translate_row
+from tell_lightning.microworld.tasks import Make, Row, judge_rows, translate_rows
 
 WORLD_VERSION = "2"
-"""Part of the cache folder's name; raise it when a file of the world changes its meaning."""
+"""Part of the digest in the cache folder's name. Raise it when a file changes its meaning."""
 
 _GENERATORS = (
     "lexicon",
@@ -32,8 +32,6 @@ _GENERATORS = (
     "testbeds",
     "world",
 )
-_Row = Mapping[str, object]
-_Make = Callable[[str, random.Random, int], _Row]
 
 _README = """# microworld
 
@@ -62,22 +60,22 @@ them (`tell_lightning/microworld/tasks.py`).
 
 
 def write_world(folder: Path, seed: int = 0) -> None:
-    """Write every file of the world.
+    """Write the files of the default world.
 
     Args:
-        folder: Where to write; made if missing, files in it are replaced.
-        seed: Which documents are drawn. Words, grammar and splits do not depend on it.
+        folder: Folder to write to; made if missing. Files in it are replaced.
+        seed: Seed of the documents. Words, grammar and splits do not depend on it.
     """
     _write_files(folder, _files(), seed)
     (folder / "README.md").write_text(_README, encoding="utf-8", newline="\n")
 
 
 def write_testbeds(folder: Path, seed: int = 0) -> None:
-    """Write the files of the testbeds (`testbeds.files`), about two seconds.
+    """Write the files of the testbeds (`testbeds.files`).
 
     Args:
-        folder: Where to write; made if missing, files in it are replaced.
-        seed: Which rows are drawn.
+        folder: Folder to write to; made if missing. Files in it are replaced.
+        seed: Seed of the rows.
     """
     _write_files(folder, testbeds.files(), seed)
     for name, of, count in testbeds.excerpts():
@@ -90,18 +88,18 @@ WORLDS: dict[str, Callable[[Path], None]] = {
     "microworld": write_world,
     "testbeds": write_testbeds,
 }
-"""What `data.root` may be beside a folder, and what writes it."""
+"""The worlds that `data.root` may name, and the function that writes each."""
 
 
 def data_root(cache_dir: Path, name: str = "microworld") -> Path:
-    """Give the folder of a world, writing it once.
+    """Return the folder of a world, and write it if it does not exist.
 
     Args:
-        cache_dir: Where to keep it. Several processes may ask at once.
+        cache_dir: Folder that keeps the worlds. Several processes may call this at the same time.
         name: One of `WORLDS`.
 
     Returns:
-        `cache_dir/<name>-<digest>`; the digest covers `WORLD_VERSION` and the generator.
+        `cache_dir/<name>-<digest>`; the digest covers `WORLD_VERSION` and the generator's source.
     """
     folder = cache_dir / f"{name}-{_source_digest()}"
     if folder.is_dir():
@@ -112,7 +110,7 @@ def data_root(cache_dir: Path, name: str = "microworld") -> Path:
         WORLDS[name](fresh)
         try:
             os.replace(fresh, folder)
-        except OSError:  # another process was faster: its folder is as good and not empty
+        except OSError:  # another process was faster, and its folder holds the same files
             if not folder.is_dir():
                 raise
             shutil.rmtree(fresh)
@@ -120,11 +118,11 @@ def data_root(cache_dir: Path, name: str = "microworld") -> Path:
 
 
 def base_dir() -> Path:
-    """Give the folder of the packaged base model, a Hugging Face checkpoint."""
+    """Return the folder of the packaged base model, a Hugging Face checkpoint."""
     return Path(__file__).parent / "base"
 
 
-def _write_files(folder: Path, files: list[tuple[str, int, _Make]], seed: int) -> None:
+def _write_files(folder: Path, files: list[tuple[str, int, Make]], seed: int) -> None:
     taken: set[str] = set()
     for name, count, make in files:
         rows = _distinct_rows(name, count, make, seed, taken)
@@ -134,42 +132,26 @@ def _write_files(folder: Path, files: list[tuple[str, int, _Make]], seed: int) -
         path.write_text(text, encoding="utf-8", newline="\n")
 
 
-def _files() -> list[tuple[str, int, _Make]]:
+def _files() -> list[tuple[str, int, Make]]:
     return [
-        ("translate/train", 3000, _translate("open")),
-        ("translate/dev", 64, _translate("dev")),
-        ("translate/test", 200, _translate("test")),
-        ("judge/train", 3000, _judge("open", 50)),
-        ("judge/dev", 64, _judge("dev", 50)),
-        ("judge/test", 200, _judge("test", 50)),
-        ("judge/test_prior19", 200, _judge("test", 19)),
+        ("translate/train", 3000, translate_rows("open")),
+        ("translate/dev", 64, translate_rows("dev")),
+        ("translate/test", 200, translate_rows("test")),
+        ("judge/train", 3000, judge_rows("open", 50)),
+        ("judge/dev", 64, judge_rows("dev", 50)),
+        ("judge/test", 200, judge_rows("test", 50)),
+        ("judge/test_prior19", 200, judge_rows("test", 19)),
         ("general/train", 20_000, _general("open")),
         ("general/held_out", 400, _general("general_held_out")),
     ]
 
 
-def _translate(split: Split) -> _Make:
-    return lambda row_id, source, _: translate_row(
-        row_id, source, split, with_unseen=split != "open"
-    )
-
-
-def _judge(split: Split, false_percent: int) -> _Make:
-    def make(row_id: str, source: random.Random, index: int) -> _Row:
-        is_false = (index + 1) * false_percent // 100 > index * false_percent // 100
-        return judge_row(row_id, source, split, is_false=is_false)
-
-    return make
-
-
-def _general(split: Split) -> _Make:
+def _general(split: Split) -> Make:
     return lambda row_id, source, _: {"id": row_id, **draw_instruction(source, split)._asdict()}
 
 
-def _distinct_rows(
-    name: str, count: int, make: _Make, seed: int, taken: set[str]
-) -> Iterator[_Row]:
-    """Yield rows whose prompts no row before them has, in this file or in an earlier one."""
+def _distinct_rows(name: str, count: int, make: Make, seed: int, taken: set[str]) -> Iterator[Row]:
+    """Yield rows with distinct prompts; `taken` holds the prompts of all rows so far."""
     attempt = 0
     for index in range(count):
         row_id = f"{name.replace('/', '-')}-{index}"

@@ -1,71 +1,63 @@
-"""Load the base model and its tokenizer, from the hub or a folder.
+"""Load the base model with frozen weights, and choose the precision of its computations.
 
-Enters: `ModelSettings`. Leaves: a transformers causal LM with every weight frozen, or a tokenizer
-with a padding token. The embedded default goes through the same calls as any other folder.
+On a GPU with bfloat16 the frozen weights are bfloat16, the adapters always float32. Training, the
+loss of dev and test rows, and generation in `fit` and `predict` all run in the Trainer's precision:
+bf16-mixed on such a GPU, 32-true elsewhere.
 """
 
-import os
-from pathlib import Path
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
-from tell_lightning.errors import TellError
-from tell_lightning.microworld.world import base_dir
+from tell_lightning.data.tokenizer import BaseModelError, base_path, unavailable
 from tell_lightning.model.settings import ModelSettings
 
 
-class BaseModelError(TellError):
-    """A base model that cannot be had or used."""
+def has_bfloat16() -> bool:
+    """Say whether the GPU itself computes in bfloat16; emulation would be slow."""
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
-def base_path(settings: ModelSettings) -> str:
-    """Return what transformers loads: a folder or a hub id.
+def default_precision(accelerator: str) -> str:
+    """Return the Trainer's precision: bfloat16 autocast on a GPU that has it, else float32."""
+    on_gpu = accelerator != "cpu" and torch.cuda.is_available()
+    return "bf16-mixed" if on_gpu and has_bfloat16() else "32-true"
 
-    Raises:
-        BaseModelError: A folder was meant, and it is not there.
+
+def precision_context(precision: str, device_type: str) -> AbstractContextManager[object]:
+    """Return the context in which a Trainer of this precision computes losses and answers.
+
+    Args:
+        precision: A Trainer's precision, such as bf16-mixed or 32-true.
+        device_type: 'cuda' or 'cpu'.
     """
-    if settings.base == "microworld":
-        return str(base_dir())
-    folder = Path(settings.base).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise BaseModelError(
-                f"model.base: a model folder holds config.json, got '{settings.base}' without it. "
-                "Give a folder that `save_pretrained` wrote."
-            )
-        return str(folder)
-    if settings.base.startswith((".", "/", "~")) or settings.base.count("/") > 1:
-        raise BaseModelError(
-            f"model.base: no such folder, got '{settings.base}' (looked in {Path.cwd()}). "
-            "Give an existing folder or a Hugging Face hub id."
-        )
-    return settings.base
+    if "16" not in precision or precision.endswith("-true"):
+        return nullcontext()
+    dtype = torch.bfloat16 if precision.startswith("bf16") else torch.float16
+    return torch.autocast(device_type, dtype)
 
 
-def load_tokenizer(settings: ModelSettings) -> Any:
-    """Load the tokenizer; a missing padding token becomes the end-of-text token.
+def fork_rng() -> AbstractContextManager[None]:
+    """Return a context that restores the random generators of the CPU and the current GPU.
 
-    Raises:
-        BaseModelError: It cannot be loaded, or it has no end-of-text token.
+    By default, every process would initialise all visible GPUs.
     """
-    from transformers import AutoTokenizer
+    cuda: Any = torch.cuda
+    devices = [cuda.current_device()] if cuda.is_initialized() else []
+    return torch.random.fork_rng(devices=devices)
 
-    # Batches are already tokenised when worker processes start.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    path = base_path(settings)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, **_options(settings))
-    except (OSError, ValueError, KeyError) as error:
-        raise _unavailable("tokenizer", settings, error) from error
-    if tokenizer.eos_token_id is None:
-        raise BaseModelError(
-            f"model.base: the tokenizer needs an end-of-text token, got none in "
-            f"'{settings.base}'. Set eos_token in its tokenizer_config.json."
-        )
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
+
+def base_dtype(settings: ModelSettings, device_type: str) -> str:
+    """Return the type of the frozen weights; auto: bfloat16 on a GPU that has it, else float32.
+
+    Args:
+        settings: The model section.
+        device_type: The device that the model computes on: 'cuda' or 'cpu'.
+    """
+    if settings.dtype != "auto":
+        return settings.dtype
+    return "bfloat16" if device_type == "cuda" and has_bfloat16() else "float32"
 
 
 def load_base(settings: ModelSettings, device_type: str | None = None) -> Any:
@@ -73,12 +65,11 @@ def load_base(settings: ModelSettings, device_type: str | None = None) -> Any:
 
     Args:
         settings: The model section.
-        device_type: Where it will compute, 'cuda' or 'cpu', which decides its type of numbers;
-            None: where it is loaded, on the default device.
+        device_type: The device that it will compute on, 'cuda' or 'cpu'; None: the default device.
 
     Raises:
-        BaseModelError: It cannot be loaded, or weights are missing or of another shape, which
-            transformers would fill with random values.
+        BaseModelError: The model cannot be loaded, or weights are missing or of another shape.
+            transformers would fill these with random values.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
@@ -86,22 +77,19 @@ def load_base(settings: ModelSettings, device_type: str | None = None) -> Any:
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     auto: Any = AutoModelForCausalLM
-    dtype = settings.dtype
-    if dtype == "auto":
-        device_type = device_type or torch.get_default_device().type
-        dtype = "bfloat16" if device_type == "cuda" else "float32"
-    path = base_path(settings)
+    dtype = base_dtype(settings, device_type or torch.get_default_device().type)
+    path = base_path(settings.base)
     try:
         model, loaded = auto.from_pretrained(
             path,
             dtype=getattr(torch, dtype),
             attn_implementation=settings.attn_implementation,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are named below, with the missing ones
-            **_options(settings),
+            ignore_mismatched_sizes=True,  # the error below names them, with the missing ones
+            **settings.hub_options,
         )
     except (OSError, ValueError, ImportError, SafetensorError) as error:
-        raise _unavailable("model", settings, error) from error
+        raise unavailable("model", settings.base, error) from error
     random = sorted({*loaded["missing_keys"], *(name for name, *_ in loaded["mismatched_keys"])})
     if random:
         raise BaseModelError(
@@ -114,35 +102,18 @@ def load_base(settings: ModelSettings, device_type: str | None = None) -> Any:
 
 
 def load_skeleton(settings: ModelSettings) -> Any:
-    """Build the base model without weights, to look at its layers; costs no memory.
+    """Build the base model without weights, to check its layers; takes no memory.
 
     Raises:
-        BaseModelError: Its configuration cannot be loaded.
+        BaseModelError: The configuration of the model cannot be loaded.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     auto: Any = AutoModelForCausalLM
+    path = base_path(settings.base)
     try:
-        config = AutoConfig.from_pretrained(base_path(settings), **_options(settings))
+        config = AutoConfig.from_pretrained(path, **settings.hub_options)
         with torch.device("meta"):
             return auto.from_config(config, trust_remote_code=settings.trust_remote_code)
     except (OSError, ValueError, ImportError, KeyError) as error:
-        raise _unavailable("configuration", settings, error) from error
-
-
-def _options(settings: ModelSettings) -> dict[str, Any]:
-    return {"revision": settings.revision, "trust_remote_code": settings.trust_remote_code}
-
-
-def _unavailable(what: str, settings: ModelSettings, error: Exception) -> BaseModelError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if "trust_remote_code" in str(error):
-        advice = "Read that code, and set model.trust_remote_code: true if you trust it."
-    elif Path(settings.base).expanduser().is_dir():
-        advice = "Give a folder that `save_pretrained` wrote in full."
-    else:
-        advice = "Check the name, model.revision and the network, or give a local folder."
-    return BaseModelError(
-        f"model.base: the {what} of '{settings.base}' could not be loaded, got: "
-        f"{reason.rstrip('.:, ')}. {advice}"
-    )
+        raise unavailable("configuration", settings.base, error) from error

@@ -1,14 +1,14 @@
-"""Whether a model keeps examples that share a row apart. Asked once, before packed training.
+"""Check once, before packed training, that examples in one row do not see each other.
 
-Enters: the model that is to be trained, on its device. Leaves: nothing, or an error. transformers
-separates examples where positions restart, but not in every model: recurrent layers, convolutions
-and attention of a model's own go on over the border and say nothing. So a pair is tried out.
+transformers separates examples by restarting positions, but not in every model: recurrent layers,
+convolutions and a model's own attention cross the border silently. So a pair of examples is tried:
 
-    positions 0 1 2 3 0 1 2      the logits of b must be those of    c c c c b b b    and those of
-    packed    a a a a b b b      b b b alone
+    packed    a a a a b b b      the logits of b must be the same in all three rows
+    other     c c c c b b b
+    alone             b b b
 
-What a change of them is measured by: what it is when the positions go on counting, so that b sees
-a. Costs five forward passes of some tokens.
+A change is measured relative to the change when positions do not restart, and b sees a. The check
+takes five short forward passes.
 """
 
 from typing import Any
@@ -16,18 +16,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tell_lightning.data.batches import Batch, Item, collate
+from tell_lightning.data.batches import Item, collate
 from tell_lightning.errors import TellError
+from tell_lightning.model.base import fork_rng
 from tell_lightning.model.loss import causal_inputs, takes_positions
 
-LENGTHS = (23, 23, 17)  # no multiples of anything that a layer may cut its input into
+LENGTHS = (23, 23, 17)  # no multiples of a size into which a layer may divide its input
 SEEN = 0.05
-"""The change with the neighbour may be this share of that of a free view. Where examples are
-apart it is none, in bfloat16 too, for the passes differ in nothing else; the least leak seen was
-0.2."""
+"""Largest relative change with another neighbour. If examples are separate it is 0, also in
+bfloat16, because the two passes differ in nothing else. The smallest leak measured was 0.2."""
 MOVED = 0.5
-"""The change from the logits alone may be this share: that one has other shapes, so it is rounded
-otherwise, and in bfloat16 an expert may be chosen otherwise, which was seen to make 0.14."""
+"""Largest relative change from the example alone. That pass has another shape, so it rounds
+differently, and in bfloat16 may choose another expert: 0.14 was measured without a leak."""
 
 
 class IsolationError(TellError):
@@ -35,15 +35,15 @@ class IsolationError(TellError):
 
 
 def check_isolation(model: Any) -> None:
-    """Try out whether an example has the logits that it has alone, whatever is before it.
+    """Check that the logits of an example do not depend on its neighbour.
 
-    The modes of the layers and the state of the random generators are left as they were.
+    The modes of the layers and the state of the random generators stay unchanged.
 
     Args:
-        model: A causal LM, bare or wrapped by PEFT.
+        model: A causal LM, bare or wrapped by PEFT, on its device.
 
     Raises:
-        IsolationError: It has not, or the model takes no positions.
+        IsolationError: The logits change, or the model takes no positions.
     """
     name = type(model.get_base_model() if hasattr(model, "get_base_model") else model).__name__
     if not takes_positions(model):
@@ -52,16 +52,14 @@ def check_isolation(model: Any) -> None:
             f"example begins, got {name}, which takes none. Set data.packing: false."
         )
     modes = {module: module.training for module in model.modules()}
-    cuda: Any = torch.cuda
-    devices = [cuda.current_device()] if cuda.is_initialized() else []
     model.eval()
     try:
-        with torch.random.fork_rng(devices=devices):
+        with fork_rng():
             seen, moved = contamination(model)
     finally:
         for module, training in modes.items():
             module.training = training
-    if not (seen <= SEEN and moved <= MOVED):  # not a number is no success
+    if not (seen <= SEEN and moved <= MOVED):  # also refuses NaN
         raise IsolationError(
             "data.packing: needs a model in which an example has the logits that it has alone, "
             f"whatever is before it in its row, got {name} with "
@@ -73,20 +71,27 @@ def check_isolation(model: Any) -> None:
 
 @torch.no_grad()
 def contamination(model: Any) -> tuple[float, float]:
-    """Measure how much the logits of an example change with what is before it in its row.
+    """Measure how much the logits of an example depend on the example before it in its row.
 
     Returns:
-        The change when the neighbour is another, and the change from the logits alone; both over
-        the same change in rows whose positions do not restart. 0 to about 1.
+        The change with another neighbour, and the change from the example alone. Both are divided
+        by the same change in rows whose positions do not restart: 0 to about 1.
     """
-    first, other, item = _examples(model)
-    tokens = len(item.input_ids)
+    embeddings = model.get_input_embeddings().weight
+    first, other, item = _examples(vocabulary=embeddings.shape[0])
 
     def logits(*members: Item, restart: bool = True) -> Tensor:
+        """Return the logits of the last example, [T, vocabulary] in float32."""
         batch = collate([members])
+        positions = batch.position_ids
         if not restart:
-            batch = batch._replace(position_ids=torch.arange(batch.input_ids.shape[1])[None])
-        return _logits(model, batch)[-tokens:]
+            positions = torch.arange(positions.shape[1])[None]
+        device = embeddings.device
+        batch = batch._replace(
+            input_ids=batch.input_ids.to(device), position_ids=positions.to(device)
+        )
+        values: Tensor = model(**causal_inputs(model, batch)).logits
+        return values[0, -len(item.input_ids) :].float()
 
     alone, packed, free = logits(item), logits(first, item), logits(first, item, restart=False)
     seen = (packed - logits(other, item)).norm()
@@ -94,20 +99,11 @@ def contamination(model: Any) -> tuple[float, float]:
     return float(seen / seen_freely), float((packed - alone).norm() / (free - alone).norm())
 
 
-def _examples(model: Any) -> list[Item]:
+def _examples(vocabulary: int) -> list[Item]:
     """Make three examples of random tokens, the same in every process."""
-    vocabulary = model.get_input_embeddings().weight.shape[0]
     generator = torch.Generator().manual_seed(0)
     tokens = [torch.randint(vocabulary, (size,), generator=generator) for size in LENGTHS]
     return [
         Item(ids.tolist(), [True] * len(ids), source=0, row=row, position=row)
         for row, ids in enumerate(tokens)
     ]
-
-
-def _logits(model: Any, batch: Batch) -> Tensor:
-    """Return the logits of a batch of one row, [T, vocabulary] in float32."""
-    device = model.get_input_embeddings().weight.device
-    batch = Batch(*(values.to(device) for values in batch))
-    logits: Tensor = model(**causal_inputs(model, batch)).logits
-    return logits[0].float()

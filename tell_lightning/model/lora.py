@@ -1,32 +1,35 @@
-"""Put LoRA adapters on a base model, by PEFT.
+"""Put LoRA adapters on a frozen base model, with PEFT.
 
-Enters: a frozen causal LM and `LoraSettings`. Leaves: a `PeftModel` whose adapters alone are
-trained. Adapters stay in float32 whatever the base's type (PEFT's `autocast_adapter_dtype`).
+Only the adapters are trained. They are float32, whatever the type of the base (PEFT's
+`autocast_adapter_dtype`).
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from tell_lightning.errors import TellError
+from tell_lightning.model.base import fork_rng
 from tell_lightning.model.settings import LoraSettings
 
 
 class AdapterError(TellError):
-    """Adapters that fit no layer, or a checkpoint that does not fit the adapters."""
+    """Adapters that do not fit the base, or a checkpoint that does not fit the adapters."""
 
 
 @dataclass(frozen=True)
 class ParameterCount:
-    """How many parameters there are and how many are trained."""
+    """The number of trained parameters and of all parameters."""
 
     trained: int
     total: int
 
     def __str__(self) -> str:
-        """Say it in one line."""
+        """Return both numbers in one line."""
         share = self.trained / self.total
         return f"{self.trained:,} of {self.total:,} parameters are trained ({share:.2%})"
 
@@ -36,11 +39,12 @@ def add_adapters(base: Any, settings: LoraSettings, *, seed: int) -> Any:
 
     Args:
         base: A transformers causal LM.
-        settings: Rank, scale, dropout and where.
-        seed: Seed of the adapters' first values.
+        settings: The adapters.
+        seed: Seed of the adapters' initial values.
 
     Raises:
-        AdapterError: No layer has one of the names; the error lists those that exist.
+        AdapterError: A name in `target_modules` is no layer of the base. The message lists the
+            layers.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -53,22 +57,70 @@ def add_adapters(base: Any, settings: LoraSettings, *, seed: int) -> Any:
         target_modules=targets,
         use_rslora=settings.rslora,
     )
-    # By default every visible device is forked, and so woken up, by every rank.
-    cuda: Any = torch.cuda
-    devices = [cuda.current_device()] if cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
+    with fork_rng():
         torch.manual_seed(seed)
         return get_peft_model(base, config)
 
 
+def load_weights(model: Any, folder: Path) -> None:
+    """Load an adapter folder's weights into a PEFT model of the same shape.
+
+    Raises:
+        AdapterError: The folder holds no weights, or weights of another shape.
+    """
+    from peft import load_peft_weights, set_peft_model_state_dict
+    from safetensors import SafetensorError
+
+    try:
+        result: Any = set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise AdapterError(
+            f"{folder}: must hold adapter weights that fit model.lora, got: "
+            f"{str(error).splitlines()[0]} Use the configuration of the run that wrote it."
+        ) from error
+    missing = [name for name in result.missing_keys if "lora_" in name]
+    for names, how in ((result.unexpected_keys, "besides"), (missing, "not at all")):
+        if names:
+            raise AdapterError(
+                f"{folder}: must hold the adapters that model.lora describes, got {names[0]} "
+                f"{how}. Use the base and the configuration of the run that wrote it."
+            )
+
+
+def load_adapter(base: Any, folder: Path) -> Any:
+    """Put the adapter of a folder on a base, for generation.
+
+    Args:
+        base: The base model. The adapter is put on its device, in float32.
+        folder: An adapter folder.
+
+    Raises:
+        AdapterError: The folder holds no adapter, or the adapter of another base.
+    """
+    from peft import PeftConfig, get_peft_model
+
+    try:
+        config: Any = PeftConfig.from_pretrained(str(folder))
+        config.inference_mode = True
+        config.base_model_name_or_path = None  # PEFT warns if the base has moved
+        model = get_peft_model(base, config)
+    except (OSError, ValueError, TypeError) as error:
+        raise AdapterError(
+            f"{folder}: must hold an adapter_config.json that fits the base, got: "
+            f"{str(error).splitlines()[0]} Use the base (model.base) that it was trained on."
+        ) from error
+    load_weights(model, folder)
+    return model
+
+
 def check_lora(base: Any, settings: LoraSettings) -> list[str] | str:
-    """Check ranges and names; the base may be without weights.
+    """Check the settings of the adapters against a base, which needs no weights.
 
     Returns:
         The names of the layers to adapt, or 'all-linear'.
 
     Raises:
-        AdapterError: A value out of its range, or a name that no layer has.
+        AdapterError: A value is out of range, or a name is no layer of the base.
     """
     if settings.rank < 1:
         raise AdapterError(
@@ -93,7 +145,7 @@ def check_lora(base: Any, settings: LoraSettings) -> list[str] | str:
 
 
 def linear_names(model: Any) -> list[str]:
-    """List the last part of the name of every linear layer but the output layer, sorted."""
+    """List the last part of the name of every linear layer except the output layer, sorted."""
     from transformers.pytorch_utils import Conv1D
 
     head = model.get_output_embeddings()
@@ -106,8 +158,17 @@ def linear_names(model: Any) -> list[str]:
     )
 
 
+def is_untrained(model: nn.Module) -> bool:
+    """Say whether the adapters have no effect yet: LoRA starts with B = 0.
+
+    In a sharded model, only the shard of this process is checked.
+    """
+    values = (p for name, p in model.named_parameters() if ".lora_B." in name)
+    return not any(bool((p.to_local() if isinstance(p, DTensor) else p).any()) for p in values)
+
+
 def count_parameters(model: nn.Module) -> ParameterCount:
-    """Count trained and all parameters."""
+    """Count the trained parameters and all parameters."""
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return ParameterCount(
         trained=sum(size for size, trained in sizes if trained),

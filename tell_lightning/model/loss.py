@@ -1,12 +1,11 @@
-"""The loss: a sum of nats over supervised tokens, divided once, by whoever knows the count.
+"""The loss of each supervised token, in nats. The caller divides the sum by the number of tokens.
 
-The one place where labels are shifted: the logits at token t are judged by the label of token t+1.
-The output layer is applied to the judged positions alone, so that the [B, T, vocabulary] logits
-never exist. Loss and reductions are float32.
+Only here are labels shifted: the logits at token t are compared with the label of token t+1. The
+output layer is applied only at positions with a target, so the [B, T, vocabulary] logits never
+exist. Loss and reductions are float32.
 
-Examples that share a row see each other unless the model is called as `causal_inputs` says:
-positions that restart, and neither an attention mask nor a cache. transformers then derives the
-borders from the positions; with either of the two it silently does not.
+Examples in one row stay separate only with the arguments of `causal_inputs`: restarting positions,
+no attention mask and no cache. With a mask or a cache, transformers silently ignores the restarts.
 """
 
 import inspect
@@ -27,12 +26,12 @@ def token_losses(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         batch: B rows of T tokens.
 
     Returns:
-        Losses in nats [S], and the example that each belongs to [S], for the S supervised tokens.
+        For the S supervised tokens: losses in nats [S], and the index of the example [S].
     """
     targets = functional.pad(batch.labels[:, 1:], (0, 1), value=IGNORE)
-    judged = targets != IGNORE
+    has_target = targets != IGNORE
     inputs = causal_inputs(model, batch)
-    selected = judged.view_as(inputs["input_ids"])
+    selected = has_target.view_as(inputs["input_ids"])
 
     def select(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         return (inputs[0][selected], *inputs[1:])
@@ -42,32 +41,28 @@ def token_losses(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         output = model(**inputs)
     finally:
         hook.remove()
-    losses = functional.cross_entropy(output.logits.float(), targets[judged], reduction="none")
-    # A first token has no label, so that a judged token and its target are of one example.
-    return losses, batch.examples[judged]
+    losses = functional.cross_entropy(output.logits.float(), targets[has_target], reduction="none")
+    # The first token of an example has no label, so a token and its target are in one example.
+    return losses, batch.examples[has_target]
 
 
 def causal_inputs(model: Any, batch: Batch) -> dict[str, Any]:
-    """Return the arguments under which every example attends to itself alone.
+    """Return the arguments with which every example attends only to itself.
 
-    FlashAttention in transformers 5 heeds positions that restart in a batch of one row only, so it
-    is given one. A model that takes no positions is given none: it can read unpacked batches alone,
-    and `isolation` refuses it others.
+    FlashAttention in transformers 5 only respects restarting positions in a batch of one row, so
+    the rows are joined for it. A model that takes no positions gets none; `isolation` refuses to
+    train it on packed batches.
 
     Args:
         model: A causal LM, bare or wrapped by PEFT.
         batch: B rows of T tokens.
     """
-    input_ids, position_ids = batch.input_ids, batch.position_ids
+    inputs = {"input_ids": batch.input_ids}
+    if takes_positions(model):
+        inputs["position_ids"] = batch.position_ids
     if "flash" in (model.config._attn_implementation or ""):
-        input_ids, position_ids = one_row(input_ids), one_row(position_ids)
-    inputs = {"input_ids": input_ids, "use_cache": False}
-    return {**inputs, "position_ids": position_ids} if takes_positions(model) else inputs
-
-
-def one_row(values: Tensor) -> Tensor:
-    """Lay the rows [B, T] one after the other: [1, B*T]."""
-    return values.reshape(1, -1)
+        inputs = {name: values.reshape(1, -1) for name, values in inputs.items()}
+    return {**inputs, "use_cache": False}
 
 
 def takes_positions(model: Any) -> bool:
@@ -81,12 +76,12 @@ def sums_by_source(losses: Tensor, examples: Tensor, sources: Tensor, size: int)
 
     Args:
         losses: Nats of each supervised token [S].
-        examples: Example of each supervised token [S].
+        examples: Index of the example of each supervised token [S].
         sources: Source of each example [M].
         size: Number of sources K.
 
     Returns:
-        [K, 3] float32: nats, tokens, examples. An example without supervised tokens is not one.
+        [K, 3] float32: nats, tokens, examples. Examples without supervised tokens do not count.
     """
     sums = torch.zeros(size, 3, device=losses.device)
     source = sources[examples]

@@ -1,139 +1,194 @@
 """`TellModule`: a LoRA-adapted causal LM, its loss and its optimizer.
 
 The loss is the token mean over the whole optimizer batch. A mean per micro-batch, averaged over
-accumulation and ranks, would weigh the tokens of short answers too much; so each micro-batch gives
-the gradient of a *sum*, and before the step the gradients are divided by the number of supervised
-tokens of all micro-batches on all ranks. Loss, tokens and examples are logged per source as sums.
+accumulation and ranks, would give the tokens of short answers too much weight. So each micro-batch
+gives the gradient of a *sum*. Before the optimizer step, gradients are divided by the number of
+supervised tokens in all micro-batches on all ranks. Sums of each source are logged.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from math import nan
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
+from torch.nn.modules.module import _IncompatibleKeys
 
-from tell_lightning.data.batches import Batch
-from tell_lightning.data.permutation import derive_key
+from tell_lightning.data.batches import Batch, log_stage
+from tell_lightning.data.permutation import derive_key, seed_for
 from tell_lightning.model.base import load_base
 from tell_lightning.model.isolation import check_isolation
-from tell_lightning.model.lora import AdapterError, add_adapters, count_parameters
+from tell_lightning.model.lora import AdapterError, add_adapters, count_parameters, load_weights
 from tell_lightning.model.loss import sums_by_source, token_losses
 from tell_lightning.model.schedule import lr_scale
-from tell_lightning.model.settings import ModelSettings
+from tell_lightning.model.settings import LoraSettings, ModelSettings, OptimizerSettings
 from tell_lightning.model.sharding import cut_like, shard, whole
+from tell_lightning.settings import as_settings, plain
 
-# A power of two, so that scaling by it and back is exact; it keeps the loss near 1.
+# Keeps the loss near 1. A power of two, so scaling by it and back is exact.
 REFERENCE_TOKENS = 1024.0
 
 
 class TellModule(pl.LightningModule):
-    """Trains adapters on a base model."""
+    """Trains adapters on a base model.
 
-    def __init__(self, **settings: Any) -> None:
-        """Take the fields of `ModelSettings`."""
-        super().__init__()
-        self.settings = ModelSettings(**settings)
-        self.strict_loading = False  # checkpoints hold the adapters alone; see load_state_dict
-        self.model: Any = None
-        self.seed = 0
-        self.packed = False
-        self._window_before: Tensor | None = None
-        self.seen: Callable[[Batch], None] | None = None  # the audit
-        self.built: Callable[[Any], None] | None = None  # loads an adapter, before it is cut
-        self.source_names: list[str] = []
-        self.loss_names: list[str] = []
+    Any loader that yields `Batch`es will do. Checkpoints only hold the adapters and the settings:
+    `TellModule.load_from_checkpoint(path)` loads the base and gives the module of that run.
 
-    def connect(self, *, seed: int, packed: bool = False) -> None:
-        """Give what other sections decide.
+    Attributes:
+        model: The PEFT model; None until the Trainer or `configure_model` has built it.
+        settings: The `model` section.
+        seed: The seeds of initialisation and dropout are derived from it.
+        trained_steps: Number of optimizer steps that the adapters have been trained for.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        *,
+        revision: str | None = None,
+        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa",
+        activation_checkpointing: bool = False,
+        trust_remote_code: bool = False,
+        lora: LoraSettings | Mapping[str, Any] = LoraSettings(),
+        optimizer: OptimizerSettings | Mapping[str, Any] = OptimizerSettings(),
+        init_seed: int | None = None,
+        dropout_seed: int | None = None,
+        seed: int = 42,
+        adapter: str | Path | None = None,
+    ) -> None:
+        """Load nothing yet; the Trainer calls `configure_model` on its device.
 
         Args:
-            seed: The run's seed; initialisation and dropout derive theirs from it.
-            packed: Whether examples share rows, which not every model can keep apart.
+            base: Hugging Face hub id, a folder, or 'microworld', the embedded default.
+            revision: Commit, tag or branch of the hub model.
+            dtype: Type of the frozen weights; auto: bfloat16 on a GPU that has it, else float32.
+            attn_implementation: Attention kernel.
+            activation_checkpointing: Whether to recompute activations in the backward pass.
+            trust_remote_code: Whether code from the model's repository may run on this machine.
+            lora: The adapters.
+            optimizer: The optimizer and the schedule of its learning rate.
+            init_seed: Seed of the adapters' initial values; None: derived from `seed`.
+            dropout_seed: Seed of dropout; None: derived from `seed`.
+            seed: The run's seed.
+            adapter: An adapter folder; the adapters start from its weights.
+
+        Raises:
+            ConfigError: A setting does not exist or has another type.
         """
+        super().__init__()
+        self.settings = ModelSettings(
+            base=base,
+            revision=revision,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            activation_checkpointing=activation_checkpointing,
+            trust_remote_code=trust_remote_code,
+            lora=as_settings(LoraSettings, lora, "model.lora"),
+            optimizer=as_settings(OptimizerSettings, optimizer, "model.optimizer"),
+            init_seed=init_seed,
+            dropout_seed=dropout_seed,
+        )
         self.seed = seed
-        self.packed = packed
+        self.adapter = adapter
+        self.save_hyperparameters({**plain(self.settings), "seed": seed})
+        self.strict_loading = False  # checkpoints only hold the adapters; see load_state_dict
+        self.model: Any = None
+        self.trained_steps = 0
+        self._names: tuple[str, ...] = ()
+        self._step_sums: Tensor | None = None  # of an optimizer step
+        self._window_sums: Tensor | None = None  # since the last numbers were logged
+        self._evaluation_sums: Tensor | None = None
+        self._micro_step = 0
+        self._isolation_checked = False
 
     def configure_model(self) -> None:
-        """Load the base and put the adapters on, once, on the device that the strategy chose.
+        """Load the base and put the adapters on it, once, on the device of the strategy.
 
-        FSDP2 has a mesh of processes: the model is built on the CPU and moves layer by layer.
+        With FSDP2 there is a device mesh: the model is built on the CPU and moved layer by layer.
         """
         if self.model is not None:
             return
-        init_seed = self.settings.init_seed
-        seed = derive_key(self.seed, "init") if init_seed is None else init_seed
+        seed = seed_for("init", self.seed, self.settings.init_seed)
         mesh = self.device_mesh
         base = load_base(self.settings, mesh.device_type if mesh else None)
         self.model = add_adapters(base, self.settings.lora, seed=seed)
         if self.settings.activation_checkpointing:
             base = self.model.get_base_model()
-            enable = getattr(base, "activation_checkpointing_enable", None)  # 5.23 renames it
+            # transformers 5.23 has renamed the method.
+            enable = getattr(base, "activation_checkpointing_enable", None)
             (enable or base.gradient_checkpointing_enable)({"use_reentrant": False})
-        # `from_pretrained` gives eval mode, in which checkpointing and dropout are silently off.
+        # `from_pretrained` returns eval mode, which silently turns off checkpointing and dropout.
         self.model.train()
         self.parameter_count = count_parameters(self.model)
-        if self.built is not None:
-            self.built(self.model)
+        if self.adapter is not None:
+            load_weights(self.model, Path(self.adapter))
         if mesh is not None:
             shard(self.model, mesh["data_parallel"])
 
-    def setup(self, stage: str) -> None:
-        """Learn the names of the sources from the data module."""
-        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.source_names = [source.name for source in datamodule.plan.sources]
-        self.loss_names = datamodule.loss_names
-
     # Training
 
-    def on_fit_start(self) -> None:
-        """Start the sums of the optimizer step and of the logging window.
+    def setup(self, stage: str) -> None:
+        """Reset the sums to log; a checkpoint, loaded after this, may set them again."""
+        if stage == "fit":
+            self._window_sums = None
 
-        Raises:
-            IsolationError: Examples are packed, and the model lets them see each other.
-        """
+    def on_fit_start(self) -> None:
+        """Reset the state of an optimizer step."""
         assert self.model.training
-        if self.packed:
-            check_isolation(self.model)
-        self._step_sums = torch.zeros(len(self.source_names), 3, device=self.device)
-        before = self._window_before
-        self._window_sums = torch.zeros_like(self._step_sums) if before is None else before
+        self._step_sums = None
         self._micro_step = 0
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the summed loss of a micro-batch, scaled so that values stay near 1."""
-        if self.seen is not None:
-            self.seen(batch)
+        """Return the summed loss of a micro-batch, scaled to values near 1.
+
+        Raises:
+            IsolationError: The batch is packed, and the model lets examples see each other. This
+                is checked before the first packed batch.
+        """
+        if batch.packed and not self._isolation_checked:
+            check_isolation(self.model)
+            self._isolation_checked = True
+        self._names = batch.names
         self._seed_dropout()
         losses, examples = token_losses(self.model, batch)
-        self._step_sums += sums_by_source(losses, examples, batch.sources, len(self.source_names))
+        self._step_sums = _added(self._step_sums, _sums(batch, losses, examples))
         self._micro_step += 1
-        # Lightning divides by accumulate_grad_batches; on_before_optimizer_step by the tokens.
+        # Lightning divides by accumulate_grad_batches, on_before_optimizer_step by the tokens.
         return losses.sum() * (self.trainer.accumulate_grad_batches / REFERENCE_TOKENS)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Turn summed gradients into those of the token mean; clipping comes after this."""
+        """Turn the gradients of the sum into gradients of the token mean, before clipping."""
+        assert self._step_sums is not None
         sums = self._all_reduce(self._step_sums)
-        world = self.trainer.world_size  # DDP and FSDP2 have averaged over the ranks
+        world = self.trainer.world_size  # DDP and FSDP2 have averaged the gradients over the ranks
         scale = REFERENCE_TOKENS * world / sums[:, 1].sum().clamp(min=1.0)
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         torch._foreach_mul_(gradients, scale)
-        self._window_sums += sums
-        self._step_sums.zero_()
+        self._window_sums = _added(self._window_sums, sums)
+        self._step_sums = None
         self._micro_step = 0
         trainer: Any = self.trainer
         if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
             self._log_window(whole(torch.nn.utils.get_total_norm(gradients)))
 
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Count the optimizer steps."""
+        self.trained_steps = self.trainer.global_step
+
     def configure_optimizers(self) -> Any:
-        """AdamW over the trained parameters, with warm-up and decay by optimizer step."""
+        """Return AdamW over the trained parameters, with warm-up and decay by optimizer step."""
         settings = self.settings.optimizer
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(
             trained, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
         )
         total = self.trainer.max_steps
+        if total < 1:  # the run ends after epochs, and its loader is not ours
+            total = int(self.trainer.estimated_stepping_batches)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: lr_scale(step, total, settings)
         )
@@ -145,27 +200,25 @@ class TellModule(pl.LightningModule):
     # Evaluation: the loss of dev, test and held-out general rows, by source
 
     def on_validation_epoch_start(self) -> None:
-        """Start the sums."""
-        self._evaluation_sums = torch.zeros(len(self.loss_names), 3, device=self.device)
+        """Reset the sums."""
+        self._evaluation_sums = None
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the sums."""
         losses, examples = token_losses(self.model, batch)
-        self._evaluation_sums += sums_by_source(
-            losses, examples, batch.sources, len(self.loss_names)
-        )
+        self._evaluation_sums = _added(self._evaluation_sums, _sums(batch, losses, examples))
+        self._evaluated = batch.split, batch.names
 
     def on_validation_epoch_end(self) -> None:
         """Log nats per supervised token of each source."""
-        self._log_evaluation("val")
+        if self._evaluation_sums is not None:
+            split, names = self._evaluated
+            sums = self._all_reduce(self._evaluation_sums)
+            self.log_dict(means(sums, names, log_stage(split)))
 
     on_test_epoch_start = on_validation_epoch_start
     test_step = validation_step
-
-    def on_test_epoch_end(self) -> None:
-        """Log nats per supervised token of each source."""
-        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        self._log_evaluation(datamodule.test_split)
+    on_test_epoch_end = on_validation_epoch_end
 
     # Checkpoints: adapters only
 
@@ -174,15 +227,18 @@ class TellModule(pl.LightningModule):
         return {name for name, parameter in self.named_parameters() if parameter.requires_grad}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the sums that are not logged yet."""
-        checkpoint["window_sums"] = self._window_sums.tolist()
+        """Save the sums that are not logged yet."""
+        sums = self._window_sums
+        checkpoint["window_sums"] = None if sums is None else sums.tolist()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with these sums."""
-        self._window_before = torch.tensor(checkpoint["window_sums"], device=self.device)
+        """Restore the sums that are not logged yet."""
+        self.trained_steps = int(checkpoint["global_step"])
+        sums = checkpoint.get("window_sums")
+        self._window_sums = None if sums is None else torch.tensor(sums, device=self.device)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """Return the trained parameters alone."""
+        """Return only the trained parameters."""
         keys = self.adapter_keys()
         state = super().state_dict(*args, **kwargs)
         return {name: value for name, value in state.items() if name in keys}
@@ -191,29 +247,29 @@ class TellModule(pl.LightningModule):
         """Load adapters.
 
         Raises:
-            AdapterError: The checkpoint holds other adapters than this configuration makes.
+            AdapterError: The adapters of the checkpoint and of this configuration differ.
         """
         trained = {name: value for name, value in self.named_parameters() if value.requires_grad}
         wanted = {name: list(value.shape) for name, value in trained.items()}
-        found = {name: list(value.shape) for name, value in state_dict.items()}
-        names = sorted(wanted.keys() | found.keys())
-        differing = [name for name in names if wanted.get(name) != found.get(name)]
+        saved = {name: list(value.shape) for name, value in state_dict.items()}
+        names = sorted(wanted.keys() | saved.keys())
+        differing = [name for name in names if wanted.get(name) != saved.get(name)]
         if differing:
             name = differing[0]
             raise AdapterError(
                 f"checkpoint: must hold the adapters that model.lora describes, got "
-                f"{len(differing)} that differ, such as {name} ({found.get(name, 'none')} instead "
+                f"{len(differing)} that differ, such as {name} ({saved.get(name, 'none')} instead "
                 f"of {wanted.get(name, 'none')}). Use the configuration of the run that wrote it."
             )
         state = {name: cut_like(trained[name], value) for name, value in state_dict.items()}
-        return super().load_state_dict(state, strict=False, assign=assign)
+        super().load_state_dict(state, strict=False, assign=assign)
+        return _IncompatibleKeys([], [])  # a checkpoint does not hold the base
 
     # Private
 
     def _seed_dropout(self) -> None:
         """Make dropout a function of seed, optimizer step, micro-step and rank."""
-        seed = self.settings.dropout_seed
-        seed = derive_key(self.seed, "dropout") if seed is None else seed
+        seed = seed_for("dropout", self.seed, self.settings.dropout_seed)
         rank = self.trainer.global_rank
         torch.manual_seed(derive_key(seed, self.trainer.global_step, self._micro_step, rank))
 
@@ -223,27 +279,32 @@ class TellModule(pl.LightningModule):
         return reduced
 
     def _log_window(self, gradient_norm: Tensor) -> None:
-        sums, self._window_sums = self._window_sums, torch.zeros_like(self._window_sums)
-        # A source that the window has not seen has no loss; without a value of its own Lightning
-        # would log the last one again.
-        values = {f"train/loss/{name}": nan for name in self.source_names}
-        values |= means(sums, self.source_names, "train")
+        sums, self._window_sums = self._window_sums, None
+        assert sums is not None
+        # A source without examples since the last log has no loss. Without NaN, Lightning would log
+        # its old value again.
+        values = {f"train/loss/{name}": nan for name in self._names}
+        values |= means(sums, self._names, "train")
         total = sums.sum(0)
         values["train/loss"] = float(total[0] / total[1].clamp(min=1.0))
-        for name, row in zip(self.source_names, sums.tolist(), strict=True):
+        for name, row in zip(self._names, sums.tolist(), strict=True):
             values[f"train/examples/{name}"] = row[2]
             values[f"train/label_tokens/{name}"] = row[1]
         values["train/grad_norm"] = float(gradient_norm)
         values["train/lr"] = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log_dict(values)
 
-    def _log_evaluation(self, stage: str) -> None:
-        sums = self._all_reduce(self._evaluation_sums)
-        self.log_dict(means(sums, self.loss_names, stage))
+
+def _sums(batch: Batch, losses: Tensor, examples: Tensor) -> Tensor:
+    return sums_by_source(losses, examples, batch.sources, len(batch.names))
+
+
+def _added(before: Tensor | None, sums: Tensor) -> Tensor:
+    return sums if before is None else before + sums
 
 
 def means(sums: Tensor, names: Sequence[str], stage: str) -> dict[str, float]:
-    """Return nats per token by log key, for the sources that were seen."""
+    """Return nats per token by log key, for the sources that have tokens."""
     return {
         f"{stage}/loss/{name}": nats / tokens
         for name, (nats, tokens, _) in zip(names, sums.tolist(), strict=True)

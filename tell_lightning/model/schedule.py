@@ -6,12 +6,12 @@ from tell_lightning.model.settings import OptimizerSettings
 
 
 def lr_scale(step: int, total: int, settings: OptimizerSettings) -> float:
-    """Return the learning rate at a step over the peak one.
+    """Return the learning rate at a step, divided by the peak rate.
 
     Args:
         step: Completed optimizer steps.
         total: Optimizer steps of the whole run.
-        settings: Warm-up, shape and end.
+        settings: Warm-up, shape and final rate.
 
     >>> lr_scale(0, 100, OptimizerSettings(warmup_share=0.1))
     0.1

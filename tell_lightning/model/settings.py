@@ -1,7 +1,7 @@
-"""The `model` section of the configuration. Plain values: no torch, no Lightning."""
+"""The `model` section of the configuration: plain values, without torch or Lightning."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,9 +15,9 @@ class LoraSettings:
     dropout: float = 0.05
     """Dropout on the adapters' input while training, 0 to 1."""
     target_modules: list[str] | str = "all-linear"
-    """Names of the layers to adapt, or 'all-linear' for every linear layer but the output."""
+    """Names of the layers to adapt, or 'all-linear': every linear layer except the output."""
     rslora: bool = False
-    """Scale by alpha / sqrt(rank) instead, which suits large ranks."""
+    """Whether to scale by alpha / sqrt(rank) instead, which suits large ranks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,15 +27,15 @@ class OptimizerSettings:
     lr: float = 5e-4
     """Learning rate after the warm-up."""
     weight_decay: float = 0.0
-    """Decoupled weight decay; adapters are small, and zero is their usual start."""
+    """Decoupled weight decay; usually zero for adapters, because they are small."""
     betas: tuple[float, float] = (0.9, 0.99)
     """Decay of the running means of gradient and squared gradient."""
     warmup_share: float = 0.05
-    """Share of the steps over which the learning rate rises from zero, 0 to 1."""
+    """Share of the steps in which the learning rate rises from zero, 0 to 1."""
     schedule: Literal["linear", "cosine", "constant"] = "cosine"
     """How the learning rate falls after the warm-up."""
     final_lr_share: float = 0.1
-    """Where the learning rate falls to by the end of the run, over the peak one, 0 to 1."""
+    """Learning rate at the end of the run, as a share of the peak rate, 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class ModelSettings:
     revision: str | None = None
     """Commit, tag or branch of the hub model."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Type of the frozen weights; auto: bfloat16 on a GPU, float32 on a CPU."""
+    """Type of the frozen weights; auto: bfloat16 on a GPU that has it, else float32."""
     attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """Attention kernel."""
     activation_checkpointing: bool = False
@@ -59,6 +59,11 @@ class ModelSettings:
     optimizer: OptimizerSettings = OptimizerSettings()
     """The optimizer."""
     init_seed: int | None = None
-    """Seed of the adapters' first values; null: derived from seed_everything."""
+    """Seed of the adapters' initial values; null: derived from seed_everything."""
     dropout_seed: int | None = None
     """Seed of dropout; null: derived from seed_everything."""
+
+    @property
+    def hub_options(self) -> dict[str, Any]:
+        """The arguments of `from_pretrained` besides the base."""
+        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}

@@ -1,14 +1,14 @@
-"""FSDP2: base, adapters and optimizer cut over all processes; a layer is whole while it computes.
+"""FSDP2: base, adapters and optimizer are sharded over all processes.
 
-A model with adapters enters. Each decoder layer is cut together with its adapters, and what is
-outside the layers with the root; every parameter is a `DTensor` afterwards. Costs the gathering of
-a layer's weights in each pass through it, forward and backward; only the adapters' gradients
-travel. All ranks must make the same number of forward passes.
+Each decoder layer is sharded together with its adapters, everything outside the layers with the
+root. Each pass through a layer, forward and backward, gathers its weights. Only the gradients of
+adapters are sent. All ranks must make the same number of forward passes.
 
     rank 0   embeddings [upper half] | layer 0 [upper half] | layer 1 [upper half] | ...
     rank 1   embeddings [lower half] | layer 0 [lower half] | layer 1 [lower half] | ...
 
-Checkpoints hold whole tensors, in the form that one process writes: each goes on from the other's.
+Checkpoints hold gathered tensors, as one process writes them: a run may continue on any number of
+processes.
 """
 
 from collections.abc import Mapping
@@ -27,14 +27,14 @@ from tell_lightning.errors import TellError
 
 
 class ShardingError(TellError):
-    """A model that cannot be cut."""
+    """A model that cannot be sharded."""
 
 
 class FullySharded(ModelParallelStrategy):
-    """Lightning's strategy for FSDP2, over all devices, with checkpoints that fit one process too.
+    """Lightning's FSDP2 strategy over all devices, with checkpoints that also fit one process.
 
-    Lightning's own numbers an optimizer's state by all parameters of the model, frozen ones
-    included, which no other strategy does.
+    Unlike all other strategies, Lightning's own FSDP2 strategy numbers the optimizer's state by all
+    parameters of the model, including frozen ones.
     """
 
     def __init__(
@@ -42,11 +42,11 @@ class FullySharded(ModelParallelStrategy):
         timeout: timedelta = timedelta(minutes=30),
         process_group_backend: str | None = None,
     ) -> None:
-        """Configure the processes; the devices are those of the Trainer.
+        """Configure the process group.
 
         Args:
             timeout: How long a rank waits for another one.
-            process_group_backend: 'nccl' or 'gloo'; null: what suits the device.
+            process_group_backend: 'nccl' or 'gloo'; null: the one for the device.
         """
         super().__init__(
             save_distributed_checkpoint=False,
@@ -55,24 +55,24 @@ class FullySharded(ModelParallelStrategy):
         )
 
     def setup_environment(self) -> None:
-        """Cut over all devices; by default Lightning splits each matrix over those of a machine."""
+        """Shard over all devices; by default Lightning splits each matrix within a machine."""
         self._data_parallel_size = self.num_nodes * self.num_processes
         self._tensor_parallel_size = 1
         super().setup_environment()
 
     @property
     def lightning_restore_optimizer(self) -> bool:
-        """Have the optimizer restored by `load_optimizer_state_dict`."""
+        """Make Lightning call `load_optimizer_state_dict`."""
         return True
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Return whole adapters; a collective."""
+        """Return the gathered adapters; a collective."""
         assert self.lightning_module is not None
         adapters: dict[str, Any] = whole(self.lightning_module.state_dict())
         return adapters
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Return the whole state, numbered as by one process; a collective."""
+        """Return the gathered state, numbered as on one process; a collective."""
         state: dict[str, Any] = whole(super(ModelParallelStrategy, self).optimizer_state(optimizer))
         return state
 
@@ -83,11 +83,11 @@ class FullySharded(ModelParallelStrategy):
         return super(ModelParallelStrategy, self).load_checkpoint(checkpoint_path, weights_only)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        """Load whole adapters; the module cuts them."""
+        """Load gathered adapters; the module shards them."""
         super(ModelParallelStrategy, self).load_model_state_dict(checkpoint, strict)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """Load whole optimizer states; a collective."""
+        """Load gathered optimizer states; a collective."""
         for optimizer, saved in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             numbers = [number for group in saved["param_groups"] for number in group["params"]]
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -102,18 +102,18 @@ class FullySharded(ModelParallelStrategy):
             optimizer.load_state_dict({**saved, "state": state})
 
 
-StrategyRegistry.register("fsdp2", FullySharded, description="FSDP2: all weights are cut")
+StrategyRegistry.register("fsdp2", FullySharded, description="FSDP2: all weights are sharded")
 
 
 def shard(model: Any, mesh: DeviceMesh) -> None:
-    """Cut a model over the processes of a mesh, in place, and move it to their devices.
+    """Shard a model over the processes of a mesh, in place, and move it to their devices.
 
     Args:
         model: A PEFT model on the CPU, or on the device of the mesh.
-        mesh: One dimension of processes.
+        mesh: A mesh of one dimension.
 
     Raises:
-        ShardingError: It does not say what its layers are.
+        ShardingError: The model does not name its layers.
     """
     base = model.get_base_model()
     names = set(base._no_split_modules or ())
@@ -125,15 +125,15 @@ def shard(model: Any, mesh: DeviceMesh) -> None:
         )
     for layer in layers:
         fully_shard(layer, mesh=mesh)
-    # Unlike by default, the root is cut again after its pass: a parameter that is looked at between
-    # two passes is the one that the optimizer has.
+    # By default the root stays gathered after a pass, and a parameter read between two passes would
+    # not be the parameter that the optimizer has.
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
-    # It would go past the root's hook, which makes embeddings and output layer whole.
+    # Without this, `generate` skips the root's hook, which gathers embeddings and output layer.
     register_fsdp_forward_method(model, "generate")
 
 
 def whole_adapters(model: nn.Module) -> dict[str, Tensor]:
-    """Return the trained parameters of a model by name, whole; a collective where they are cut."""
+    """Return the trained parameters by name, gathered; a collective if the model is sharded."""
     parameters = model.named_parameters()
     trained = {name: value.detach() for name, value in parameters if value.requires_grad}
     adapters: dict[str, Tensor] = whole(trained)
@@ -141,12 +141,12 @@ def whole_adapters(model: nn.Module) -> dict[str, Tensor]:
 
 
 def whole(values: Any) -> Any:
-    """Gather every cut tensor of a collection onto the CPU; a collective where there are any."""
+    """Gather every sharded tensor of a collection on the CPU; a collective if there are any."""
     return apply_to_collection(values, DTensor, lambda value: value.full_tensor().cpu())
 
 
 def cut_like(parameter: Tensor, value: Any) -> Any:
-    """Cut a whole tensor as its parameter is; anything else stays. A collective where it is cut."""
+    """Shard a tensor like its parameter; other values stay. A collective if it is sharded."""
     if not isinstance(parameter, DTensor) or getattr(value, "shape", None) != parameter.shape:
         return value
     value = value.to(parameter.device, parameter.dtype)

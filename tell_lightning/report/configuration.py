@@ -1,7 +1,7 @@
 """Which settings of a run differ from the default.
 
-Two nested mappings enter, dotted keys with both values leave. A task or general source of the
-user's own is held against the defaults of its class, for it replaces the default's.
+A task or general source of the user is compared with the defaults of its class, because it
+replaces the tasks and sources of the default configuration.
 """
 
 import json
@@ -17,7 +17,15 @@ ABSENT = "\N{EM DASH}"
 def changed_settings(
     config: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> list[tuple[str, str, str]]:
-    """Return the keys that differ, with the value of the run and of the default."""
+    """Return the keys that differ, with the value of the run and that of the default.
+
+    Args:
+        config: The run's configuration.
+        defaults: The default configuration.
+
+    Returns:
+        Dotted key, value of the run, value of the default; what has no default has a dash.
+    """
     ours, theirs = _flat(config), _flat(defaults)
     found = []
     for key, value in ours.items():

@@ -11,12 +11,13 @@ from typing import Any
 from tell_lightning.metrics.score import PRIMARY
 from tell_lightning.metrics.score_facts import facts_of
 from tell_lightning.report.contents import RunContents, completed, is_training
-from tell_lightning.report.drawing import Chart, Line, Point
+from tell_lightning.report.drawing import Chart, Level, Line, Point
 from tell_lightning.report.forms import scale_of
 from tell_lightning.report.plan_figures import source_styles
 
 STEPS = "optimizer steps"
 NATS = "nats per label token"
+LOSSES = "Loss of dev and held-out rows"
 
 
 def charts(run: RunContents) -> list[Chart]:
@@ -28,16 +29,16 @@ def charts(run: RunContents) -> list[Chart]:
     dev = dev_scorings(run)
     losses = _lines(((completed(r), r) for r in train), "train/loss/", styles, marked=False)
     held_out = _lines(dev, "val/loss/", styles, marked=True)
-    rates = [(float(completed(row)), row["train/lr"]) for row in train if "train/lr" in row]
-    rate = Line("rate", rates, "ink")
+    rates = [Point(completed(row), row["train/lr"]) for row in train if "train/lr" in row]
+    rate = Line("rate", rates, "ink", marked=False)
     found = [
-        Chart("Training loss per source", STEPS, NATS, losses, mark=mark),
-        Chart("Loss of dev and held-out rows", STEPS, NATS, held_out, mark=mark),
+        Chart("Training loss per source", STEPS, NATS, losses, logarithmic_y=True, mark=mark),
+        Chart(LOSSES, STEPS, NATS, held_out, logarithmic_y=True, mark=mark),
         *(_task_chart(run, task, dev, styles, mark) for task in run.tasks),
         *([_choice_chart(dev, mark)] if len(run.tasks) > 1 else []),
         Chart("Learning rate", STEPS, "learning rate", [rate], mark=mark, low=0),
     ]
-    return [_scaled(chart) for chart in found if any(line.points for line in chart.lines)]
+    return [chart for chart in found if any(line.points for line in chart.lines)]
 
 
 def dev_scorings(run: RunContents) -> list[tuple[int, Mapping[str, float]]]:
@@ -68,10 +69,13 @@ def _lines(
     for step, row in rows:
         for name, value in row.items():
             if name.startswith(start) and math.isfinite(value):
-                points.setdefault(name.removeprefix(start), []).append((float(step), value))
+                points.setdefault(name.removeprefix(start), []).append(Point(step, value))
     order = {name: index for index, name in enumerate(styles)}
     names = sorted(points, key=lambda name: order.get(name, len(order)))
-    return [Line(name, points[name], styles.get(name, "ink"), marked) for name in names]
+    return [
+        Line(name, points[name], styles.get(name, "ink"), marked, shape)
+        for shape, name in enumerate(names)
+    ]
 
 
 def _task_chart(
@@ -84,7 +88,7 @@ def _task_chart(
     name = primary(run, task)
     label = facts_of(name).label
     key = f"val/{task}/{name}"
-    points = [(float(step), row[key]) for step, row in dev if math.isfinite(row.get(key, math.nan))]
+    points = [Point(step, row[key]) for step, row in dev if math.isfinite(row.get(key, math.nan))]
     floors: Mapping[str, Any] = ((run.metrics.get("dev") or {}).get("floors") or {}).get(task) or {}
     levels: dict[float, str] = {}
     for floor, scores in floors.items():  # two floors of one height share a line
@@ -96,8 +100,8 @@ def _task_chart(
         f"{task}: {label} on dev",
         STEPS,
         f"{label}, {scale}" if scale else label,
-        [Line(task, points, styles.get(task, "ink"), marked=True)],
-        levels=[(called, value) for value, called in levels.items()],
+        [Line(task, points, styles.get(task, "ink"))],
+        [Level(called, value) for value, called in levels.items()],
         mark=mark,
         low=0,
         high=1 if top == 1 else None,
@@ -108,15 +112,7 @@ def _choice_chart(
     dev: Iterable[tuple[int, Mapping[str, float]]], mark: tuple[str, float] | None
 ) -> Chart:
     """Return what the adapter is chosen by, where that is not the score of the only task."""
-    points = [(float(step), row["val/score"]) for step, row in dev if "val/score" in row]
+    points = [Point(step, row["val/score"]) for step, row in dev if "val/score" in row]
     title = "Dev score, mean of the tasks"
-    line = Line("score", points, "ink", marked=True)
+    line = Line("score", points, "ink")
     return Chart(title, STEPS, "score, 0 to 1", [line], mark=mark, low=0, high=1)
-
-
-def _scaled(chart: Chart) -> Chart:
-    """Make the y axis logarithmic where losses differ by an order of magnitude."""
-    ys = [y for line in chart.lines for _, y in line.points]
-    if chart.low is not None or min(ys) <= 0 or max(ys) < 10 * min(ys):
-        return chart
-    return Chart(**{**vars(chart), "logarithmic": True, "y_label": f"{chart.y_label}, log scale"})

@@ -1,8 +1,7 @@
-"""How a text differs from its reference, word by word, for a page that marks it.
+"""How a text differs from its reference, word by word, so that a page can mark it.
 
-Two texts enter; pieces leave that, one after the other, give both. Words and punctuation marks are
-compared by `difflib`, characters alone in scripts that put no space between words. About a
-millisecond for a hundred words.
+The texts are cut into words and punctuation marks, and compared by `difflib`. In scripts without
+spaces between words each character is compared. About a millisecond for a hundred words.
 """
 
 import re
@@ -11,7 +10,7 @@ from difflib import SequenceMatcher
 from typing import Literal
 
 LEAST_SHARE = 0.25
-"""Share of common words below which marks would only hide both texts."""
+"""Share of common words below which nothing is marked: too many marks hide both texts."""
 _UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"(\s*)([{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s])")
 
@@ -23,7 +22,7 @@ class Piece:
     """A run of words."""
 
     kind: Kind
-    """same: in both texts; missing: in the reference alone; extra: in the text alone."""
+    """same: in both texts; missing: only in the reference; extra: only in the text."""
     text: str
 
 
@@ -31,8 +30,8 @@ def mark_differences(reference: str, text: str) -> tuple[list[Piece], float]:
     """Compare a text with its reference.
 
     Returns:
-        The pieces in reading order, and the share of common words, 0 to 1, of the words of both.
-        Where it is below `LEAST_SHARE`, the text comes back whole and unmarked.
+        The pieces in reading order, and the share of common words among all words, 0 to 1. If it
+        is below `LEAST_SHARE`, the only piece is the whole text, unmarked.
 
     >>> [piece.kind for piece in mark_differences("The red cat", "The blue cat")[0]]
     ['same', 'missing', 'same', 'extra', 'same']
@@ -55,7 +54,7 @@ def mark_differences(reference: str, text: str) -> tuple[list[Piece], float]:
 
 
 def _run(kind: Kind, words: list[tuple[str, str]]) -> list[Piece]:
-    """Join words; the space before the first stays outside the mark."""
+    """Join words to one piece; the space before the first word is not marked."""
     if not words:
         return []
     gap = words[0][0]
@@ -64,6 +63,7 @@ def _run(kind: Kind, words: list[tuple[str, str]]) -> list[Piece]:
 
 
 def _merged(pieces: list[Piece]) -> list[Piece]:
+    """Join neighbours that are in both texts."""
     merged: list[Piece] = []
     for piece in pieces:
         if merged and merged[-1].kind == piece.kind == "same":

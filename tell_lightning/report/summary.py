@@ -11,7 +11,7 @@ from typing import Any
 from tell_lightning.metrics.score_facts import DEV_SCORE, facts_of
 from tell_lightning.report.contents import RunContents
 from tell_lightning.report.curves import primary
-from tell_lightning.report.drawing import Estimate, intervals_svg
+from tell_lightning.report.drawing import Intervals, Row
 from tell_lightning.report.forms import scale_of, shown, shown_interval
 from tell_lightning.report.plan_figures import source_styles
 from tell_lightning.report.tables import CHECKS
@@ -130,13 +130,14 @@ def _result(run: RunContents, split: str, task: str) -> Result:
             "ink",
         ),
     ]
-    estimates = [
-        Estimate(
+    rows = [
+        Row(
             label,
-            float(scores["values"][name]),
-            shown(facts, scores["values"][name]),
-            (scores.get("intervals") or {}).get(name),
+            _with_interval(scores, name),
             style,
+            float(scores["values"][name]),
+            (scores.get("intervals") or {}).get(name),
+            shape=3 if style == "quiet" else 0,
         )
         for label, scores, style in lines
         if scores and name in scores["values"]
@@ -152,7 +153,9 @@ def _result(run: RunContents, split: str, task: str) -> Result:
         after=_value(after, name),
         interval=shown_interval(facts, *bounds) if bounds and after else "",
         beside=_beside(last, split),
-        figure=intervals_svg(f"{task}: {facts.label} on {split}", axis, estimates, top or 0.0),
+        figure=Intervals(
+            f"{task}: {facts.label} on {split}", axis, rows, span=(0.0, top or 0.0)
+        ).svg(),
     )
 
 
@@ -160,6 +163,12 @@ def _value(scores: Mapping[str, Any] | None, name: str) -> str:
     if not scores or name not in scores["values"]:
         return ""
     return shown(facts_of(name), scores["values"][name])
+
+
+def _with_interval(scores: Mapping[str, Any], name: str) -> str:
+    bounds = (scores.get("intervals") or {}).get(name)
+    text = _value(scores, name)
+    return f"{text} {shown_interval(facts_of(name), *bounds)}" if bounds else text
 
 
 def _beside(scores: Mapping[str, Any], split: str) -> str:

@@ -15,12 +15,6 @@ from tell_lightning.callbacks.progress import Pace, PlainProgress, StepsBar, pro
 @pytest.fixture
 def trainer() -> SimpleNamespace:
     """As much of a Trainer as progress looks at: step 40 of 100, logs every 10."""
-    sources = [
-        SimpleNamespace(name=name, kind=kind)
-        for name, kind in (("a", "task"), ("b", "task"), ("c", "general"))
-    ]
-    for index, source in enumerate(sources):
-        sources[index] = type("Source", (), vars(source))()  # can be a key, unlike a namespace
     metrics = {
         "train/loss": 1.23456,
         "train/lr": 4.1e-4,
@@ -36,12 +30,14 @@ def trainer() -> SimpleNamespace:
         max_steps=100,
         log_every_n_steps=10,
         callback_metrics=metrics,
-        datamodule=SimpleNamespace(plan=SimpleNamespace(sources=sources)),
     )
 
 
+TASKS = ("a", "b")
+
+
 def test_numbers_are_those_logged_with_the_share_of_task_examples(trainer):
-    assert Pace(trainer).numbers() == {
+    assert Pace(trainer, TASKS).numbers() == {
         "loss": "1.235",
         "lr": "4.1e-04",
         "tokens/s": "8,120",
@@ -49,11 +45,11 @@ def test_numbers_are_those_logged_with_the_share_of_task_examples(trainer):
         "dev": "0.412",
     }
     trainer.callback_metrics = {}
-    assert Pace(trainer).numbers() == {"task": "0.0%"}
+    assert Pace(trainer, TASKS).numbers() == {"task": "0.0%"}
 
 
 def test_numbers_are_shown_at_logged_steps_and_at_the_last_one(trainer):
-    pace = Pace(trainer)
+    pace = Pace(trainer, TASKS)
     shown = []
     trainer.max_steps = 63
     for step in [40, 41, 49, 50, 50, 51, 60, 63, 63]:  # a step comes again with accumulation
@@ -66,7 +62,7 @@ def test_numbers_are_shown_at_logged_steps_and_at_the_last_one(trainer):
 def test_time_left_goes_by_the_steps_of_this_session(trainer, monkeypatch):
     clock = iter([100.0, 110.0, 120.0])
     monkeypatch.setattr(progress.time, "perf_counter", lambda: next(clock))
-    pace = Pace(trainer)
+    pace = Pace(trainer, TASKS)
     trainer.global_step = 50
     assert pace.eta() == "0:00:50"
     trainer.global_step = 100
@@ -76,7 +72,7 @@ def test_time_left_goes_by_the_steps_of_this_session(trainer, monkeypatch):
 def test_plain_line_names_everything(trainer, monkeypatch):
     lines = []
     monkeypatch.setattr(progress, "rank_zero_info", lines.append)
-    plain = progress_callback(terminal=False)
+    plain = progress_callback(TASKS, terminal=False)
     assert isinstance(plain, PlainProgress)
     plain.on_train_start(trainer, None)
     trainer.global_step = trainer.max_steps = 50
@@ -98,7 +94,7 @@ def test_bar_has_its_numbers_whole_and_messages_come_above_it(trainer, monkeypat
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     logger.addHandler(handler)
     monkeypatch.setattr(sys, "stderr", sys.__stderr__)  # pytest has its own
-    bar = progress_callback(terminal=True)
+    bar = progress_callback(TASKS, terminal=True)
     assert isinstance(bar, StepsBar)
     bar._trainer = trainer
     try:
@@ -123,7 +119,7 @@ def test_bar_has_its_numbers_whole_and_messages_come_above_it(trainer, monkeypat
 
 
 def test_bar_is_silent_on_other_ranks(trainer, capsys):
-    bar = StepsBar()
+    bar = StepsBar(TASKS)
     bar._trainer = trainer
     bar.disable()
     bar.on_train_start(trainer, None)

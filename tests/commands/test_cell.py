@@ -34,7 +34,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("tell_lightning/new.py", True),
     ],
 )
-def test_what_verbs_write_does_not_make_a_checkout_dirty(
+def test_what_commands_write_does_not_make_a_checkout_dirty(
     checkout: Path, name: str, dirty: bool
 ) -> None:
     path = checkout / name

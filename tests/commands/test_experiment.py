@@ -14,13 +14,13 @@ from messages import Says, says
 from small_experiment import EXPERIMENT, result_of, trains_nothing, write_experiment, write_shared
 
 from tell_lightning.cli import main
-from tell_lightning.commands import experiment as verb
-from tell_lightning.commands.check import ConfigError
-from tell_lightning.commands.experiment import read_request
+from tell_lightning.commands import experiment as command
+from tell_lightning.commands.experiment import read_options
 from tell_lightning.experiment.results import read_results, write_result
 from tell_lightning.experiment.specification import read_experiment
 from tell_lightning.experiment.survey import places, survey
 from tell_lightning.files import locked
+from tell_lightning.settings import ConfigError
 
 GROUP = EXPERIMENT["cells"][0]
 LR = "model.optimizer.lr"
@@ -29,7 +29,7 @@ LR = "model.optimizer.lr"
 @pytest.fixture
 def first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An experiment of two cells that train nothing."""
-    monkeypatch.setattr(verb, "run_cell", trains_nothing)
+    monkeypatch.setattr(command, "run_cell", trains_nothing)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     write_shared(tmp_path)
     return write(tmp_path / "first")
@@ -60,7 +60,7 @@ def test_a_rule_that_is_not_whole_is_a_mistake_before_any_cell_is_run(
         main(["experiment", str(first), "--jobs", "1"])
     assert caught.value.code == 2
     told = capsys.readouterr().err
-    assert f"{first}/experiment.yaml: rule.at_least: a rule of kind same_data needs it" in told
+    assert f"{first}/experiment.yaml: rule.at_least: must be given, got nothing. " in told
     assert not (first / "results").exists()
 
 
@@ -71,7 +71,7 @@ def test_missing_cells_are_run_and_a_second_call_says_that_all_is_there(
     assert lines(capsys) == [
         "1 of 2  translate-tell-n10-s0  bleu 10.0  2 s  about 2 s left",
         "2 of 2  translate-sft-n10-s0  bleu 10.0  2 s",
-        f"2 of 2 cells are there, in {first}/results.",
+        f"2 of 2 results are there, in {first}/results.",
     ]
     results = read_results(first / "results")
     assert {each["rule_digest"] for each in results.values()} == {
@@ -83,7 +83,7 @@ def test_missing_cells_are_run_and_a_second_call_says_that_all_is_there(
         "translate-tell-n10-s0.json",
     ]
     main(["experiment", str(first)])
-    assert lines(capsys) == [f"2 of 2 cells are there, in {first}/results."]
+    assert lines(capsys) == [f"2 of 2 results are there, in {first}/results."]
     assert {path: path.stat().st_mtime_ns for path in (first / "results").iterdir()} == before
 
 
@@ -102,8 +102,8 @@ def test_a_cell_that_fails_is_kept_with_its_reason_and_the_rest_goes_on(
     printed = lines(capsys)
     assert "translate-tell-n10-bad-s0  FAILED: ValueError: a mistake in a library" in printed[0]
     assert printed[-1] == (
-        f"1 of 3 cells are there, in {first}/results. 2 failed: the files say why; run them again "
-        "with --retry."
+        f"1 of 3 results are there, in {first}/results. 2 failed: the files say why; run them "
+        "again with --retry."
     )
     main(["experiment", str(first)])  # failed ones are not run again by themselves
     assert lines(capsys) == [printed[-1]]
@@ -118,7 +118,7 @@ def test_retry_runs_what_failed_and_what_another_configuration_made(
         main(["experiment", str(first)])
     assert "must be made with the configuration that its cell has now" in capsys.readouterr().err
     main(["experiment", str(first), "--retry", "--jobs", "1"])
-    assert lines(capsys)[-1].startswith("2 of 2 cells are there")
+    assert lines(capsys)[-1].startswith("2 of 2 results are there")
 
 
 def test_a_mistake_that_fails_the_first_cells_alike_stops_the_run(
@@ -142,7 +142,7 @@ def test_cells_that_another_process_has_are_left_to_it(
     assert lines(capsys) == [
         "translate-tell-n10-s0  is run by another process",
         "1 of 1  translate-sft-n10-s0  bleu 10.0  2 s",
-        f"1 of 2 cells are there, in {first}/results.",
+        f"1 of 2 results are there, in {first}/results.",
     ]
 
 
@@ -211,33 +211,32 @@ def test_files_for_a_cluster_hold_the_missing_cells(
     script, sweep = first.parent / "a.sh", first.parent / "s.yaml"
     main(["experiment", str(first), "--slurm", str(script), "--sweep", str(sweep)])
     printed = lines(capsys)
-    assert printed[0] == f"1 cells. Submit them with: sbatch {script}"
-    assert printed[1].startswith(f"1 cells. Start with: wandb sweep {sweep}; then run the")
+    assert printed[0] == f"1 runs. Submit them with: sbatch {script}"
+    assert printed[1].startswith(f"1 runs. Start with: wandb sweep {sweep}; then run the")
     assert "#SBATCH --array=1\n" in script.read_text()
     assert f"experiment {first} --jobs 1 --cell" in script.read_text()
     values = yaml.safe_load(sweep.read_text())
     assert values["parameters"]["cell"]["values"] == ["translate-sft-n10-s0"]
     store(first, 1)
     main(["experiment", str(first), "--slurm", str(first.parent / "b.sh")])
-    assert lines(capsys) == ["Nothing to write: all cells are there."]
+    assert lines(capsys) == ["Nothing to write: all results are there."]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], says("experiment", got="''")),
-        (["x", "--no"], says("experiment", got="'x --no'")),
-        (["x", "--jobs", "0"], says("--jobs", rule="1", got="'0'")),
-        (["x", "--cell"], says("--cell", got="none", cure="--cell VALUE")),
-        (
-            ["x", "-c", "a.yaml"],
-            says("-c", got="no --results", cure="--results DIR"),
-        ),
+        ([], says("experiment", rule="FOLDER", got="none")),
+        (["x", "y"], says("experiment", got="'y'")),
+        (["x", "--retyr"], says("experiment", got="'--retyr'", cure="'--retry'")),
+        (["x", "--jobs", "0"], says("--jobs", rule=["1", "9"], got="'0'")),
+        (["x", "--cell"], says("--cell", got="none")),
+        (["x", "--retry=yes"], says("--retry", got="'yes'", cure="--retry")),
+        (["x", "-c", "a.yaml"], says("-c", got="no --results", cure="--results")),
     ],
 )
 def test_a_mistake_on_the_command_line_is_named(arguments: list[str], message: Says) -> None:
     with pytest.raises(ConfigError) as caught:
-        read_request(arguments)
+        read_options(arguments)
     assert str(caught.value) == message
 
 
@@ -254,7 +253,7 @@ def test_a_mistake_on_the_command_line_is_named(arguments: list[str], message: S
         ),
         (
             ["--slurm", "/no/folder/x.sh"],
-            says("--slurm", got="'/no/folder/x.sh'"),
+            says("--slurm", got="'/no/folder/x.sh'", cure="--slurm FILE"),
         ),
         (
             ["--results", "/dev/null/x"],
@@ -272,11 +271,12 @@ def test_a_mistake_about_the_cells_is_named(
 
 
 def test_help_shows_the_usage(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["experiment", "--help"])
-    assert lines(capsys)[0] == (
-        "usage: python -m tell_lightning experiment FOLDER [--jobs N] [--dry-run] [--cell NAME] "
-        "[--only TEXT] [--retry]"
-    )
+    with pytest.raises(SystemExit) as exit_:
+        main(["experiment", "--help"])
+    assert exit_.value.code == 0
+    shown = " ".join(lines(capsys))
+    assert shown.startswith("usage: python -m tell_lightning experiment [-h] [--jobs N] [--")
+    assert "FOLDER holds experiment.yaml" in shown
 
 
 RUNS = """

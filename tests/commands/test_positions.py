@@ -10,8 +10,8 @@ from messages import Says, says
 from tell_lightning.cli import main
 from tell_lightning.commands import plan as command
 from tell_lightning.commands.check import check
-from tell_lightning.data.datamodule import TellDataModule
-from tell_lightning.model.base import load_tokenizer
+from tell_lightning.data.prepared import PreparedData
+from tell_lightning.data.tokenizer import load_tokenizer
 
 KEYS = ["position", "source", "row", "cycle", "id"]
 
@@ -46,13 +46,12 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def datamodule(config: str) -> TellDataModule:
+def prepared(config: str) -> PreparedData:
     """The data of a run with this configuration."""
     read = check(["-c", config])
-    made = TellDataModule(**vars(read.data))
-    made.connect(load_tokenizer(read.model), seed=read.seed)
-    made.prepare_data()
-    made.setup()
+    made = PreparedData(read.data, load_tokenizer(read.model.base), seed=read.seed)
+    made.prepare()
+    made.open()
     return made
 
 
@@ -61,7 +60,7 @@ def datamodule(config: str) -> TellDataModule:
 )
 def test_positions_are_those_of_the_plan_and_nothing_else_is_printed(
     config: str,
-    datamodule: TellDataModule,
+    prepared: PreparedData,
     begin: int,
     end: int,
     capsys: pytest.CaptureFixture[str],
@@ -70,30 +69,30 @@ def test_positions_are_those_of_the_plan_and_nothing_else_is_printed(
     monkeypatch.setattr(command, "BLOCK", 7)
     main(["plan", "-c", config, "--positions", f"{begin}:{end}", "--format", "jsonl"])
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert datamodule.plan.cycle == 24
+    assert prepared.plan.cycle == 24
     assert [list(line) for line in lines] == [KEYS] * (end - begin)
     assert lines == [
         {
             "position": position,
-            "source": datamodule.plan.sources[source].name,
+            "source": prepared.plan.sources[source].name,
             "row": row,
             "cycle": position // 24,
-            "id": datamodule.rows[source][row]["id"],
+            "id": prepared.rows[source][row]["id"],
         }
-        for position, source, row in datamodule.plan.at(range(begin, end))
+        for position, source, row in prepared.plan.at(range(begin, end))
     ]
 
 
 def test_the_id_is_that_of_the_row_in_the_file(
-    config: str, datamodule: TellDataModule, capsys: pytest.CaptureFixture[str]
+    config: str, prepared: PreparedData, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(["plan", "-c", config, "--positions=0:24", "--format=jsonl"])
     for line in map(json.loads, capsys.readouterr().out.splitlines()):
         name, number = line["id"].split(".jsonl:")
         assert name == line["source"]
-        index = [source.name for source in datamodule.plan.sources].index(name)
-        ids = datamodule.rows[index][line["row"]]["input_ids"]
-        assert f"answer {int(number) - 1}" in datamodule.encoder.tokenizer.decode(ids)
+        index = [source.name for source in prepared.plan.sources].index(name)
+        ids = prepared.rows[index][line["row"]]["input_ids"]
+        assert f"answer {int(number) - 1}" in prepared.encoder.tokenizer.decode(ids)
 
 
 def test_the_table_has_the_same_in_columns(config: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,18 +132,15 @@ def test_a_reader_that_stops_is_no_error(config: str, monkeypatch: pytest.Monkey
             )
             for asked in ("7", "3:3", "5:3", "-1:3", "a:b", "0:1e9", "0:5:2", "0:" + "9" * 19)
         ),
-        (["--positions"], says("--positions", got="none", cure="--positions VALUE")),
+        (["--positions"], says("--positions", got="none")),
         (
             ["--positions", "0:9", "--format", "csv"],
             says("--format", rule=["table", "jsonl"], got="'csv'"),
         ),
-        (
-            ["--format", "jsonl"],
-            says("--format", rule="--positions", got="'jsonl'", cure="--positions A:B"),
-        ),
+        (["--format", "jsonl"], "--format: must go with --positions, got 'jsonl' alone. Write --p"),
         (
             ["--positions", "0:9", "--show", "3"],
-            says("--positions", rule="--show", got="--show 3"),
+            says("--show", rule="--positions", got="both"),
         ),
     ],
 )

@@ -210,20 +210,14 @@ def test_a_data_set_of_several_splits_is_refused_with_the_way_to_one(adapter, tm
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            ["--base", "--adapter", "x"],
-            says("predict", rule=["--run", "--adapter", "--base"], got="two"),
-        ),
-        (["--base", "--inptu", "x"], says("predict", got="--inptu", cure="'--input'")),
-        (["--base", "-c", "x.yaml", "y"], says("predict", got="y", cure="predict --help")),
-        (
-            ["--base=my/base", "--input", "x"],
-            says("--base", got="'my/base'", cure="--model.base=NAME"),
-        ),
+        (["--base", "--adapter", "x"], says("--adapter", rule="--base", got="both")),
+        (["--base", "--inptu", "x"], says("predict", got="'--inptu'", cure="'--input'")),
+        (["--base", "--run.name=x", "y"], says("command line", rule="'--'", got="'y'")),
+        (["--base=my/base", "--input", "x"], says("--base", got="'my/base'")),
         (["--base", "foo"], says("--base", got="'foo'", cure="--model.base=NAME")),
-        (["--base", "--frob=1"], says("predict", got="--frob=1", cure="predict --help")),
-        (["--base", "--input"], says("--input", got="none", cure="--input VALUE")),
-        (["--base", "-c"], says("--config", got="none", cure="--config VALUE")),
+        (["--base", "--frob=1"], says("frob", got="'frob'")),
+        (["--base", "--input"], says("--input", got="none")),
+        (["--base", "-c"], says("--config", got="none")),
         (
             ["--base", "--eval.frob=1"],
             says("eval.frob", got="'frob'"),

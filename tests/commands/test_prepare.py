@@ -58,9 +58,9 @@ def test_a_bad_row_of_a_general_source_is_named(
 ) -> None:
     with (config.parent / "general.jsonl").open("a") as file:
         file.write("?\n")
-    for verb in ("prepare", "plan"):
+    for command in ("prepare", "plan"):
         with pytest.raises(SystemExit) as exit_:
-            main([verb, "-c", str(config)])
+            main([command, "-c", str(config)])
         assert exit_.value.code == 2
         error = capsys.readouterr().err.removeprefix("error: ")
         assert error == says("general.jsonl:11", rule="JSON", got="'?'")

@@ -1136,7 +1136,7 @@ def test_filtered_warning_is_one_that_lightning_has(part: str) -> None:
 def test_cli_warns_of_arguments_that_are_not_of_the_command_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """commands/startup.py: the verbs take their arguments themselves."""
+    """commands/startup.py: the commands take their arguments themselves."""
     monkeypatch.setattr(sys, "argv", ["tell_lightning", "fit"])
     with pytest.warns(match="LightningCLI's args parameter"):
         make_cli()
@@ -1191,9 +1191,9 @@ STARTS = {
 }
 
 
-@pytest.mark.parametrize("verb", STARTS)
+@pytest.mark.parametrize("stage", STARTS)
 def test_signal_is_taken_before_the_hook_and_given_back_at_the_end(
-    verb: str, handler: list[int]
+    stage: str, handler: list[int]
 ) -> None:
     """callbacks/termination.py: a handler that we install in the hook is the one in force."""
     ours = signal.getsignal(signal.SIGTERM)
@@ -1204,11 +1204,11 @@ def test_signal_is_taken_before_the_hook_and_given_back_at_the_end(
         found.append(signal.getsignal(signal.SIGTERM))
         signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
 
-    hooks = {STARTS[verb]: start}
-    end = {"fit": "on_train_end", "validate": "on_validation_end", "test": "on_test_end"}[verb]
+    hooks = {STARTS[stage]: start}
+    end = {"fit": "on_train_end", "validate": "on_validation_end", "test": "on_test_end"}[stage]
     hooks[end] = lambda *rest: os.kill(os.getpid(), signal.SIGTERM)
     trainer = make_trainer(callbacks=[At(**hooks)])
-    getattr(trainer, verb)(Tiny(), datamodule=Data())
+    getattr(trainer, stage)(Tiny(), datamodule=Data())
     assert found
     assert ours not in found  # Lightning's
     assert heard == [signal.SIGTERM]
@@ -1249,9 +1249,9 @@ def test_run_goes_on_after_a_signal_that_our_handler_takes(handler: list[int]) -
     assert module.trained == list(range(8))
 
 
-@pytest.mark.parametrize("verb", ["fit", "validate"])
+@pytest.mark.parametrize("stage", ["fit", "validate"])
 def test_exit_passes_through_with_its_code_and_the_callbacks_hear_of_it(
-    verb: str, handler: list[int]
+    stage: str, handler: list[int]
 ) -> None:
     """callbacks/termination.py, commands/fit.py: 143, and the handler of before is back."""
     ours = signal.getsignal(signal.SIGTERM)
@@ -1270,7 +1270,7 @@ def test_exit_passes_through_with_its_code_and_the_callbacks_hear_of_it(
     )
     trainer = make_trainer(callbacks=[watch])
     with pytest.raises(Ended) as raised:
-        getattr(trainer, verb)(Tiny(), datamodule=Data())
+        getattr(trainer, stage)(Tiny(), datamodule=Data())
     assert raised.value.code == 143
     assert heard == [raised.value]
     assert signal.getsignal(signal.SIGTERM) is ours

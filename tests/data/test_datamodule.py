@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,10 +16,12 @@ from tell_lightning.callbacks.resume import Resume
 from tell_lightning.data.anchors import Anchor
 from tell_lightning.data.batches import IGNORE, Batch
 from tell_lightning.data.datamodule import StreamError, TellDataModule
+from tell_lightning.data.formats import RecordError
 from tell_lightning.data.plan import PlanError
 from tell_lightning.data.records import Fields
-from tell_lightning.data.settings import General, Mixture, Task
+from tell_lightning.data.settings import DataSettings, General, Mixture, Task
 from tell_lightning.data.tokens import TokenError
+from tell_lightning.settings import ConfigError
 
 Make = Callable[[str | None], Any]
 
@@ -68,8 +72,7 @@ def ready(files: Files, tokenizer: Any) -> Callable[..., TellDataModule]:
     """Return a function that prepares and sets up a data module."""
 
     def make(*, seed: int = 1, tokenizer: Any = tokenizer, **changes: Any) -> TellDataModule:
-        datamodule = TellDataModule(**files.settings(**changes))
-        datamodule.connect(tokenizer, seed=seed)
+        datamodule = TellDataModule(**files.settings(**changes), tokenizer=tokenizer, seed=seed)
         datamodule.prepare_data()
         datamodule.setup()
         return datamodule
@@ -80,14 +83,34 @@ def ready(files: Files, tokenizer: Any) -> Callable[..., TellDataModule]:
 Ready = Callable[..., TellDataModule]
 
 
-def place(datamodule: TellDataModule, world: int = 1, rank: int = 0, **more: Any) -> TellDataModule:
-    """Give a data module the four numbers that it asks of a Trainer."""
-    numbers = {"max_steps": 5, "global_step": 0, **more}
-    datamodule.trainer = SimpleNamespace(  # type: ignore[assignment]
-        world_size=world, global_rank=rank, accumulate_grad_batches=None, **numbers
-    )
-    if datamodule.settings.optimizer_batch % (datamodule.settings.micro_batch * world) == 0:
-        datamodule.trainer.accumulate_grad_batches = datamodule.accumulation(world)
+class FakeTrainer(SimpleNamespace):
+    """As much of a Trainer as the data module looks at."""
+
+    @property
+    def max_steps(self) -> int:
+        """As Lightning has it."""
+        steps: int = self.fit_loop.epoch_loop.max_steps
+        return steps
+
+
+def place(
+    datamodule: TellDataModule, world: int = 1, rank: int = 0, max_steps: int = 5, **more: Any
+) -> TellDataModule:
+    """Set a data module up for training as a Trainer does."""
+    numbers = {
+        "global_step": 0,
+        "current_epoch": 0,
+        "max_epochs": -1,
+        "accumulate_grad_batches": 1,
+        "overfit_batches": 0.0,
+        "limit_train_batches": 1.0,
+        "fast_dev_run": False,
+        **more,
+    }
+    loop = SimpleNamespace(epoch_loop=SimpleNamespace(max_steps=max_steps))
+    trainer: Any = FakeTrainer(world_size=world, global_rank=rank, fit_loop=loop, **numbers)
+    datamodule.trainer = trainer
+    datamodule.setup("fit")
     return datamodule
 
 
@@ -102,7 +125,7 @@ def test_sources_are_prepared_once_with_their_counts(ready: Ready, files: Files)
     datamodule = ready()
     first = folders(files)
     assert len(first) == 2
-    assert datamodule.source_reports["g"]["counts"] == {
+    assert datamodule.prepared.source_reports["g"]["counts"] == {
         **{"read": 60, "bad": 0, "leaks": 0},
         **{"overlong": 0, "truncated": 0, "kept": 60},
     }
@@ -113,7 +136,7 @@ def test_sources_are_prepared_once_with_their_counts(ready: Ready, files: Files)
 def test_over_long_and_leaked_rows_are_counted(ready: Ready, files: Files) -> None:
     long = {"prompt": "z" * 300, "response": "y"}
     files.put("g", [*pairs("g", 50), *pairs("e", 2), long])
-    report = ready(max_tokens=200).source_reports["g"]
+    report = ready(max_tokens=200).prepared.source_reports["g"]
     assert report["counts"] == {
         **{"read": 53, "bad": 0, "leaks": 2},
         **{"overlong": 1, "truncated": 0, "kept": 50},
@@ -131,8 +154,8 @@ def test_a_file_edited_in_place_is_prepared_anew(ready: Ready, files: Files) -> 
     files.put("t", pairs("u", 12))
     after = ready()
     assert len(folders(files) - old) == 2  # the general rows are compared with it
-    assert after.digest != before.digest
-    assert "u" in before.encoder.tokenizer.decode(after.rows[0][0]["input_ids"])
+    assert after.prepared.digest != before.prepared.digest
+    assert "u" in before.prepared.encoder.tokenizer.decode(after.prepared.rows[0][0]["input_ids"])
 
 
 @pytest.mark.parametrize("name", ["t", "d", "e", "h"])
@@ -141,7 +164,7 @@ def test_general_rows_are_prepared_anew_when_another_file_takes_one(
 ) -> None:
     ready()
     files.put(name, [*pairs(name, 12), {"prompt": "g7", "response": "r"}])
-    report = ready().source_reports["g"]
+    report = ready().prepared.source_reports["g"]
     assert report["counts"]["leaks"] == 1
     assert report["counts"]["kept"] == 59
 
@@ -152,9 +175,9 @@ def test_general_rows_are_prepared_anew_when_the_fields_of_a_task_change(
     """The same bytes, read as another prompt, protect other rows."""
     rows = [{**row, "other": f"g{n}"} for n, row in enumerate(pairs("t", 12))]
     files.put("t", rows)
-    assert ready().source_reports["g"]["counts"]["leaks"] == 0
+    assert ready().prepared.source_reports["g"]["counts"]["leaks"] == 0
     task = Task(train="t.jsonl", fields=Fields(prompt="other"), anchor=ANCHOR)
-    assert ready(tasks={"t": task}).source_reports["g"]["counts"]["leaks"] == 12
+    assert ready(tasks={"t": task}).prepared.source_reports["g"]["counts"]["leaks"] == 12
 
 
 def test_the_plan_counts_the_rows_that_are_left(ready: Ready, files: Files) -> None:
@@ -163,18 +186,18 @@ def test_the_plan_counts_the_rows_that_are_left(ready: Ready, files: Files) -> N
         ("t", "task", 4, 4),
         ("g", "general", 60, 12),
     ]
-    assert [len(rows) for rows in datamodule.rows] == [4, 60]
+    assert [len(rows) for rows in datamodule.prepared.rows] == [4, 60]
     more = ready(mixture=Mixture(task_share=0.25, task_examples=6))
-    assert more.drawn_ids["t"][:4] == datamodule.drawn_ids["t"]  # nested
+    assert more.prepared.drawn_ids["t"][:4] == datamodule.prepared.drawn_ids["t"]  # nested
     all_of_them = ready(mixture=Mixture(task_share=0.25))
-    assert len(set(all_of_them.drawn_ids["t"])) == 12
+    assert len(set(all_of_them.prepared.drawn_ids["t"])) == 12
 
 
 def test_seeds_of_draw_and_order_can_be_set_alone(ready: Ready) -> None:
     def of(seed: int, **seeds: Any) -> tuple[list[str], list[tuple[int, int, int]]]:
         mixture = Mixture(task_share=0.25, task_examples=4, **seeds)
         datamodule = ready(seed=seed, mixture=mixture)
-        return datamodule.drawn_ids["t"], list(datamodule.plan.at(range(16)))
+        return datamodule.prepared.drawn_ids["t"], list(datamodule.plan.at(range(16)))
 
     drawn, order = of(1)
     assert of(1) == (drawn, order)
@@ -200,10 +223,10 @@ def test_without_the_anchor_it_is_nowhere(ready: Ready) -> None:
     for anchored in (True, False):
         datamodule = ready(mixture=Mixture(task_share=0.25, anchor="given" if anchored else "none"))
         ids = [
-            *datamodule.rows[0]["input_ids"],
+            *datamodule.prepared.rows[0]["input_ids"],
             *datamodule.evaluation["test"]["t"].prompts,
         ]
-        texts = [datamodule.encoder.tokenizer.decode(one) for one in ids]
+        texts = [datamodule.prepared.encoder.tokenizer.decode(one) for one in ids]
         assert len(texts) == 12 + 4
         assert {"Translate this." in text for text in texts} == {anchored}
         prefix = datamodule.evaluation["test"]["t"].response_prefix
@@ -215,7 +238,9 @@ def test_evaluation_rows_are_the_file_in_order(ready: Ready) -> None:
     test = datamodule.evaluation["test"]["t"]
     assert test.references == ("x", "xx", "xxx", "xxxx")
     assert [record.turns[0].content for record in test.records] == ["e0", "e1", "e2", "e3"]
-    assert [list(ids) for ids in test.prompts] == datamodule.encoder.prompt_ids(test.examples)
+    assert [list(ids) for ids in test.prompts] == datamodule.prepared.encoder.prompt_ids(
+        test.examples
+    )
     longest = len("Here it is: ") + 7
     assert test.max_new_tokens == int(longest * 1.25) + 8
     assert len(datamodule.evaluation["dev"]["t"]) == 3
@@ -223,19 +248,19 @@ def test_evaluation_rows_are_the_file_in_order(ready: Ready) -> None:
 
 def test_the_plan_as_saved_is_json_and_adds_up(ready: Ready) -> None:
     datamodule = ready()
-    described = json.loads(json.dumps(datamodule.describe(5)))
-    assert described["digest"] == datamodule.digest == ready().digest
+    described = json.loads(json.dumps(datamodule.prepared.describe(5)))
+    assert described["digest"] == datamodule.prepared.digest == ready().prepared.digest
     assert described["cycle"] == 16
     assert described["optimizer_batch"] == 8
     realised = described["realised"]["sources"]
     assert sum(values["examples"] for values in realised.values()) == 40
     slots = list(datamodule.plan.at(range(40)))
-    rows = [datamodule.rows[source][row] for _, source, row in slots]
+    rows = [datamodule.prepared.rows[source][row] for _, source, row in slots]
     assert sum(v["tokens"] for v in realised.values()) == sum(len(r["input_ids"]) for r in rows)
     assert sum(v["label_tokens"] for v in realised.values()) == sum(
         sum(row["supervised"]) for row in rows
     )
-    assert described["task_examples"] == {"t": datamodule.drawn_ids["t"]}
+    assert described["task_examples"] == {"t": datamodule.prepared.drawn_ids["t"]}
     assert described["inputs"]["t"]["counts"]["kept"] == 12
 
 
@@ -246,10 +271,10 @@ def test_the_plan_as_saved_is_json_and_adds_up(ready: Ready) -> None:
     ("batch", "micro", "world", "passes"), [(8, 4, 1, 2), (8, 4, 2, 1), (8, 1, 4, 2), (6, 2, 3, 1)]
 )
 def test_accumulation_follows(
-    batch: int, micro: int, world: int, passes: int, files: Files
+    batch: int, micro: int, world: int, passes: int, files: Files, tokenizer: Any
 ) -> None:
     settings = files.settings(optimizer_batch=batch, micro_batch=micro)
-    assert TellDataModule(**settings).accumulation(world) == passes
+    assert TellDataModule(**settings, tokenizer=tokenizer).accumulation(world) == passes
 
 
 @pytest.mark.parametrize(
@@ -258,23 +283,30 @@ def test_accumulation_follows(
         (8, 3, 1, (9, 3)),
         (10, 4, 4, (16, 4)),
         (4, 8, 1, (8, 8)),
-        (0, 4, 2, (8, 4)),
-        (8, 0, 2, (8, 1)),
     ],
 )
 def test_an_optimizer_batch_that_cannot_be_split_is_refused(
-    batch: int, micro: int, world: int, way_out: tuple[int, int], files: Files
+    batch: int, micro: int, world: int, way_out: tuple[int, int], files: Files, tokenizer: Any
 ) -> None:
     settings = files.settings(optimizer_batch=batch, micro_batch=micro)
     with pytest.raises(StreamError, match="must be a multiple") as caught:
-        TellDataModule(**settings).accumulation(world)
+        TellDataModule(**settings, tokenizer=tokenizer).accumulation(world)
     assert str(caught.value) == (
         f"data.optimizer_batch: must be a multiple of data.micro_batch {micro} times {world} "
         f"device(s), both at least 1, got {batch}. Try data.optimizer_batch: {way_out[0]} with "
         f"data.micro_batch: {way_out[1]}."
     )
     changed = files.settings(optimizer_batch=way_out[0], micro_batch=way_out[1])
-    assert TellDataModule(**changed).accumulation(world) >= 1  # the advice helps
+    made = TellDataModule(**changed, tokenizer=tokenizer)
+    assert made.accumulation(world) >= 1  # the advice helps
+
+
+@pytest.mark.parametrize("name", ["optimizer_batch", "micro_batch", "max_tokens"])
+def test_numbers_that_must_be_at_least_one_are_named(
+    name: str, files: Files, tokenizer: Any
+) -> None:
+    with pytest.raises(ConfigError, match=rf"^data\.{name}: must be at least 1, got 0\."):
+        TellDataModule(**files.settings(**{name: 0}), tokenizer=tokenizer)
 
 
 @pytest.mark.parametrize("world", [1, 2])
@@ -287,7 +319,7 @@ def test_the_training_stream_covers_the_run(world: int, ready: Ready) -> None:
 
 def test_a_run_longer_than_the_general_rows_is_refused(ready: Ready) -> None:
     with pytest.raises(PlanError, match=r"^data\.general\.g: 88 training examples"):
-        place(ready(), max_steps=11).train_dataloader()
+        place(ready(), max_steps=11)
     again = Mixture(task_share=0.25, task_examples=4, general_repeat=True)
     assert len(place(ready(mixture=again), max_steps=11).train_dataloader()) == 22
 
@@ -299,7 +331,7 @@ def test_the_ranks_watch_the_loss_of_every_row_once(world: int, split: str, read
     seen: list[tuple[str, tuple[int, ...]]] = []
     counts = set()
     for rank in range(world):
-        place(datamodule, world, rank)
+        datamodule.trainer = FakeTrainer(world_size=world, global_rank=rank)  # type: ignore[assignment]
         loader = datamodule.val_dataloader() if split == "dev" else datamodule.test_dataloader()
         batches: list[Batch] = list(loader)
         counts.add(len(batches))
@@ -308,9 +340,9 @@ def test_the_ranks_watch_the_loss_of_every_row_once(world: int, split: str, read
                 batch.input_ids, batch.examples, batch.labels, batch.sources, strict=True
             ):
                 if (labels != IGNORE).any():
-                    name = datamodule.loss_names[int(source)]
+                    name = batch.names[int(source)]
                     seen.append((name, tuple(ids[examples >= 0].tolist())))
-    wanted = [(name, tuple(row.input_ids)) for name, row in datamodule._loss_rows[split]]
+    wanted = [(name, tuple(row.input_ids)) for name, row in datamodule.prepared.loss_rows[split]]
     assert sorted(seen) == sorted(wanted)
     assert len(wanted) == {"dev": 3, "test": 4}[split] + 2
     (count,) = counts  # a rank with fewer would leave the others waiting
@@ -331,7 +363,7 @@ def test_the_state_is_what_completed_steps_have_consumed(ready: Ready) -> None:
     state = place(ready(), global_step=3).state_dict()
     assert (state["unit"], state["consumed"]) == ("examples", 24)
     assert {type(value) for value in state.values()} == {int, str}  # loads with weights_only
-    resumed = place(ready())
+    resumed = place(ready(), global_step=3)
     resumed.load_state_dict(state)
     positions = [int(p) for batch in resumed.train_dataloader() for p in batch.positions]
     assert positions == list(range(24, 40))
@@ -340,20 +372,19 @@ def test_the_state_is_what_completed_steps_have_consumed(ready: Ready) -> None:
 
 def test_micro_batch_and_workers_may_change_on_resume(ready: Ready) -> None:
     state = place(ready(), global_step=2).state_dict()
-    resumed = place(ready(micro_batch=2, num_workers=1), world=2, rank=1)
+    resumed = place(ready(micro_batch=2, num_workers=1), world=2, rank=1, global_step=2)
     resumed.load_state_dict(state)
     positions = [int(p) for batch in resumed.train_dataloader() for p in batch.positions]
     assert positions == list(range(17, 40, 2))
 
 
-def test_an_accumulation_of_the_trainers_own_is_refused(ready: Ready) -> None:
-    datamodule = place(ready(micro_batch=4))
-    assert datamodule.trainer is not None
-    datamodule.trainer.accumulate_grad_batches = 1
+def test_the_trainers_accumulation_decides_the_micro_batch(ready: Ready) -> None:
+    datamodule = place(ready(micro_batch=4), accumulate_grad_batches=4)
+    assert [len(batch.sources) for batch in datamodule.train_dataloader()] == [2] * 20
     with pytest.raises(
-        StreamError, match=r"^trainer.accumulate_grad_batches: must be 2, .* got 1\."
+        StreamError, match=r"^accumulate_grad_batches: must divide optimizer_batch 8 .* got 3\."
     ):
-        datamodule.train_dataloader()
+        place(ready(), accumulate_grad_batches=3)
 
 
 SEED = "the seed (seed_everything or data.mixture.order_seed)"
@@ -377,7 +408,13 @@ CHANGES: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["data.mixture.cycles"],
     ),
     "optimizer_batch": ({"optimizer_batch": 16}, ["data.optimizer_batch"]),
-    "packing": ({"packing": True}, ["data.packing"]),
+    "packing": (
+        {
+            "packing": True,
+            "mixture": Mixture(task_share=0.25, task_examples=4, general_repeat=True),
+        },
+        ["data.packing"],
+    ),
     "source": (
         {"general": {name: General(train=f"{name}.jsonl") for name in ("g", "more")}},
         ["data.general.more"],
@@ -393,7 +430,6 @@ def refused(resumed: TellDataModule, state: dict[str, Any], names: list[str]) ->
         "resume: the data order must be the one that the run began with, got a change of "
         f"{', '.join(names)}. Undo the change, or start a new run."
     )
-    assert resumed.consumed == 0
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -440,7 +476,6 @@ def test_a_test_file_may_change_on_resume(ready: Ready, files: Files) -> None:
     files.put("e", pairs("f", 9))
     resumed = place(ready())
     resumed.load_state_dict(state)
-    assert resumed.consumed == 16
 
 
 class Recorder(pl.LightningModule):
@@ -624,7 +659,7 @@ def test_packed_run_that_is_far_too_long_is_refused_without_packing_it(
     datamodule = ready(**PACKED, mixture=Mixture(task_share=0.25, task_examples=4, cycles=cycles))
     monkeypatch.setattr("tell_lightning.data.packing.fill", None)
     with pytest.raises(PlanError, match=r"^data\.general\.g: \d+ training examples, which is "):
-        datamodule.steps(steps)
+        datamodule.prepared.steps(steps)
 
 
 @leaves
@@ -634,10 +669,141 @@ def test_cycles_train_every_slot_once_and_fill_the_last_step_up(
 ) -> None:
     mixture = Mixture(task_share=0.25, task_examples=4, cycles=2.25)
     datamodule = ready(mixture=mixture, **(PACKED if packed else {}))
-    datamodule.setup()
-    steps = datamodule.steps(-1)
+    steps = datamodule.prepared.steps(-1)
     assert steps == 5 if not packed else steps < 5
     assert sorted(train(datamodule, steps, tmp_path).positions) == list(range(36))
+
+
+# Settings of a plain Trainer
+
+
+def fit_plain(
+    datamodule: TellDataModule, folder: Path, resume: Path | None = None, **options: Any
+) -> Recorder:
+    """Train by a Trainer as anybody makes one, without callbacks of ours."""
+    module = Recorder()
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=1,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        callbacks=[Saver(folder)],
+        **options,
+    )
+    checkpoint = None if resume is None else str(resume)
+    trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+    module.epochs = trainer.current_epoch
+    return module
+
+
+UNEVEN = Mixture(task_share=0.3, task_examples=4)  # a cycle of 13, batches of 8
+
+
+@leaves
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_epoch_is_a_cycle(packed: bool, ready: Ready, tmp_path: Path) -> None:
+    options = PACKED if packed else {}
+    epochs = fit_plain(ready(mixture=UNEVEN, **options), tmp_path, max_epochs=3)
+    assert sorted(epochs.positions) == list(range(39))
+    assert epochs.epochs == 3
+    assert len(epochs.scored) == 3  # at the end of each, of however many steps it is
+    in_cycles = Mixture(task_share=0.3, task_examples=4, cycles=3)
+    cycles = ready(mixture=in_cycles, **options)
+    steps = 5 if not packed else epochs.scored[-1]
+    assert train(cycles, steps, tmp_path / "cycles").positions == epochs.positions
+
+
+@leaves
+@pytest.mark.parametrize("checkpoint", ["1", "2", "2-scored", "3", "4", "4-scored"])
+def test_an_epoch_goes_on_where_it_stopped(checkpoint: str, ready: Ready, tmp_path: Path) -> None:
+    whole = fit_plain(ready(mixture=UNEVEN), tmp_path, max_epochs=3)
+    assert whole.scored == [2, 4, 5]
+    resume = tmp_path / f"{checkpoint}.ckpt"
+    rest = fit_plain(ready(mixture=UNEVEN), tmp_path / "rest", resume, max_epochs=3)
+    step = int(checkpoint[0])
+    assert rest.positions == list(range(8 * step, 39))
+    assert rest.scored[-1] == 5
+    assert rest.epochs == 3
+
+
+@leaves
+def test_an_epoch_shorter_than_a_batch_is_a_batch(ready: Ready, tmp_path: Path) -> None:
+    mixture = Mixture(arm="sft", task_examples=3)
+    assert fit_plain(ready(mixture=mixture), tmp_path, max_epochs=4).positions == list(range(32))
+
+
+@leaves
+def test_limited_epochs_go_on_where_the_last_one_ended(ready: Ready, tmp_path: Path) -> None:
+    found = fit_plain(ready(), tmp_path, max_epochs=3, limit_train_batches=2)
+    assert found.positions == list(range(24))
+    by_steps = fit_plain(ready(), tmp_path, max_steps=4, limit_train_batches=4)
+    assert by_steps.positions == list(range(32))
+    assert by_steps.epochs == 2
+
+
+@leaves
+def test_one_batch_is_enough_to_try_it_out(ready: Ready, tmp_path: Path) -> None:
+    assert fit_plain(ready(), tmp_path, fast_dev_run=True).positions == list(range(4))
+
+
+@pytest.mark.parametrize(
+    ("options", "mixture", "error"),
+    [
+        ({"overfit_batches": 2, "max_steps": 2}, {}, "overfit_batches: .* never repeats .* got 2"),
+        ({"max_steps": 2, "limit_train_batches": 3}, {}, "limit_train_batches: .* got 3"),
+        ({"max_time": "00:01:00:00"}, {}, "max_steps: the stream has no end"),
+        ({"max_epochs": 2}, {"cycles": 2}, "data.mixture.cycles: .* got 2 and 2 epochs"),
+    ],
+)
+def test_trainer_settings_that_cannot_hold_are_refused(
+    options: dict[str, Any], mixture: dict[str, Any], error: str, ready: Ready, tmp_path: Path
+) -> None:
+    datamodule = ready(mixture=Mixture(task_share=0.25, task_examples=4, **mixture))
+    with pytest.raises(StreamError, match=f"^{error}"):
+        fit_plain(datamodule, tmp_path, **options)
+
+
+def test_dictionaries_are_settings_and_mistakes_in_them_are_named(
+    ready: Ready, files: Files, tokenizer: Any
+) -> None:
+    tasks = {"t": {"train": "t.jsonl", "dev": "d.jsonl", "test": "e.jsonl", "anchor": ANCHOR}}
+    general = {"g": {"train": "g.jsonl", "held_out": "h.jsonl"}}
+    mixture = {"task_share": 0.25, "task_examples": 4}
+    same = ready(tasks=tasks, general=general, mixture=mixture)
+    assert same.prepared.digest == ready().prepared.digest
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"tasks": {"t": {"trian": "x"}}}, r"data\.tasks\.t\.trian: .* Did you mean 'train'"),
+        ({"general": {"g": {}}}, r"data\.general\.g\.train: must be given"),
+        ({"mixture": {"arm": "tel"}}, r"data\.mixture\.arm: must be one of .* got tel"),
+        ({"mixture": 0.2}, r"data\.mixture: must be Mixture or a dictionary .* got 0\.2"),
+    ]
+    for change, error in wrong:
+        with pytest.raises(ConfigError, match=f"^{error}"):
+            TellDataModule(**files.settings(**change), tokenizer=tokenizer)
+
+
+def test_rows_may_be_given_as_lists(ready: Ready) -> None:
+    from_files = ready()
+    tasks = {"t": Task(train=pairs("t", 12), dev=pairs("d", 3), test=pairs("e", 4), anchor=ANCHOR)}
+    general = {"g": General(train=pairs("g", 60), held_out=pairs("h", 2))}
+    from_lists = ready(tasks=tasks, general=general)
+    assert from_lists.prepared.rows[0]["input_ids"] == from_files.prepared.rows[0]["input_ids"]
+    assert from_lists.prepared.drawn_ids["t"][0].startswith("t.train:")
+    assert from_lists.hparams["data"]["tasks"]["t"]["train"] == "12 rows"
+    with pytest.raises(RecordError, match=r"^t\.train:2: field 'response' must be there"):
+        ready(tasks={"t": Task(train=[*pairs("t", 1), {"prompt": "x"}])})
+
+
+def test_a_constructor_takes_what_the_section_has() -> None:
+    made = signature(TellDataModule.__init__).parameters
+    section = {field.name: field.default for field in fields(DataSettings)}
+    del section["audit"]  # a file of the run's folder
+    assert set(made) - {"self", "tokenizer", "seed"} == set(section)
+    for name in set(section) - {"tasks", "general"}:
+        assert made[name].default == section[name], name
 
 
 @leaves
@@ -682,18 +848,19 @@ def test_the_papers_data_become_a_plan(shared_data: Path, tmp_path: Path, tokeni
         general={"instructions": general},
         mixture=Mixture(task_share=0.1, task_examples=20),
         max_tokens=8_000,
+        tokenizer=tokenizer,
+        seed=3,
     )
-    datamodule.connect(tokenizer, seed=3)
     datamodule.prepare_data()
     datamodule.setup()
-    counts = datamodule.source_reports["en_is"]["counts"]
+    counts = datamodule.prepared.source_reports["en_is"]["counts"]
     assert (counts["read"], counts["kept"]) == (71, 71)
     assert 0 < counts["truncated"] < 10
     assert datamodule.plan.cycle == 200
-    for row in datamodule.rows[0]:
+    for row in datamodule.prepared.rows[0]:
         text = tokenizer.decode(row["input_ids"])
         assert text.count(f"### User:\n{anchor.text}") == 1
         assert text.count(f"### Assistant:\n{anchor.response_prefix} \n\n ") == 1
         assert len(row["input_ids"]) <= 8_000
-    realised = datamodule.describe(200)["realised"]
+    realised = datamodule.prepared.describe(200)["realised"]
     assert realised["sources"]["en_is"]["examples_share"] == 0.1

@@ -7,16 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tell_lightning.data import store, stream
-from tell_lightning.data.plan import Plan, PlanSource
-from tell_lightning.data.stream import (
-    Examples,
-    MicroBatches,
-    Place,
-    PreparedRows,
-    Slot,
-    Stream,
-    Workers,
-)
+from tell_lightning.data.plan import Plan, PlanSource, Slot
+from tell_lightning.data.stream import MicroBatches, PreparedRows, Stream, Workers
+from tell_lightning.data.units import Examples, Place
 
 PLAN = Plan(
     7,
@@ -110,7 +103,7 @@ def test_lengths_count_the_micro_batches() -> None:
     place = Place(1, 2, 4)
     left = MicroBatches(Examples(PLAN), place, 16, 80)
     assert (place.step, len(left), len(list(left))) == (8, 8, 8)
-    assert len(Stream(left, PreparedRows([]), total=10)) == 10
+    assert len(Stream(lambda: left, PreparedRows([]), total=10)) == 10
     assert list(MicroBatches(Examples(PLAN), place, 80, 80)) == []
 
 
@@ -142,7 +135,7 @@ def deliver(
 ) -> list[Slot]:
     order = MicroBatches(Examples(PLAN), Place(0, 1, 4), start, stop)
     delivered = []
-    for batch in Stream(order, PreparedRows(rows), total=12, workers=workers):
+    for batch in Stream(lambda: order, PreparedRows(rows), total=12, workers=workers):
         origins = zip(
             batch.positions.tolist(), batch.sources.tolist(), batch.rows.tolist(), strict=True
         )
@@ -185,16 +178,15 @@ def test_units_behind_the_end_of_the_plan_are_empty(start: int, number: int, end
 
 def test_a_last_step_is_filled_up_with_nothing(rows: list[Any]) -> None:
     order = MicroBatches(Examples(PLAN, stop=6), Place(0, 1, 4), 0, 8)
-    first, last = Stream(order, PreparedRows(rows), total=2)
+    first, last = Stream(lambda: order, PreparedRows(rows), total=2)
     assert (first.positions.tolist(), last.positions.tolist()) == ([0, 1, 2, 3], [4, 5])
     assert last.input_ids.shape[0] == 4  # as many rows as ever
     assert (last.labels[2:] == -100).all()
 
 
 def test_a_stream_can_be_iterated_again(rows: list[Any]) -> None:
-    loader = Stream(
-        MicroBatches(Examples(PLAN), Place(0, 1, 4), 8, 24), PreparedRows(rows), total=6
-    )
+    units = MicroBatches(Examples(PLAN), Place(0, 1, 4), 8, 24)
+    loader = Stream(lambda: units, PreparedRows(rows), total=6)
     first = [batch.positions.tolist() for batch in loader]
     assert [batch.positions.tolist() for batch in loader] == first
     assert first == [list(range(n, n + 4)) for n in (8, 12, 16, 20)]
@@ -203,9 +195,8 @@ def test_a_stream_can_be_iterated_again(rows: list[Any]) -> None:
 def test_lightning_is_told_that_a_resume_is_exact(rows: list[Any]) -> None:
     from lightning.fabric.utilities.types import _Stateful  # else it warns of unreliable results
 
-    loader = Stream(
-        MicroBatches(Examples(PLAN), Place(0, 1, 4), 8, 24), PreparedRows(rows), total=6
-    )
+    units = MicroBatches(Examples(PLAN), Place(0, 1, 4), 8, 24)
+    loader = Stream(lambda: units, PreparedRows(rows), total=6)
     assert isinstance(loader, _Stateful)
     loader.load_state_dict(loader.state_dict())
     assert [batch.positions[0].item() for batch in loader] == [8, 12, 16, 20]

@@ -174,12 +174,12 @@ def test_saved_configuration_is_complete_and_gives_the_same_plan(
     assert run.record["data"]["plan_digest"][:12] in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("verb", "split"), [("test", "test"), ("validate", "dev")])
+@pytest.mark.parametrize(("command", "split"), [("test", "test"), ("validate", "dev")])
 def test_scoring_again_gives_the_scores_of_the_record(
-    copied: Run, verb: str, split: str, capsys: pytest.CaptureFixture[str]
+    copied: Run, command: str, split: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = copied
-    main([verb, str(run.folder)])
+    main([command, str(run.folder)])
     again = json.loads((run.folder / f"scores-{split}.json").read_text())["after"]
     history = run.record["metrics"]["dev_history"]
     selected = run.record["selected"]["step"]

@@ -10,7 +10,8 @@ from tiny_runs import Fits, Run, audit, command, consumed
 from tiny_world import World
 
 from tell_lightning.cli import main
-from tell_lightning.commands.check import ConfigError, check
+from tell_lightning.commands.check import check
+from tell_lightning.settings import ConfigError
 
 OPTIONS = [
     "--model.lora.dropout=0.0",

@@ -16,12 +16,9 @@ from tell_lightning.experiment.cells import (
     nearest,
     read_chosen,
 )
+from tell_lightning.experiment.forms import SpecificationError
 from tell_lightning.experiment.overlays import value_of
-from tell_lightning.experiment.specification import (
-    Experiment,
-    SpecificationError,
-    read_experiment,
-)
+from tell_lightning.experiment.specification import Experiment, read_experiment
 
 GROUP = EXPERIMENT["cells"][0]
 CHOSEN: Chosen = {
@@ -119,9 +116,9 @@ def test_an_arm_that_waits_for_tuning_says_what_to_run(root: Path) -> None:
     ("text", "message"),
     [
         ("{", "must be JSON, got: Expecting property name"),
-        ("[]", "must hold by testbed, arm and number of examples what is chosen as a mapping with"),
-        ('{"judge": {"tell": {"10": {"dev": 3}}}}', "must hold by testbed, arm and number of"),
-        ('{"judge": {"tell": {"ten": {"set": {}}}}}', "must hold by testbed, arm and number of"),
+        ("[]", "must hold, by testbed, arm and number of examples, a mapping with set"),
+        ('{"judge": {"tell": {"10": {"dev": 3}}}}', "must hold, by testbed, arm and number of"),
+        ('{"judge": {"tell": {"ten": {"set": {}}}}}', "must hold, by testbed, arm and number of"),
     ],
 )
 def test_a_broken_choice_is_named(root: Path, text: str, message: str) -> None:

@@ -8,8 +8,9 @@ import torch
 
 from tell_lightning.data.anchors import Anchor
 from tell_lightning.data.records import Fields
+from tell_lightning.data.tokenizer import load_tokenizer
 from tell_lightning.export.anchor_file import AnchorFile, TaskPrompt
-from tell_lightning.model.base import load_base, load_tokenizer
+from tell_lightning.model.base import load_base
 from tell_lightning.model.lora import add_adapters
 from tell_lightning.model.settings import LoraSettings, ModelSettings
 
@@ -21,7 +22,7 @@ def settings() -> ModelSettings:
 
 @pytest.fixture(scope="session")
 def tokenizer(settings: ModelSettings) -> Any:
-    return load_tokenizer(settings)
+    return load_tokenizer(settings.base)
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import torch
 from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tell_lightning.data.tokenizer import base_path
 from tell_lightning.export import adapter
-from tell_lightning.export.adapter import save_adapter
+from tell_lightning.export.adapter import write_adapter
 from tell_lightning.export.anchor_file import AnchorFile, read_anchor_file
-from tell_lightning.model.base import base_path
 from tell_lightning.model.settings import ModelSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
@@ -31,7 +31,7 @@ def saved(
 ) -> tuple[Any, Path]:
     """A model, and the folder that it was saved in."""
     model = make_model()
-    save_adapter(model, tokenizer, tmp_path / "run" / "adapter", settings, anchors)
+    write_adapter(model, tokenizer, tmp_path / "run" / "adapter", settings, anchors)
     return model, tmp_path / "run" / "adapter"
 
 
@@ -50,7 +50,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_plain_peft_gives_the_same_logits(saved: tuple[Any, Path], settings: ModelSettings) -> None:
     model, folder = saved
-    base = AutoModelForCausalLM.from_pretrained(base_path(settings), dtype=torch.float32)
+    base = AutoModelForCausalLM.from_pretrained(base_path(settings.base), dtype=torch.float32)
     of_base = logits(base)
     loaded = PeftModel.from_pretrained(base, str(folder))
     assert torch.equal(logits(loaded), logits(model))
@@ -77,7 +77,7 @@ def test_the_readme_names_the_revision(
     make_model: Callable[..., Any], tokenizer: Any, anchors: AnchorFile, tmp_path: Path
 ) -> None:
     settings = ModelSettings(base="someone/model", revision="abc123")
-    save_adapter(make_model(), tokenizer, tmp_path / "adapter", settings, anchors)
+    write_adapter(make_model(), tokenizer, tmp_path / "adapter", settings, anchors)
     readme = (tmp_path / "adapter" / "README.md").read_text(encoding="utf-8")
     assert '("someone/model", revision="abc123", dtype="float32")' in readme
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
@@ -126,7 +126,7 @@ def test_saving_twice_gives_the_same_bytes(
     config = again.peft_config["default"]
     # A set has another order in another process; this one stands for it.
     config.target_modules = list(reversed(sorted(config.target_modules)))
-    save_adapter(again, tokenizer, tmp_path / "again", settings, anchors)
+    write_adapter(again, tokenizer, tmp_path / "again", settings, anchors)
     assert contents(tmp_path / "again") == contents(saved[1])
 
 
@@ -140,7 +140,7 @@ def test_replaces_an_older_folder(
     _, folder = saved
     before = contents(folder)
     (folder / "stale.txt").write_text("of the older adapter")
-    save_adapter(make_model(seed=1), tokenizer, folder, settings, anchors)
+    write_adapter(make_model(seed=1), tokenizer, folder, settings, anchors)
     after = contents(folder)
     assert after.keys() == before.keys()
     assert {n for n in after if after[n] != before[n]} == {"adapter_model.safetensors"}
@@ -163,6 +163,6 @@ def test_a_failure_leaves_the_older_folder_alone(
     before = contents(folder)
     monkeypatch.setattr(adapter, "_readme", full)
     with pytest.raises(OSError, match="No space left"):
-        save_adapter(make_model(seed=1), tokenizer, folder, settings, anchors)
+        write_adapter(make_model(seed=1), tokenizer, folder, settings, anchors)
     assert contents(folder) == before
     assert [path.name for path in folder.parent.iterdir()] == ["adapter"]

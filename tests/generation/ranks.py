@@ -12,13 +12,14 @@ from tell_lightning.data.anchors import Anchor
 from tell_lightning.data.evaluation_rows import EvaluationRows, build
 from tell_lightning.data.records import Record, Turn
 from tell_lightning.data.templates import Renderer
+from tell_lightning.data.tokenizer import load_tokenizer
 from tell_lightning.data.tokens import Encoder
 from tell_lightning.generation.answer import answer_rows
 from tell_lightning.generation.batched import Budget
 from tell_lightning.metrics.predictions import Prediction
 from tell_lightning.metrics.settings import Scoring
 from tell_lightning.microworld.tasks import TRANSLATE_ANCHOR, translate_row
-from tell_lightning.model.base import load_base, load_tokenizer
+from tell_lightning.model.base import load_base
 from tell_lightning.model.settings import ModelSettings
 
 SIZES = (65, 2)
@@ -29,7 +30,7 @@ class Model:
 
     def __init__(self) -> None:
         self.model: Any = load_base(ModelSettings())
-        self.tokenizer = load_tokenizer(ModelSettings())
+        self.tokenizer = load_tokenizer("microworld")
         self.rows = self._rows()
 
     def _rows(self) -> EvaluationRows:

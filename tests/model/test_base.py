@@ -12,8 +12,16 @@ from messages import says
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
-from tell_lightning.model.base import BaseModelError, base_path, load_base, load_tokenizer
+from tell_lightning.data.tokenizer import BaseModelError, base_path
+from tell_lightning.data.tokenizer import load_tokenizer as load_tokenizer_of
+from tell_lightning.model.base import load_base
 from tell_lightning.model.settings import ModelSettings
+
+
+def load_tokenizer(settings: ModelSettings) -> object:
+    """Load the tokenizer of a base."""
+    return load_tokenizer_of(settings.base, **settings.hub_options)
+
 
 FOLDER_ADVICE = "Give a folder that `save_pretrained` wrote in full."
 HUB_ADVICE = "Check the name, model.revision and the network, or give a local folder."
@@ -58,7 +66,7 @@ def test_settings_choose_type_and_attention(llama_folder: Path) -> None:
 
 def test_the_embedded_default_is_a_folder_as_any_other() -> None:
     settings = ModelSettings()
-    assert (Path(base_path(settings)) / "config.json").is_file()
+    assert (Path(base_path(settings.base)) / "config.json").is_file()
     assert load_tokenizer(settings).eos_token_id is not None
 
 

@@ -107,7 +107,7 @@ def test_right_padding_changes_no_value(
     model: PreTrainedModel, training: ModuleType, extra: int
 ) -> None:
     for item in training.items():
-        alone = collate_unpacked([item])
+        alone = collate_unpacked([item], training.NAMES)
         length = alone.input_ids.shape[1]
         padded = alone._replace(
             input_ids=functional.pad(alone.input_ids, (0, extra), value=9),
@@ -132,9 +132,9 @@ def test_what_follows_the_last_label_has_no_gradient(
         output.retain_grad()
 
     with model.get_input_embeddings().register_forward_hook(keep):
-        token_losses(model, collate_unpacked([item._replace(supervised=supervised)]))[
-            0
-        ].sum().backward()
+        token_losses(
+            model, collate_unpacked([item._replace(supervised=supervised)], training.NAMES)
+        )[0].sum().backward()
     assert seen[0].grad is not None
     by_position = seen[0].grad[0].abs().sum(-1)
     assert (by_position[:9] > 0).all()  # token 8 predicts token 9, the last label
@@ -148,10 +148,11 @@ def test_an_example_without_labels_adds_no_gradient(
     without = without._replace(supervised=[False] * len(without.input_ids))
     parameters = list(model.parameters())
     alone = torch.autograd.grad(
-        token_losses(model, collate_unpacked([with_labels]))[0].sum(), parameters
+        token_losses(model, collate_unpacked([with_labels], training.NAMES))[0].sum(), parameters
     )
     both = torch.autograd.grad(
-        token_losses(model, collate_unpacked([with_labels, without]))[0].sum(), parameters
+        token_losses(model, collate_unpacked([with_labels, without], training.NAMES))[0].sum(),
+        parameters,
     )
     for mine, other in zip(both, alone, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
@@ -172,7 +173,11 @@ def test_the_one_row_that_flash_attention_needs_has_the_same_losses(
     make_llama: Callable[..., PreTrainedModel], training: ModuleType, packed: bool
 ) -> None:
     items = training.items()
-    batch = collate([items[:3], [], items[3:]]) if packed else collate_unpacked(items)
+    batch = (
+        collate([items[:3], [], items[3:]], training.NAMES)
+        if packed
+        else collate_unpacked(items, training.NAMES)
+    )
     model = make_llama()
     wanted, examples = token_losses(model, batch)
     shapes = []
@@ -195,7 +200,10 @@ def test_a_model_that_takes_no_positions_reads_unpacked_batches(training: Module
     model = BloomForCausalLM(config).eval()
     assert not takes_positions(model)
     losses, _ = token_losses(model, training.batch_of(range(8)))
-    alone = [token_losses(model, collate_unpacked([item]))[0] for item in training.items()]
+    alone = [
+        token_losses(model, collate_unpacked([item], training.NAMES))[0]
+        for item in training.items()
+    ]
     torch.testing.assert_close(losses, torch.cat(alone), rtol=1e-5, atol=1e-5)
 
 

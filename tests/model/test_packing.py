@@ -55,12 +55,12 @@ def module(training: ModuleType, llama_folder: Path, attention: str) -> Any:
 @pytest.fixture
 def packed(training: ModuleType) -> Batch:
     items = training.items()
-    return collate([[items[number] for number in members] for members in BINS])
+    return collate([[items[number] for number in members] for members in BINS], ("task", "general"))
 
 
 @pytest.fixture
 def unpacked(training: ModuleType) -> Batch:
-    return collate_unpacked(training.items())
+    return collate_unpacked(training.items(), training.NAMES)
 
 
 def by_position(module: Any, batch: Batch) -> Losses:
@@ -130,11 +130,11 @@ def test_other_tokens_in_one_example_change_no_other(
     training: ModuleType, module: Any, changed: int
 ) -> None:
     items: list[Item] = [training.items()[number] for number in BINS[0]]
-    before = by_position(module, collate([items]))
+    before = by_position(module, collate([items], ("task", "general")))
     item = items[changed]
     other = item._replace(input_ids=[(token + 17) % 96 for token in item.input_ids])
     items[changed] = other
-    after = by_position(module, collate([items]))
+    after = by_position(module, collate([items], ("task", "general")))
     own = item.position
     assert largest_error({own: after[own]}, {own: before[own]}) > BROKEN
     del before[own], after[own]
@@ -155,7 +155,7 @@ def packed_data(training: ModuleType) -> Callable[..., Any]:
     def make(*micro_batches: tuple[tuple[int, ...], ...]) -> Any:
         items = training.items()
         batches = [
-            collate([[items[number] for number in members] for members in bins])
+            collate([[items[number] for number in members] for members in bins], training.NAMES)
             for bins in micro_batches
         ]
 

@@ -18,7 +18,8 @@ from lightning.pytorch.loggers import Logger
 
 from tell_lightning.callbacks.resume import Resume
 from tell_lightning.data.batches import IGNORE, Batch, Item, collate_unpacked
-from tell_lightning.data.stream import Examples, MicroBatches, Place, PreparedRows, Stream
+from tell_lightning.data.stream import MicroBatches, PreparedRows, Stream
+from tell_lightning.data.units import Examples, Place
 from tell_lightning.model.loss import token_losses
 from tell_lightning.model.module import TellModule
 from tell_lightning.model.settings import LoraSettings, OptimizerSettings
@@ -46,7 +47,7 @@ def items() -> list[Item]:
 def batch_of(positions: Sequence[int]) -> Batch:
     """The examples at some positions of the stream, which repeats the eight."""
     examples = items()
-    return collate_unpacked([examples[p % 8]._replace(position=p) for p in positions])
+    return collate_unpacked([examples[p % 8]._replace(position=p) for p in positions], NAMES)
 
 
 class Plan:
@@ -85,13 +86,9 @@ class Batches:
 class Data(pl.LightningDataModule):
     """The real stream over the fixed examples."""
 
-    loss_names = NAMES
-    test_split = "test"
-
     def __init__(self, micro_batch: int) -> None:
         super().__init__()
         self.plan, self.micro_batch = Plan(), micro_batch
-        self.consumed = 0
 
     def train_dataloader(self) -> Stream:
         trainer = self.trainer
@@ -99,15 +96,20 @@ class Data(pl.LightningDataModule):
         place = Place(trainer.global_rank, trainer.world_size, self.micro_batch)
         micro_steps = trainer.max_steps * trainer.accumulate_grad_batches
         plan: Any = self.plan
-        order = MicroBatches(Examples(plan), place, self.consumed, micro_steps * place.step)
+
+        def from_here() -> MicroBatches:
+            start = trainer.global_step * trainer.accumulate_grad_batches * place.step
+            return MicroBatches(Examples(plan), place, start, micro_steps * place.step)
+
         rows = PreparedRows([Rows(0), Rows(1)])
-        return Stream(order, rows, total=micro_steps)
+        return Stream(from_here, rows, total=micro_steps, names=NAMES)
 
     def val_dataloader(self) -> Batches:
-        return Batches(batch_of([0, 1, 2]), batch_of([3, 4]))
+        batches = batch_of([0, 1, 2]), batch_of([3, 4])
+        return Batches(*(batch._replace(split="dev") for batch in batches))
 
     def test_dataloader(self) -> Batches:
-        return Batches(batch_of([6]))
+        return Batches(batch_of([6])._replace(split="test"))
 
 
 class MeanOfMeans(TellModule):
@@ -158,10 +160,11 @@ class Watch(pl.Callback):
     gradients: list[dict[str, torch.Tensor]] = field(default_factory=list)
     lrs: list[float] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
+    resumes: bool = False
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give B other values than its zeros, with which A would have no gradient."""
-        if trainer.datamodule.consumed == 0:  # type: ignore[attr-defined]
+        if trainer.global_step == 0 and not self.resumes:
             warm_up(pl_module)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -207,9 +210,7 @@ def make_module(kind: type[TellModule], base: Path | str, **settings: Any) -> Te
         "optimizer": OptimizerSettings(schedule="constant", warmup_share=0.0),
         **settings,
     }
-    module = kind(**settings)
-    module.connect(seed=11)
-    return module
+    return kind(**settings, seed=11)
 
 
 @dataclass(frozen=True)
@@ -238,7 +239,7 @@ def fit(
     **settings: Any,
 ) -> Run:
     """Train for a few optimizer steps, from the start or from a checkpoint."""
-    watch, metrics = Watch(), Metrics()
+    watch, metrics = Watch(resumes=checkpoint is not None), Metrics()
     options = {
         "accelerator": "cpu",
         "devices": ranks,
@@ -259,9 +260,6 @@ def fit(
     runner = pl.Trainer(**{**options, **(trainer or {})})
     module = make_module(kind, base, **settings)
     data = data or Data(micro_batch)
-    if checkpoint:
-        saved = torch.load(checkpoint, weights_only=True)
-        data.consumed = saved["global_step"] * micro_batch * accumulate * ranks
     runner.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     return Run(runner, module, watch.gradients, watch.lrs, watch.seeds, metrics.rows)
 

@@ -29,7 +29,11 @@ def read(name: str) -> NotebookNode:
 
 
 def test_there_are_notebooks():
-    assert NAMES == ["01_quickstart.ipynb", "02_does_tell_help.ipynb"]
+    assert NAMES == [
+        "01_quickstart.ipynb",
+        "02_does_tell_help.ipynb",
+        "03_python_api.ipynb",
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -117,6 +121,17 @@ def test_the_quickstart_ends_with_a_scored_adapter_and_its_answers(tmp_path, soc
     assert f"{bleu[1]:5.1f}" in printed
     assert (folder / "report.html").is_file()
     assert len((tmp_path / "quickstart" / "answers.jsonl").read_text("utf-8").splitlines()) == 3
+
+
+@pytest.mark.long
+def test_the_parts_are_used_from_python(tmp_path, sockets):
+    printed = run("03_python_api.ipynb", tmp_path, tmp_path / "home", sockets)
+    scored = re.findall(r"^step +(\d+)  (\w+) +BLEU +([\d.]+)", printed, re.M)
+    assert [split for _, split, _ in scored] == ["test", "dev", "dev", "dev", "test"]
+    assert float(scored[0][2]) < 10 < 25 < float(scored[-1][2])
+    assert (tmp_path / "python_api/adapter/anchor.json").is_file()
+    assert re.search(r"after (30|60|90) steps$", printed, re.M)
+    assert "steps: 4" in printed
 
 
 @pytest.mark.long

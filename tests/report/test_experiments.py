@@ -151,7 +151,7 @@ def test_the_markdown_has_the_numbers_of_the_page(report, page):
 
 def test_every_seed_is_drawn(report):
     html = report.html
-    panel = re.search(r'aria-label="Translate: BLEU, points.*?</svg>', html, re.DOTALL)
+    panel = re.search(r'aria-label="Translate: score.*?</svg>', html, re.DOTALL)
     assert panel
     shown = len(re.findall(r'class="seed t1 strong"', panel[0]))
     assert shown == SEEDS * len(SIZES)
@@ -275,10 +275,10 @@ def test_folders_without_any_result_have_a_report(tmp_path):
     assert "Not run yet" in text
 
 
-# The verb
+# The command
 
 
-def test_the_verb_writes_page_markdown_and_headline(tmp_path, capsys):
+def test_the_command_writes_page_markdown_and_headline(tmp_path, capsys):
     root = write_experiments(tmp_path / "experiments", folders=CORE)
     report = written(read_experiments(root))
     readme = tmp_path / "README.md"

@@ -1,26 +1,25 @@
-"""The claims with their verdicts, and the one number that stands for each on a testbed.
-
-Studies enter; cards with what the rule says, testbed by testbed, leave.
-"""
+"""The claims with their verdicts, and the one number that stands for each on a testbed."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tell_lightning.experiment.contrasts import DECLARED_N, ContrastRow
 from tell_lightning.experiment.findings import Finding
-from tell_lightning.experiment.results import COMPLETED, FAILED
 from tell_lightning.experiment.rules import Verdict
+from tell_lightning.experiment.specification import Experiment
+from tell_lightning.report.canvas import MINUS
+from tell_lightning.report.experiments.accounts import progress
 from tell_lightning.report.experiments.contents import Contents, Study
 from tell_lightning.report.experiments.dials import CENTRE
-from tell_lightning.report.experiments.figures import MINUS, number
 from tell_lightning.report.experiments.ratios import times
-from tell_lightning.report.experiments.sections import FEW_SIGN, with_interval
+from tell_lightning.report.experiments.sections import with_interval, with_seeds
 
 SIGNS = {"reproduced": "✓", "refuted": "✗", "undecided": "?", "none": "\N{EN DASH}"}
-WORDS = {"none": "no verdict"}
-TOGETHER = "all testbeds"
+NO_VERDICT = "no verdict"
+TELL_LESS = "tell - "
+"""How the name of a difference between TELL and an arm begins."""
 
 
 @dataclass(frozen=True)
@@ -31,30 +30,37 @@ class Judgement:
     """Its name; empty: all of them."""
     label: str
     verdict: str
-    sign: str
     reason: str
     number: str
     """The number that stands for it, with its interval; empty where there is none."""
 
     @property
+    def sign(self) -> str:
+        """The sign of the verdict."""
+        return SIGNS[self.verdict]
+
+    @property
     def word(self) -> str:
         """What the verdict is called."""
-        return WORDS.get(self.verdict, self.verdict)
+        return NO_VERDICT if self.verdict == "none" else self.verdict
+
+    @property
+    def told(self) -> str:
+        """The number and the verdict."""
+        return f"{self.number}, {self.word}" if self.number else self.word
 
 
 @dataclass(frozen=True)
 class Claim:
     """One claim."""
 
-    name: str
-    title: str
-    claim: str
-    refuted_by: str
+    experiment: Experiment
     rule: str
-    digest: str
+    """Its rule in words."""
     measure: str
     """What its number is."""
-    testbeds: Sequence[Judgement]
+    testbeds: Mapping[str, Judgement]
+    """By name."""
     whole: Judgement
     progress: str
 
@@ -64,45 +70,6 @@ def claims(contents: Contents) -> list[Claim]:
     return [_claim(contents, study) for study in contents.studies if study.verdicts]
 
 
-def _claim(contents: Contents, study: Study) -> Claim:
-    experiment = study.experiment
-    found = [_judgement(contents, verdict) for verdict in study.verdicts]
-    findings = [verdict.finding for verdict in study.verdicts if verdict.finding]
-    rule = {key: value for key, value in experiment.rule.items() if key != "kind"}
-    done, lost = len(study.with_status(COMPLETED)), len(study.with_status(FAILED))
-    cells = f"{number(done)} of {number(len(study.cells))} cells completed"
-    borrowed = ", ".join(path.name for path in experiment.uses)
-    progress = cells if study.cells else "no cells of its own"
-    progress += f", {number(lost)} failed" if lost else ""
-    progress += f"; uses those of {borrowed}" if borrowed else ""
-    return Claim(
-        experiment.name,
-        experiment.title,
-        experiment.claim,
-        experiment.refuted_by,
-        f"{experiment.kind}: " + ", ".join(f"{key} {_value(v)}" for key, v in rule.items()),
-        experiment.rule_digest,
-        _measure(study, findings),
-        found[:-1],
-        found[-1],
-        progress,
-    )
-
-
-def _judgement(contents: Contents, verdict: Verdict) -> Judgement:
-    testbed = verdict.testbed or ""
-    return Judgement(
-        testbed,
-        contents.testbeds[testbed].label if testbed in contents.testbeds else TOGETHER,
-        verdict.verdict,
-        SIGNS[verdict.verdict],
-        _typographic(verdict.reason),
-        _number(verdict.finding) + (f" {FEW_SIGN}" if verdict.exploratory and testbed else "")
-        if verdict.finding
-        else "",
-    )
-
-
 def main_row(finding: Finding) -> ContrastRow | None:
     """Choose the difference that stands for a finding.
 
@@ -110,37 +77,57 @@ def main_row(finding: Finding) -> ContrastRow | None:
     """
     rows = finding.contrasts
     declared = [row for row in rows if row.name == f"n = {DECLARED_N}"]
-    arms = [row for row in rows if row.name.startswith("tell - ")]
+    arms = [row for row in rows if row.name.startswith(TELL_LESS)]
     if declared or not rows:
         return declared[0] if declared else None
     return min(arms, key=lambda row: row.estimate.low) if arms else rows[0]
 
 
-def _number(finding: Finding) -> str:
-    if finding.equivalence:
-        return times(finding.equivalence.examples)
-    row = main_row(finding)
-    return with_interval(row.estimate, change=True) if row else ""
+def _claim(contents: Contents, study: Study) -> Claim:
+    experiment = study.experiment
+    *found, whole = (_judgement(contents, verdict) for verdict in study.verdicts)
+    rule = {key: value for key, value in experiment.rule.items() if key != "kind"}
+    told = "no cells of its own"
+    if study.cells:
+        told = progress(len(study.cells), [*study.results.values()], "cells completed")
+    if experiment.uses:
+        told += f"; uses those of {', '.join(path.name for path in experiment.uses)}"
+    return Claim(
+        experiment,
+        f"{experiment.kind}: " + ", ".join(f"{key} {_value(v)}" for key, v in rule.items()),
+        _measure(study),
+        {each.testbed: each for each in found},
+        whole,
+        told,
+    )
 
 
-def _measure(study: Study, findings: Sequence[Finding]) -> str:
-    arms = study.experiment.arms
+def _judgement(contents: Contents, verdict: Verdict) -> Judgement:
+    testbed, finding = verdict.testbed or "", verdict.finding
+    label = contents.testbeds[testbed].label if testbed in contents.testbeds else "all testbeds"
+    number = ""
+    if finding and finding.equivalence:
+        number = times(finding.equivalence.examples)
+    elif finding and (row := main_row(finding)):
+        number = with_interval(row.estimate, change=True)
+    number = with_seeds(number, few=verdict.exploratory and finding is not None)
+    return Judgement(testbed, label, verdict.verdict, _typographic(verdict.reason), number)
+
+
+def _measure(study: Study) -> str:
+    """Say what the number of a claim is."""
+    rule, arms = study.experiment.rule, study.experiment.arms
+    findings = [verdict.finding for verdict in study.verdicts if verdict.finding]
     if any(finding.equivalence for finding in findings):
         return "SFT's examples for one of TELL's"
-    rows = {row.name for found in findings if (row := main_row(found))}
+    rows = {row.name for finding in findings if (row := main_row(finding))}
     if any(name.startswith("n = ") for name in rows):
         return f"TELL less SFT at n = {DECLARED_N}, points"
-    others = sorted(
-        {
-            arms[name.removeprefix("tell - ")].label
-            for name in rows
-            if name.startswith("tell - ") and name.removeprefix("tell - ") in arms
-        }
-    )
-    if others:
-        n = study.experiment.rule.get("n", DECLARED_N)
-        return f"TELL less {' or '.join(others).lower()} at n = {n}, points"
-    steps = study.experiment.rule.get("variants") or []
+    others = {name.removeprefix(TELL_LESS) for name in rows if name.startswith(TELL_LESS)}
+    labels = sorted(arms[name].label for name in others if name in arms)
+    if labels:
+        return f"TELL less {' or '.join(labels).lower()} at n = {rule.get('n', DECLARED_N)}, points"
+    steps = rule.get("variants") or []
     if rows and steps:
         first, last = (str(steps[place] or CENTRE).replace("_", " ") for place in (0, -1))
         return f"TELL, {last} less {first}, points"
@@ -148,6 +135,7 @@ def _measure(study: Study, findings: Sequence[Finding]) -> str:
 
 
 def _value(value: Any) -> str:
+    """Write a value of a rule."""
     if isinstance(value, list):
         return ", ".join(_value(each) for each in value)
     if isinstance(value, Mapping):
@@ -156,5 +144,6 @@ def _value(value: Any) -> str:
 
 
 def _typographic(reason: str) -> str:
+    """Write signs as signs."""
     text = reason.replace(">= ", "≥ ").replace("<= ", "≤ ").replace(" - ", f" {MINUS} ")
     return re.sub(r"(?<=[\[, ])-(?=\d)", MINUS, text)

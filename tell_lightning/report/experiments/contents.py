@@ -1,13 +1,14 @@
 """What the folders of experiments hold, read once: the first stage of their report.
 
-Enters: a folder of experiments, or one of them. Leaves: each experiment with its cells and its
-results, and the results of all pooled by what was trained, so that a claim may draw on the cells
-of another. What is missing, failed, or made with another configuration than its cell has now stays
-countable. Two seconds for 1,000 results; no torch.
+Each experiment comes with its planned runs (cells) and their results. The results of all are pooled
+by what was trained, so that a claim may use the runs of another. Runs that are missing or failed,
+or that had another configuration than their cell has now, are counted. Two seconds for 1,000
+results; no torch.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,15 +38,26 @@ class Study:
     """One experiment and what has been run of it."""
 
     experiment: Experiment
+    chosen: Chosen
+    """What tuning chose."""
     cells: Sequence[Cell]
-    results: Mapping[str, Result]
-    """By the cell's name; those of cells that the experiment has."""
-    strangers: int
-    """Results of cells that it does not have."""
+    """Its planned runs."""
+    kept: Mapping[str, Result]
+    """All results of its folder by the name of their cell, but for those of `otherwise`."""
     otherwise: Sequence[str]
     """Cells whose result was made with another configuration than they have now: left out."""
-    verdicts: Sequence[Verdict]
+    verdicts: Sequence[Verdict] = ()
     """One a testbed, and that of the whole at the end; none of tuning."""
+
+    @cached_property
+    def results(self) -> dict[str, Result]:
+        """The results of its cells."""
+        return {cell.name: self.kept[cell.name] for cell in self.cells if cell.name in self.kept}
+
+    @property
+    def strangers(self) -> int:
+        """How many results are of cells that it does not have."""
+        return len(self.kept) - len(self.results)
 
     @property
     def tuning(self) -> bool:
@@ -54,24 +66,13 @@ class Study:
 
     def with_status(self, status: str) -> list[Result]:
         """Return the results with a status, in the order of the cells."""
-        found = [self.results[cell.name] for cell in self.cells if cell.name in self.results]
-        return [result for result in found if result["status"] == status]
+        return [result for result in self.results.values() if result["status"] == status]
 
     @property
     def missing(self) -> list[Cell]:
         """The cells without a result."""
         known = {*self.results, *self.otherwise}
         return [cell for cell in self.cells if cell.name not in known]
-
-
-class _Read(NamedTuple):
-    """One folder."""
-
-    experiment: Experiment
-    chosen: Chosen
-    results: Mapping[str, Result]
-    """Without those that were made otherwise."""
-    otherwise: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,16 @@ class Contents:
     """Cells of one name that two folders have run with other configurations."""
     least_seeds: int = LEAST_SEEDS
     """Fewer are called exploratory."""
+
+    @property
+    def planned(self) -> int:
+        """How many cells the experiments have."""
+        return sum(len(study.cells) for study in self.studies)
+
+    @property
+    def own_results(self) -> list[Result]:
+        """The results of these cells."""
+        return [result for study in self.studies for result in study.results.values()]
 
     @property
     def testbeds(self) -> Mapping[str, Testbed]:
@@ -145,69 +156,56 @@ def read_experiments(folder: Path, root: Path | None = None) -> Contents:
         ReportError: There is no experiment, or no result below the root.
         TellError: One is not written as it must be.
     """
-    own = [folder] if (folder / SPECIFICATION).is_file() else _children(folder)
+    single = (folder / SPECIFICATION).is_file()
+    folders = sorted(path.parent for path in folder.glob(f"*/{SPECIFICATION}"))
+    own = {path.resolve(): _read(path, root) for path in ([folder] if single else folders)}
     if not own:
         raise ReportError(
             f"report: needs a folder with experiments, got '{folder}' with no {SPECIFICATION} in "
             "it or below it. Name experiments/, or one of its folders."
         )
-    found = {each.resolve(): _read(each, root) for each in own}
-    used = [path for each in found.values() for path in each.experiment.uses]
-    others = {path.resolve(): _read(path, root) for path in used if path.resolve() not in found}
-    known = {**found, **others}
-    if root and not any(each.results for each in known.values()):
+    used = {path.resolve(): path for each in own.values() for path in each.experiment.uses}
+    known = own | {name: _read(path, root) for name, path in used.items() if name not in own}
+    if root and not any(each.kept for each in known.values()):
         names = ", ".join(each.experiment.name for each in known.values())
         raise ReportError(
             f"--results: must be a folder with results in NAME/results, got '{root}' with none of "
             f"{names}. Name the folder that you gave to `experiment --results`."
         )
-    studies = [_study(each, known) for each in found.values()]
-    order = {kind: index for index, kind in enumerate(KINDS)}
+    order = {kind: index for index, kind in enumerate((*KINDS, "", TUNING))}
+    studies = [_judged(each, known) for each in own.values()]
     studies.sort(
-        key=lambda study: (
-            study.tuning,
-            order.get(study.experiment.kind, len(order)),
-            study.experiment.name,
-        )
+        key=lambda each: (order.get(each.experiment.kind, len(KINDS)), each.experiment.name)
     )
-    pool = [each for each in known.values() if each.experiment.kind != TUNING]
+    pool = [each for each in known.values() if not each.tuning]
     results, groups, settings, conflicts = _pooled(pool)
-    chosen = next(iter(found.values())).chosen  # the same for all
+    chosen = studies[0].chosen  # the same for all
     return Contents(folder, root, studies, results, groups, settings, chosen, conflicts)
 
 
-def _children(folder: Path) -> list[Path]:
-    return sorted(path.parent for path in folder.glob(f"*/{SPECIFICATION}"))
-
-
-def _read(folder: Path, root: Path | None) -> _Read:
+def _read(folder: Path, root: Path | None) -> Study:
+    """Read one experiment, its verdicts left out."""
     experiment = read_experiment(folder)
     where = places(experiment, root)
     chosen = read_choice(where.chosen) or {}
     results = read_results(where.results)
     otherwise = [] if root else made_otherwise(experiment, chosen, results)
     kept = {name: result for name, result in results.items() if name not in set(otherwise)}
-    return _Read(experiment, chosen, kept, otherwise)
+    return Study(experiment, chosen, expand(experiment), kept, otherwise)
 
 
-def _study(read: _Read, known: Mapping[Path, _Read]) -> Study:
-    experiment, results = read.experiment, read.results
-    cells = expand(experiment)
-    names = {cell.name for cell in cells}
-    own = {name: result for name, result in results.items() if name in names}
-    borrowed: dict[str, Result] = {}
-    otherwise = {*read.otherwise}
-    for path in reversed(experiment.uses):
-        other = known[path.resolve()]
-        borrowed |= other.results
-        otherwise |= {*other.otherwise}
-    found = verdicts(experiment, {**borrowed, **results}, otherwise)
-    strangers = len(results) - len(own)
-    return Study(experiment, cells, own, strangers, read.otherwise, found)
+def _judged(study: Study, known: Mapping[Path, Study]) -> Study:
+    """Add the verdicts, for which the results of other experiments may be needed."""
+    results: dict[str, Result] = {}
+    others = [known[path.resolve()] for path in study.experiment.uses]
+    for each in (*reversed(others), study):
+        results |= each.kept
+    otherwise = {name for each in (*others, study) for name in each.otherwise}
+    return replace(study, verdicts=verdicts(study.experiment, results, otherwise))
 
 
 def _pooled(
-    known: Sequence[_Read],
+    known: Sequence[Study],
 ) -> tuple[
     dict[str, Result], dict[Key, dict[int, Result]], dict[str, Mapping[str, Any]], list[str]
 ]:
@@ -216,8 +214,8 @@ def _pooled(
     settings: dict[str, Mapping[str, Any]] = {}
     conflicts = []
     for each in known:
-        for cell in expand(each.experiment):
-            result = each.results.get(cell.name)
+        for cell in each.cells:
+            result = each.kept.get(cell.name)
             if result is None or result["status"] != COMPLETED:
                 continue
             if cell.variant:

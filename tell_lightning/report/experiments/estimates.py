@@ -1,12 +1,12 @@
-"""The numbers of the report: each asked of the statistics once, over the seeds that were run.
+"""The numbers of the report: means over seeds, paired differences, effects and ratios.
 
-The pooled results enter; estimates with intervals, paired contrasts, effects of the factorial and
-data-equivalence ratios leave, or None where cells are missing. All of them have the draws of the
-verdicts, so that a number is the same wherever it stands. 10 to 50 ms for each new one.
+The statistics and their draws are those of the verdicts, so that a number is the same wherever it
+stands. Where cells are missing there is None. A new number takes 10 to 50 ms; it is kept.
 """
 
+from collections.abc import Callable
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, ParamSpec, TypeVar
 
 from tell_lightning.experiment.contrasts import (
     DECLARED_N,
@@ -15,9 +15,8 @@ from tell_lightning.experiment.contrasts import (
     factorial,
 )
 from tell_lightning.experiment.equivalence import Equivalence
-from tell_lightning.experiment.evidence import data_equivalence, losses, samples, tokens
+from tell_lightning.experiment.evidence import data_equivalence, losses, samples
 from tell_lightning.experiment.statistics import (
-    Contrast,
     Estimate,
     Samples,
     StatisticsError,
@@ -29,46 +28,61 @@ from tell_lightning.report.experiments.contents import Contents, Key
 What = Literal["score", "loss", "general", "swapped"]
 """The testbed's score; the loss of the test rows; that of held-out general rows; the score with
 the anchor taken off, or put on where training had none."""
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Known(NamedTuple):
-    """A mean over seeds, and each seed's number."""
+    """A mean over seeds, or the mean of a paired difference."""
 
     estimate: Estimate
     seeds: tuple[float, ...]
+    """The number of each seed."""
+    few: bool
+    """Whether the seeds are too few for evidence."""
 
 
 class Estimates:
-    """Asks the statistics, and remembers."""
+    """Asks the statistics, and keeps what they say."""
 
     def __init__(self, contents: Contents) -> None:
-        """Keep the contents, and what is asked of them."""
+        """Ask about the results of some experiments."""
         self.contents = contents
         self.samples = cache(self._samples)
         self.of = cache(self._of)
         self.contrast = cache(self._contrast)
-        self.family = cache(self._family)
-        self.effects = cache(self._effects)
-        self.ratio = cache(self._ratio)
 
-    def few(self, key: Key) -> bool:
-        """Say whether the seeds are too few for evidence; what trains nothing needs but one."""
-        seeds = len(self.contents.groups.get(key, {}))
-        return seeds < self.contents.least_seeds and self.contents.arms[key.arm].trains
+    def family(self, testbed: str) -> dict[str, ContrastRow]:
+        """Return the declared contrasts by the arm that TELL is compared with."""
+        rows = _or_none(contrasts, testbed, self.contents.results, DECLARED_N) or []
+        return {row.name.removeprefix("tell - "): row for row in rows}
 
-    def tokens(self, key: Key) -> float:
-        """Return the tokens that a cell trains on, task and general: the mean over seeds."""
-        return tokens(self.contents.results, key.testbed, key.arm, key.n, key.variant)
+    def effects(self, testbed: str) -> list[ContrastRow]:
+        """Return the effects of the 2 x 2 design; none where no seed has all four arms."""
+        return _or_none(factorial, testbed, self.contents.results, DECLARED_N) or []
+
+    def known(self, effect: ContrastRow) -> Known:
+        """Say of an effect whether its seeds are few."""
+        return Known(effect.estimate, (*effect.deltas.values(),), self.few(effect.estimate.seeds))
+
+    def few(self, seeds: int) -> bool:
+        """Say whether seeds are too few for evidence."""
+        return seeds < self.contents.least_seeds
+
+    def ratio(self, testbed: str, arm: str, n: int) -> Equivalence | None:
+        """Estimate what TELL's n examples are worth to an arm with a curve."""
+        return _or_none(data_equivalence, self.contents.results, testbed, n, arm)
 
     def _samples(self, key: Key, what: What) -> Samples | None:
+        """Collect a number of every seed; rows stay apart where they are known."""
         if key not in self.contents.groups:
             return None
-        if what == "score":
-            return samples(self.contents.results, *key)
-        if what == "swapped":
-            return samples(self.contents.results, *key, part="test_anchor_off")
         if what == "loss":
             return losses(self.contents.results, *key)
+        if what != "general":
+            part: Literal["test", "test_anchor_off"]
+            part = "test_anchor_off" if what == "swapped" else "test"
+            return samples(self.contents.results, *key, part=part)
         found = {
             seed: (result.get("general_loss") or {}).get("after")
             for seed, result in sorted(self.contents.groups[key].items())
@@ -77,14 +91,16 @@ class Estimates:
         return Samples.of_losses(known) if known else None
 
     def _of(self, key: Key, what: What = "score") -> Known | None:
+        """Estimate the mean over seeds; what trains nothing needs no more than one of them."""
         found = self.samples(key, what)
         if found is None:
             return None
-        return Known(interval(found), tuple(found.by_seed().values()))
+        few = self.few(len(self.contents.groups[key])) and self.contents.arms[key.arm].trains
+        return Known(interval(found), (*found.by_seed().values(),), few)
 
     def _contrast(
         self, first: Key, second: Key, what: What = "score", other: What | None = None
-    ) -> Contrast | None:
+    ) -> Known | None:
         """Take the second from the first, paired on seeds and rows.
 
         Args:
@@ -98,28 +114,15 @@ class Estimates:
             return None
         if not self.contents.arms[second.arm].trains:
             two = two.spread(one.seeds)
-        try:
-            return combine([(1.0, one), (-1.0, two)])
-        except StatisticsError:  # no seed that both have, yet
+        found = _or_none(combine, [(1.0, one), (-1.0, two)])
+        if found is None:
             return None
+        return Known(found.estimate, (*found.deltas.values(),), self.few(found.estimate.seeds))
 
-    def _family(self, testbed: str, n: int = DECLARED_N) -> dict[str, ContrastRow]:
-        """Return the declared contrasts by the arm that TELL is compared with."""
-        try:
-            rows = contrasts(testbed, self.contents.results, n)
-        except StatisticsError:
-            return {}
-        return {row.name.removeprefix("tell - "): row for row in rows}
 
-    def _effects(self, testbed: str, n: int = DECLARED_N) -> list[ContrastRow]:
-        try:
-            return factorial(testbed, self.contents.results, n)
-        except StatisticsError:  # no seed that all four have, yet
-            return []
-
-    def _ratio(self, testbed: str, arm: str, n: int) -> Equivalence | None:
-        """Estimate what TELL's n examples are worth to an arm with a curve."""
-        try:
-            return data_equivalence(self.contents.results, testbed, n, arm)
-        except StatisticsError:  # no seed that all of them have, yet
-            return None
+def _or_none(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+    """Ask for a number that there is none of where no seed has all that it needs."""
+    try:
+        return function(*args, **kwargs)
+    except StatisticsError:
+        return None

@@ -1,78 +1,89 @@
-"""The data-equivalence ratio: figure and table, in task examples and in tokens.
+"""The data-equivalence ratio: figure and table, in task examples and in tokens."""
 
-Estimates enter; for each testbed one figure at the declared number of examples and a table of all
-leave.
-"""
-
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tell_lightning.experiment.contrasts import DECLARED_N
-from tell_lightning.experiment.equivalence import Bound, Equivalence, Ratio
+from tell_lightning.experiment.equivalence import Equivalence, Ratio
+from tell_lightning.report.canvas import number
+from tell_lightning.report.drawing import Intervals, Row
 from tell_lightning.report.experiments.contents import Contents
 from tell_lightning.report.experiments.estimates import Estimates
-from tell_lightning.report.experiments.figures import Intervals, Row, intervals_svg, number
 from tell_lightning.report.experiments.sections import (
-    FEW_SIGN,
     Cell,
-    Figure,
+    Cells,
     Section,
     Table,
     style_of,
+    with_seeds,
 )
 
 DRAWN = ("sft", "sft_equal_steps", "general_only", "general_then_task")
 """Arms whose ratio is drawn; the tables have all."""
-AXIS = "times as much for the same score, log scale"
+COLUMNS = ("Against", "TELL's examples", "Ratio in examples", "Ratio in tokens", "Seeds")
+TEXT = (
+    "How many task examples another arm needs, for one of TELL's, to score as TELL does; and how "
+    "many tokens it trains on, task and general, for one of TELL's: below 1 the general data cost "
+    "more than they save. An arm that never gets there within its sizes has a lower bound (≥, "
+    "arrow), one that is there at its smallest an upper bound (≤)."
+)
 
 
-def ratios(contents: Contents, estimates: Estimates) -> Section:
-    """Return the section of the ratios."""
+def ratios(estimates: Estimates) -> Section:
+    """Return the section of the ratios: at the declared number of examples, and of SFT at all."""
+    contents = estimates.contents
     rule = _thresholds(contents)
     figures, tables, folded = [], [], []
     for testbed, facts in contents.testbeds.items():
-        sizes = [key.n for key in contents.keys(testbed, ["tell"])]
-        arms = [arm for arm in _curved(contents, testbed) if arm != "tell"]
         found = {
-            (arm, n): ratio
-            for arm in arms
-            for n in sizes
-            if (n == DECLARED_N or arm == "sft")
-            and (ratio := estimates.ratio(testbed, arm, n)) is not None
+            (arm, key.n): ratio
+            for arm in _curved(contents, testbed)
+            for key in contents.keys(testbed, ["tell"])
+            if key.n == DECLARED_N or arm == "sft"
+            if (ratio := estimates.ratio(testbed, arm, key.n)) is not None
         }
-        if not found:
-            continue
+        declared = {each: ratio for each, ratio in found.items() if each[1] == DECLARED_N}
         rows = [
             row
-            for (arm, n), ratio in found.items()
-            if n == DECLARED_N and arm in DRAWN
-            for row in _rows(contents, arm, ratio)
+            for (arm, _), ratio in declared.items()
+            if arm in DRAWN
+            for row in _rows(estimates, arm, ratio)
         ]
         title = f"{facts.label}, for {DECLARED_N} examples of TELL"
-        figure = Intervals(title, AXIS, rows, [1.0, *rule], logarithmic=True, span=(0.5, 12.0))
+        axis, lines = "times as much for the same score", [1.0, *rule]
         if rows:
-            figures.append([Figure(title, "", intervals_svg(figure))])
-        declared = {each: ratio for each, ratio in found.items() if each[1] == DECLARED_N}
-        tables.append(_table(contents, testbed, declared))
-        folded.append(_table(contents, testbed, found))
-    lines = " and ".join(number(each) for each in rule)
+            span = (0.5, 12.0)
+            figures.append([Intervals(title, axis, rows, lines, logarithmic=True, span=span)])
+        tables.append(_table(estimates, testbed, declared))
+        folded.append(_table(estimates, testbed, found))
+    lines_text = f" Upright lines: 1, and the rule's {' and '.join(map(number, rule))}."
     return Section(
         "der",
         "Data-equivalence ratio",
-        [
-            "How many task examples another arm needs, for one of TELL's, to score as TELL does; "
-            "and how many tokens it trains on, task and general, for one of TELL's: below 1 the "
-            "general data cost more than they save. An arm that never gets there within its sizes "
-            "has a lower bound (≥, arrow), one that is there at its smallest an upper bound (≤)."
-            + (f" Upright lines: 1, and the rule's {lines}." if rule else ""),
-        ],
+        [TEXT + (lines_text if rule else "")],
         figures,
-        [table for table in tables if table.rows],
-        [table for table in folded if table.rows],
+        tables,
+        folded,
     )
 
 
+def written(ratio: Ratio) -> str:
+    """Write a ratio with its interval.
+
+    >>> from tell_lightning.experiment.equivalence import Bound
+    >>> written(Ratio(Bound(4.26), Bound(2.5), Bound(30.0, "at_least")))
+    '4.3 [2.5, ≥ 30]'
+    """
+    return str(ratio).replace(">=", "≥").replace("<=", "≤")
+
+
+def times(ratio: Ratio) -> str:
+    """Write a ratio as a multiple: 5.2x [3.9, 7.5], with the sign of multiplication."""
+    return written(ratio).replace(" [", "\N{MULTIPLICATION SIGN} [")
+
+
 def _thresholds(contents: Contents) -> list[float]:
+    """Return the ratios that the rule of the claim names."""
     for study in contents.studies:
         rule: Mapping[str, Any] = study.experiment.rule
         if study.experiment.kind == "tenfold":
@@ -81,64 +92,48 @@ def _thresholds(contents: Contents) -> list[float]:
 
 
 def _curved(contents: Contents, testbed: str) -> list[str]:
+    """Name the arms, TELL left out, with task examples of more than one size."""
     sizes: dict[str, set[int]] = {}
     for key in contents.keys(testbed):
-        if key.n:
+        if key.n and key.arm != "tell":
             sizes.setdefault(key.arm, set()).add(key.n)
     return [arm for arm, found in sizes.items() if len(found) > 1]
 
 
-def _rows(contents: Contents, arm: str, found: Equivalence) -> list[Row]:
-    style, mark = style_of(arm)
-    label = contents.label(arm)
-    few = found.seeds < contents.least_seeds
-    rows = [_row(f"{label}, examples", found.examples, style, mark, few=few)]
-    if found.tokens:
-        rows.append(_row(f"{label}, tokens", found.tokens, style, mark, few=few))
-    return rows
+def _rows(estimates: Estimates, arm: str, found: Equivalence) -> Iterator[Row]:
+    """Yield the rows of an arm: examples and, where they are known, tokens."""
+    style, shape = style_of(arm)
+    few = estimates.few(found.seeds)
+    for what, ratio in (("examples", found.examples), ("tokens", found.tokens)):
+        if ratio is None:
+            continue
+        beyond = "left" if ratio.low.side == "at_most" else ""
+        yield Row(
+            f"{estimates.contents.label(arm)}, {what}",
+            with_seeds(written(ratio), few=few),
+            style,
+            ratio.value.value,
+            (ratio.low.value, ratio.high.value),
+            shape=shape,
+            hollow=few,
+            beyond="right" if ratio.high.side == "at_least" else beyond,
+        )
 
 
-def _row(label: str, ratio: Ratio, style: str, mark: int, *, few: bool) -> Row:
-    beyond = "right" if ratio.high.side == "at_least" else ""
-    beyond = "left" if ratio.low.side == "at_most" and not beyond else beyond
-    text = written(ratio) + (f" {FEW_SIGN}" if few else "")
-    bounds = (ratio.value.value, ratio.low.value, ratio.high.value)
-    return Row(label, text, style, *bounds, mark=mark, exploratory=few, beyond=beyond)
-
-
-def written(ratio: Ratio) -> str:
-    """Write a ratio with its interval."""
-    return f"{bound(ratio.value)} [{bound(ratio.low)}, {bound(ratio.high)}]"
-
-
-def times(ratio: Ratio) -> str:
-    """Write a ratio as a multiple: 5.2x [3.9, 7.5], with the sign of multiplication."""
-    first, rest = written(ratio).split(" [")
-    return f"{first}\N{MULTIPLICATION SIGN} [{rest}"
-
-
-def bound(found: Bound) -> str:
-    """Write a ratio or what bounds it.
-
-    >>> bound(Bound(30.0, "at_least"))
-    '≥ 30'
-    """
-    return str(found).replace(">=", "≥").replace("<=", "≤")
-
-
-def _table(contents: Contents, testbed: str, found: Mapping[tuple[str, int], Equivalence]) -> Table:
-    rows = []
+def _table(
+    estimates: Estimates, testbed: str, found: Mapping[tuple[str, int], Equivalence]
+) -> Table:
+    rows: list[Cells] = []
     for (arm, n), ratio in found.items():
-        few = f" {FEW_SIGN}" if ratio.seeds < contents.least_seeds else ""
-        place = f"{testbed}/{arm}/{n}"
+        few, place = estimates.few(ratio.seeds), f"{testbed}/{arm}/{n}"
+        tokens = with_seeds(written(ratio.tokens), few=few) if ratio.tokens else ""
         rows.append(
             [
-                Cell(contents.label(arm)),
-                Cell(number(n)),
-                Cell(written(ratio.examples) + few, f"der/{place}"),
-                Cell(written(ratio.tokens) + few if ratio.tokens else "", f"der-tokens/{place}"),
-                Cell(number(ratio.seeds)),
+                estimates.contents.label(arm),
+                number(n),
+                Cell(with_seeds(written(ratio.examples), few=few), f"der/{place}"),
+                Cell(tokens, f"der-tokens/{place}"),
+                number(ratio.seeds),
             ]
         )
-    columns = ["Against", "TELL's examples", "Ratio in examples", "Ratio in tokens", "Seeds"]
-    return Table(contents.testbeds[testbed].label, columns, rows)
+    return Table(estimates.contents.testbeds[testbed].label, COLUMNS, rows)

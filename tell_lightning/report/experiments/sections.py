@@ -1,17 +1,18 @@
-"""What a report is made of, before it is Markdown or a page, and how it writes its numbers.
-
-Estimates enter, cells of tables with their text leave. Free.
-"""
+"""What the report of experiments is made of, and how it writes and draws its numbers."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from tell_lightning.experiment.statistics import Contrast, Estimate
+from tell_lightning.experiment.statistics import Estimate
 from tell_lightning.metrics.score_facts import facts_of
-from tell_lightning.report.experiments.figures import MINUS
+from tell_lightning.report.canvas import MINUS
+from tell_lightning.report.drawing import Chart, Intervals, Level, Line, Point, Row
+from tell_lightning.report.experiments.estimates import Known, What
 
 FEW_SIGN = "\N{DAGGER}"
 """Behind an estimate of fewer than 5 seeds."""
+LOSS_LABEL = "Loss of the test rows, nats per token"
 STYLES: Mapping[str, tuple[str, int]] = {
     "tell": ("t1 strong", 0),
     "sft": ("t2 strong", 1),
@@ -23,56 +24,57 @@ STYLES: Mapping[str, tuple[str, int]] = {
     "base": ("g1", 3),
     "sft_without_anchor": ("t2 dotted", 2),
 }
-"""Classes and mark of an arm, the same in every figure."""
+"""Classes and shape of an arm's marks, the same in every figure."""
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One text of a table."""
+class Cell(NamedTuple):
+    """A number of a table."""
 
     text: str
     path: str = ""
     """Which number it is, so that it is found on the page: what/testbed/arm/n/variant."""
 
 
+Cells = Sequence[str | Cell]
+
+
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under headings."""
+    """Rows of texts and numbers under headings."""
 
     title: str
     columns: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
+    rows: Sequence[Cells]
     note: str = ""
     words: bool = False
-    """Whether its cells are texts rather than numbers."""
+    """Whether its cells are sentences rather than numbers."""
+
+    @property
+    def cells(self) -> list[list[Cell]]:
+        """All cells, row by row."""
+        return [
+            [Cell(each) if isinstance(each, str) else each for each in row] for row in self.rows
+        ]
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A drawing with its caption."""
-
-    caption: str
-    note: str
-    svg: str
-
-
-@dataclass(frozen=True)
+@dataclass
 class Section:
-    """One heading with what stands below it."""
+    """One heading with what stands below it; groups and tables that are empty are left out."""
 
     id: str
     title: str
     texts: Sequence[str] = ()
-    figures: Sequence[Sequence[Figure]] = ()
+    figures: Sequence[Sequence[Chart | Intervals]] = ()
     """Groups; the figures of one stand above each other, groups side by side."""
     tables: Sequence[Table] = ()
     folded: Sequence[Table] = ()
     """Behind a click on the page."""
 
-
-def style_of(arm: str) -> tuple[str, int]:
-    """Return the classes and the mark of an arm."""
-    return STYLES.get(arm, ("t6 dotted", 1))
+    def __post_init__(self) -> None:
+        """Leave out what is empty."""
+        self.figures = [group for group in self.figures if group]
+        self.tables = [table for table in self.tables if table.rows]
+        self.folded = [table for table in self.folded if table.rows]
 
 
 def points(value: float) -> str:
@@ -107,30 +109,49 @@ def p_value(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def with_interval(found: Estimate, what: str = "score", *, change: bool = False) -> str:
+def with_interval(found: Estimate, what: What = "score", *, change: bool = False) -> str:
     """Write an estimate with its interval."""
-    first = signed if change else points
-    write, begin = (nats, nats) if what != "score" else (points, first)
-    return f"{begin(found.value)} [{write(found.low)}, {write(found.high)}]"
+    write = points if what == "score" else nats
+    first = signed if change and what == "score" else write
+    return f"{first(found.value)} [{write(found.low)}, {write(found.high)}]"
 
 
-def estimate_cell(
-    found: Estimate | None, path: str, what: str = "score", *, few: bool = False
-) -> Cell:
-    """Make the cell of an estimate; empty where there is none."""
+def with_seeds(text: str, *, few: bool) -> str:
+    """Put the sign behind a number of few seeds."""
+    return f"{text} {FEW_SIGN}" if few else text
+
+
+def cell(found: Known | None, path: str, what: What = "score", *, change: bool = False) -> Cell:
+    """Make the cell of an estimate, or of a change; empty where there is none."""
+    return Cell(_text(found, what, change=change), path) if found else Cell("")
+
+
+def row(label: str, arm: str, found: Known, what: What = "score", *, change: bool = False) -> Row:
+    """Make the row of an estimate in a figure of intervals."""
+    style, shape = style_of(arm)
+    value, interval = found.estimate.value, (found.estimate.low, found.estimate.high)
+    text = _text(found, what, change=change)
+    return Row(label, text, style, value, interval, found.seeds, shape, hollow=found.few)
+
+
+def line(label: str, arm: str, found: Iterable[tuple[float, Known | None]]) -> list[Line]:
+    """Make the line of an arm from its places and estimates; none where nothing is known."""
+    known = [(x, each) for x, each in found if each is not None]
+    spots = [
+        Point(x, each.estimate.value, (each.estimate.low, each.estimate.high), each.seeds)
+        for x, each in known
+    ]
+    style, shape = style_of(arm)
+    few = any(each.few for _, each in known)
+    return [Line(label, spots, style, shape=shape, hollow=few)] if spots else []
+
+
+def level(label: str, arm: str, found: Known | None) -> list[Level]:
+    """Make the level of an arm from its estimate; none where nothing is known."""
     if found is None:
-        return Cell("")
-    return Cell(with_interval(found, what) + (f" {FEW_SIGN}" if few else ""), path)
-
-
-def contrast_cell(
-    found: Contrast | None, path: str, what: str = "score", *, few: bool = False
-) -> Cell:
-    """Make the cell of a difference; empty where there is none."""
-    if found is None:
-        return Cell("")
-    text = with_interval(found.estimate, what, change=True)
-    return Cell(text + (f" {FEW_SIGN}" if few else ""), path)
+        return []
+    value, interval = found.estimate.value, (found.estimate.low, found.estimate.high)
+    return [Level(label, value, style_of(arm)[0], interval)]
 
 
 def score_label(score: str) -> str:
@@ -139,6 +160,10 @@ def score_label(score: str) -> str:
     return f"{label[0].upper()}{label[1:]}, points"
 
 
-def plain(texts: Iterable[str]) -> tuple[Cell, ...]:
-    """Make cells of texts."""
-    return tuple(Cell(text) for text in texts)
+def style_of(arm: str) -> tuple[str, int]:
+    """Return the classes and the shape of an arm."""
+    return STYLES.get(arm, ("t6 dotted", 1))
+
+
+def _text(found: Known, what: What, *, change: bool) -> str:
+    return with_seeds(with_interval(found.estimate, what, change=change), few=found.few)

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -155,8 +154,8 @@ def test_scores_go_into_the_run_and_by_row_beside_it(run, capsys):
     assert rows[0]["segment_tokens"] == [4, 3]
     assert rows[0]["segment_truncated"] == [True, False]
     screen = capsys.readouterr().out
-    (line,) = re.findall(r"^comet .*$", screen.partition("\n")[2], re.M)
-    assert line.split() == ["comet", "0.8333", "[0.5000,", "1.0000]", *"315", "2", "(40.0%)"]
+    assert "src, mt, ref: 0.8333, 95% interval [0.5000, 1.0000]" in screen
+    assert "3 documents, 1 in one piece; 5 segments, 2 truncated at 3 tokens (40.0%)" in screen
     assert f"Written to {run / 'run.json'} after" in screen
     assert not list(run.rglob(".lock"))
 
@@ -231,20 +230,26 @@ def test_rows_that_the_run_does_not_have_are_named(run, tmp_path, capsys):
     file = write(tmp_path / "answers.jsonl")
     file.write_text(file.read_text().replace('"seven', '"eleven').replace("jsonl:1", "jsonl:9"))
     assert error(capsys, file, f"--run={run}") == says(
-        str(file), got="'test.jsonl:9'", cure=["2 of 3", "'source'"]
+        str(file),
+        rule="COMET",
+        got="none of 'test.jsonl:",
+        cure=["'test.jsonl:9' (2 of 3 rows)", "'source'"],
     )
     assert error(capsys, write(file), f"--run={run}", "--source-field=no") == says(
-        f"{tmp_path / 'test.jsonl'}:1",
-        rule="'no'",
-        got="None",
-        cure=["--source-field", "query, answer, bare"],
+        str(file),
+        rule="COMET",
+        got="none of 'test.jsonl:1' (3 of 3 rows)",
+        cure=["'no'", "--source-field"],
     )
 
 
 def test_sources_that_are_nowhere_are_asked_for(tmp_path, capsys):
     file = write(tmp_path / "other.jsonl", source=["x", "", "y"])
     assert error(capsys, file) == says(
-        str(file), rule="COMET", cure=["'source'", "2 of 3", "--source-field", "--run"]
+        str(file),
+        rule="COMET",
+        got="none of 'test.jsonl:2' (1 of 3 rows)",
+        cure=["'source'", "--source-field", "--run"],
     )
 
 
@@ -262,19 +267,19 @@ def test_what_the_other_environment_lacks_is_named(tmp_path, capsys, monkeypatch
         "python -m venv .venv-comet && .venv-comet/bin/pip install unbabel-comet 'setuptools<81'",
         "docs/neural-metrics.md",
     ]
-    assert error(capsys, file, "--python=.venv-comet/bin/python") == says(
-        "--python", got="'.venv-comet/bin/python'", cure=make
-    )
-    assert error(capsys, file, "--python=/bin/false") == says(
-        "--python", got="'/bin/false'", cure=["1", *make]
-    )
-    assert error(capsys, file, model="crash.ckpt") == says(
-        "--python", got=f"'{sys.executable}'", cure=make
-    )
+    for python, reason, model in (
+        (".venv-comet/bin/python", "No such file or directory", {}),
+        ("/bin/false", "1", {}),
+        (sys.executable, "Killed by the stand-in", {"model": "crash.ckpt"}),
+    ):
+        assert error(capsys, file, f"--python={python}", **model) == says(
+            "--python", rule="comet", got=f"'{python}'", cure=[reason, *make]
+        )
     assert error(capsys, file, model="Unbabel/none") == says(
         "--model",
+        rule="comet",
         got="'Unbabel/none'",
-        cure=["\"Model 'Unbabel/none' not supported by COMET.\"", "[Errno -2]"],
+        cure=["\"Model 'Unbabel/none' not supported by COMET.\"", "OSError: [Errno -2]"],
     )
     assert error(capsys, file, model="nan.ckpt") == says("--model", got="[nan, nan, nan, nan, nan]")
     monkeypatch.delenv("PYTHONPATH")
@@ -288,11 +293,12 @@ def test_what_the_other_environment_lacks_is_named(tmp_path, capsys, monkeypatch
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["more.jsonl"], says("neural", got="'", cure="more.jsonl'")),
-        (["--frob"], says("neural", got="'", cure="--frob'")),
+        (["more.jsonl"], says("neural", got="'more.jsonl'")),
+        (["--frob"], says("neural", got="'--frob'")),
+        (["--metrc=comet"], says("neural", got="'--metrc'", cure="'--metric'")),
         (["--metric=bertscore"], says("--metric", rule=["comet", "bleurt"], got="'bertscore'")),
-        (["--batch-size=0"], says("--batch-size", rule="1", got="'0'")),
-        (["--batch-size=many"], says("--batch-size", rule="1", got="'many'")),
+        (["--batch-size=0"], says("--batch-size", rule=["1", "9"], got="'0'")),
+        (["--batch-size=many"], says("--batch-size", rule=["1", "9"], got="'many'")),
         (["--run=nowhere"], says("RUN", rule="config.yaml", got="'nowhere'")),
     ],
 )
@@ -308,14 +314,16 @@ def test_rows_without_a_reference_are_named(tmp_path, capsys):
 
 def test_help_needs_no_torch():
     code = (
-        "import sys\nfrom tell_lightning.cli import main\nmain(['neural', '--help'])\n"
-        "print({'torch', 'lightning', 'transformers'} & set(sys.modules))"
+        "import sys\nfrom tell_lightning.cli import main\n"
+        "try:\n    main(['neural', '--help'])\n"
+        "finally:\n    print({'torch', 'lightning', 'transformers'} & set(sys.modules))"
     )
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, check=True, text=True, env=environment
     )
-    assert done.stdout.startswith("usage: python -m tell_lightning neural FILE.jsonl --metric")
+    assert done.stdout.startswith("usage: python -m tell_lightning neural ")
+    assert "--metric {comet,bleurt}" in done.stdout
     assert done.stdout.endswith("set()\n")
 
 

@@ -1,0 +1,132 @@
+"""The Trainer, module, data module and callbacks of a run, made of a checked configuration."""
+
+import sys
+from argparse import ArgumentError
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+from lightning.pytorch import Trainer, seed_everything
+
+from tell_lightning.callbacks.audit import Audit
+from tell_lightning.callbacks.checkpoints import LastCheckpoint, WholeFiles, selection_callbacks
+from tell_lightning.callbacks.evaluation import GenerationEvaluation
+from tell_lightning.callbacks.folder import RunFolder
+from tell_lightning.callbacks.progress import progress_callback
+from tell_lightning.callbacks.resume import Resume
+from tell_lightning.callbacks.termination import Termination
+from tell_lightning.callbacks.throughput import Throughput
+from tell_lightning.commands.check import Config
+from tell_lightning.data.datamodule import TellDataModule
+from tell_lightning.data.splits import Splits
+from tell_lightning.data.tokenizer import load_tokenizer
+from tell_lightning.model.base import default_precision
+from tell_lightning.model.module import TellModule
+from tell_lightning.model.sharding import FullySharded
+from tell_lightning.settings import ConfigError, explain
+
+
+@dataclass(frozen=True)
+class Session:
+    """Everything that a command with a Trainer needs."""
+
+    trainer: Trainer
+    module: TellModule
+    datamodule: TellDataModule
+    evaluation: GenerationEvaluation
+    throughput: Throughput
+
+
+def open_session(
+    config: Config,
+    folder: RunFolder,
+    splits: Splits | None,
+    *,
+    training: bool,
+    adapter: Path | None = None,
+) -> Session:
+    """Make everything that a command with a Trainer needs.
+
+    Args:
+        config: The checked configuration.
+        folder: Where the run goes.
+        splits: The records of all files, where they have been read.
+        training: Whether checkpoints are kept and numbers logged.
+        adapter: An adapter folder to load.
+    """
+    seed_everything(config.seed)
+    tokenizer = load_tokenizer(config.model.base, **config.model.hub_options)
+    datamodule = TellDataModule.from_settings(
+        config.data, tokenizer=tokenizer, seed=config.seed, splits=splits
+    )
+    module = TellModule(**vars(config.model), seed=config.seed, adapter=adapter)
+    evaluation = GenerationEvaluation(
+        dev_rows=config.eval.dev_rows,
+        test_rows=config.eval.test_rows,
+        batch_tokens=config.eval.batch_tokens,
+        temperature=config.eval.temperature,
+        samples=config.eval.samples,
+        table_rows=config.eval.table_rows,
+        folder=folder.predictions,
+    )
+    throughput = Throughput()
+    terminal = sys.stdout.isatty()
+    callbacks = [throughput, progress_callback(config.data.tasks, terminal=terminal), evaluation]
+    if training:
+        if config.data.audit:
+            callbacks.append(Audit(folder, datamodule))
+        termination = Termination()
+        callbacks += [Resume(config.eval.patience), termination]
+        if any(task.has("dev") for task in config.data.tasks.values()):
+            callbacks += selection_callbacks(folder, config.eval)
+        every = config.run.checkpoint_every_steps
+        callbacks.append(LastCheckpoint(folder, every, termination))
+    asked = _instantiated(config.trainer)
+    trainer = Trainer(
+        **asked
+        | {
+            "callbacks": [*_listed(asked["callbacks"]), *callbacks],
+            "plugins": [*_listed(asked["plugins"]), WholeFiles()],
+            "logger": _listed(asked["logger"]),  # the command adds those of a run
+            "enable_checkpointing": training,
+            "precision": asked["precision"] or default_precision(str(asked["accelerator"])),
+            "default_root_dir": str(folder.path),
+            "max_epochs": -1,  # steps are the measure
+            "num_sanity_val_steps": 0,  # the base is scored before training instead
+            # What FSDP2 gathers in inference mode cannot be trained with afterwards.
+            "inference_mode": asked["inference_mode"] and not _is_sharded(asked["strategy"]),
+            "enable_progress_bar": terminal,
+            "enable_model_summary": False,  # one line says what is trained
+        }
+    )
+    return Session(trainer, module, datamodule, evaluation, throughput)
+
+
+def _instantiated(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the options of the Trainer against its signature, and make the objects they name.
+
+    Raises:
+        ConfigError: A value of another type, or a class path that cannot be imported.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(
+        Trainer, "trainer", instantiate=False, fail_untyped=False, sub_configs=True
+    )
+    try:
+        parsed = parser.parse_object({"trainer": dict(options)})
+    except ArgumentError as error:
+        raise ConfigError(explain(str(error), set(options), {})) from error
+    return dict(parser.instantiate_classes(parsed).trainer)
+
+
+def _is_sharded(strategy: Any) -> bool:
+    return strategy == "fsdp2" or isinstance(strategy, FullySharded)
+
+
+def _listed(value: Any) -> list[Any]:
+    """Return what the configuration gives as one object, a list or nothing as a list."""
+    if value is None or isinstance(value, bool):
+        return []
+    return list(value) if isinstance(value, list) else [value]

@@ -1,0 +1,277 @@
+"""The data of a run without a Trainer: prepared rows, the plan and its digest, the rows to score.
+
+Needs a tokenizer, but neither Lightning nor a model. `plan`, `prepare` and `TellDataModule` use it.
+"""
+
+import json
+from collections.abc import Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from tell_lightning.data import packing, store
+from tell_lightning.data.evaluation_rows import (
+    EvaluationRows,
+    build,
+    default_max_new_tokens,
+    evaluation_example,
+    with_swapped_anchor,
+)
+from tell_lightning.data.permutation import seed_for
+from tell_lightning.data.plan import Plan, check_supply, draw, resolve_plan, steps_for
+from tell_lightning.data.preparation import Preparation, training_sources
+from tell_lightning.data.report import realise
+from tell_lightning.data.settings import DataSettings
+from tell_lightning.data.splits import Pool, Splits, cache_folder, general_example, read_splits
+from tell_lightning.data.templates import Renderer
+from tell_lightning.data.tokens import Encoder, Lengths, TokenRow
+from tell_lightning.data.units import Examples, Units
+
+LossRows = list[tuple[str, TokenRow]]
+"""Rows whose loss is logged, each with the name of its task or general source."""
+
+
+class PreparedData:
+    """The data of a run, as the `data` section describes it.
+
+    Attributes:
+        encoder: Tokenizer and chat template.
+        plan: Which row stands at which position. This and the following exist after `open`.
+        units: The units of the optimizer batch: examples, or bins of packed examples.
+        rows: The prepared rows of each source, in the order of the plan.
+        evaluation: The rows to generate answers for, by split and task.
+        loss_rows: The rows whose loss is logged, by split.
+    """
+
+    def __init__(
+        self, settings: DataSettings, tokenizer: Any, *, seed: int, given: Splits | None = None
+    ) -> None:
+        """Read nothing yet.
+
+        Args:
+            settings: The `data` section.
+            tokenizer: The base model's tokenizer.
+            seed: The run's seed. The seeds of draw and order are derived from it.
+            given: The records of all files, if they have been read already.
+        """
+        self.settings = settings
+        self.seed = seed
+        self.encoder = Encoder(tokenizer, Renderer(tokenizer))
+        self.preparation = Preparation(settings, self.encoder)
+        self.is_open = False
+        self.given = given
+
+    @property
+    def splits(self) -> Splits:
+        """The records of all files, read at first use."""
+        if self.given is None:
+            self.given = read_splits(self.settings)
+        return self.given
+
+    def prepare(self) -> None:
+        """Tokenise every training source that is not in the cache.
+
+        Raises:
+            TellError: A bad row, an example that is too long, or nothing to train on.
+        """
+        self.preparation.prepare(training_sources(self.settings, self.splits))
+
+    def open(self, cycles: float | None = None) -> None:
+        """Open the prepared rows and resolve the plan, with the same result in every process.
+
+        Args:
+            cycles: Length of the run in cycles; None: `mixture.cycles`.
+
+        Raises:
+            TellError: Proportions or lengths that cannot be met.
+        """
+        if not self.is_open:
+            self._open_rows()
+            self._open_evaluation()
+            self.given = None  # frees the records
+            self.is_open = True
+        cycles = self.settings.mixture.cycles if cycles is None else cycles
+        self.stop = None if cycles is None else self.plan.stop(cycles)
+        self.depends_on = {**self._depends_on, "stop": self.stop}
+        self.units = self._make_units()
+
+    def _open_rows(self) -> None:
+        splits, mixture = self.splits, self.settings.mixture
+        draw_seed = seed_for("draw", self.seed, mixture.draw_seed)
+        sources = training_sources(self.settings, splits)
+        drawn: dict[str, list[int]] = {}
+        rows: dict[str, Any] = {}
+        lengths: dict[str, Lengths] = {}
+        self.source_reports: dict[str, dict[str, Any]] = {}
+        for source in sources:
+            name = source.name
+            loaded = store.load(self.preparation.folder(source))
+            rows[name], lengths[name], self.source_reports[name] = loaded
+            if name in splits.train:
+                chosen = draw(len(loaded.rows), mixture.task_examples, draw_seed, name)
+                drawn[name] = chosen.tolist()
+                rows[name], lengths[name] = loaded.rows.select(chosen), loaded.lengths.take(chosen)
+        weights = {name: self.settings.general[name].weight for name in splits.general}
+        self.plan: Plan = resolve_plan(
+            mixture,
+            {name: len(rows[name]) for name in splits.train},
+            {name: (len(rows[name]), weight) for name, weight in weights.items()},
+            seed=seed_for("order", self.seed, mixture.order_seed),
+            mean_tokens={name: float(of.tokens.mean()) for name, of in lengths.items()},
+        )
+        self.rows = [rows[source.name] for source in self.plan.sources]
+        self.lengths = [lengths[source.name] for source in self.plan.sources]
+        self.drawn_ids = {name: rows[name]["id"][:] for name in splits.train}
+        self._depends_on = {
+            **self.plan.describe(),
+            "template": self.encoder.renderer.template_digest,
+            "tokenizer": self.preparation.tokenizer_digest,
+            "drawn": blake2b(json.dumps(drawn).encode(), digest_size=16).hexdigest(),
+            "optimizer_batch": self.settings.optimizer_batch,
+            "packing": [packing.ALGORITHM, packing.WINDOW] if self.settings.packing else None,
+            **{f"data.{source.key}": self._parts(source.name) for source in sources},
+        }
+
+    def _parts(self, name: str) -> dict[str, Any]:
+        """Return what the rows of a source depend on, except what all sources share."""
+        parts: dict[str, Any] = self.source_reports[name].pop("parts")
+        return {key: parts[key] for key in parts if key not in {"template", "tokenizer"}}
+
+    def _make_units(self) -> Units:
+        if not self.settings.packing:
+            return Examples(self.plan, self.stop)
+        bins = packing.Bins(self.plan, self.lengths, self.settings.max_tokens, self.stop)
+        bins.load(self._table)
+        return bins
+
+    @property
+    def _table(self) -> Path:
+        """The file that keeps the table of bins from one run to the next."""
+        return cache_folder(self.settings) / f"bins-{self.digest}.npy"
+
+    # Rows to score
+
+    def _open_evaluation(self) -> None:
+        splits = self.splits
+        self.evaluation: dict[str, dict[str, EvaluationRows]] = {"dev": {}, "test": {}}
+        self.loss_rows: dict[str, LossRows] = {"dev": [], "test": []}
+        self.loss_names = (*self.settings.tasks, *self.settings.general)
+        for split, pools in (("dev", splits.dev), ("test", splits.test)):
+            for name, pool in pools.items():
+                rows = self._evaluation_rows(name, pool)
+                self.evaluation[split][name] = rows
+                self.loss_rows[split] += self._encoded(name, rows.examples)
+            for name, pool in splits.held_out.items():
+                examples = [general_example(record) for record in pool.records]
+                self.loss_rows[split] += self._encoded(name, examples)
+
+    def _encoded(self, name: str, examples: Any) -> LossRows:
+        return [(name, row) for row in self.encoder.encode(examples)]
+
+    def _evaluation_rows(self, name: str, pool: Pool) -> EvaluationRows:
+        task, variant = self.settings.tasks[name], self.settings.mixture.anchor
+        known = [
+            evaluation_example(record, task.anchor, variant)
+            for pools in (self.splits.train, self.splits.dev)
+            if name in pools
+            for record in pools[name].records
+        ]
+        return build(
+            self.encoder,
+            pool.records,
+            task=name,
+            anchor=task.anchor,
+            variant=variant,
+            scoring=task.scoring,
+            max_new_tokens=task.max_new_tokens or default_max_new_tokens(self.encoder, known),
+            min_new_tokens=task.min_new_tokens,
+            stop_tokens=task.stop_tokens,
+            forced=task.force_response_prefix,
+        )
+
+    def swap_anchor(self) -> str | None:
+        """Add a split of the test rows without their anchor, or with it if training had none.
+
+        Returns:
+            The name of the new split; None if no task has an anchor and test rows.
+        """
+        tasks = {
+            name: task.anchor for name, task in self.settings.tasks.items() if task.anchor.text
+        }
+        swapped = {
+            name: with_swapped_anchor(self.encoder, rows, tasks[name])
+            for name, rows in self.evaluation["test"].items()
+            if name in tasks
+        }
+        if not swapped:
+            return None
+        split = f"test_{'with' if self.settings.mixture.anchor == 'none' else 'without'}_anchor"
+        self.evaluation[split] = swapped
+        self.loss_rows[split] = [
+            pair for name, rows in swapped.items() for pair in self._encoded(name, rows.examples)
+        ]
+        return split
+
+    # The length of a run
+
+    def steps(self, max_steps: int) -> int:
+        """Return the optimizer steps of the run: those of its cycles if `cycles` is set.
+
+        Args:
+            max_steps: The steps of a run without `cycles`.
+
+        Raises:
+            PlanError: Examples are packed, and a general source would run out even with a single
+                example in each bin.
+        """
+        if self.settings.packing:  # checked first, for counting the bins may take long
+            units = max_steps * self.settings.optimizer_batch
+            self._check_positions(units if self.stop is None else self.stop)
+        if self.stop is None:
+            return max_steps
+        return steps_for(self.units.units_for(self.stop), self.settings.optimizer_batch)
+
+    def check_supply(self, steps: int) -> None:
+        """Refuse a run that would see general rows twice, unless the settings allow it.
+
+        Raises:
+            PlanError: A general source runs out.
+        """
+        positions = self.units.positions(steps * self.settings.optimizer_batch)
+        if isinstance(self.units, packing.Bins):
+            self.units.save(self._table)  # all bins of the run are packed now
+        self._check_positions(positions)
+
+    def _check_positions(self, positions: int) -> None:
+        check_supply(self.plan, positions, general_repeat=self.settings.mixture.general_repeat)
+
+    # What is saved
+
+    @property
+    def digest(self) -> str:
+        """Digest of everything that the order depends on."""
+        text = json.dumps(self.depends_on, sort_keys=True)
+        return blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def describe(self, steps: int) -> dict[str, Any]:
+        """Return the content of `plan.json` for a run of `steps` optimizer steps."""
+        units = steps * self.settings.optimizer_batch
+        realised = realise(self.plan, self.units.blocks(units), self.lengths)
+        return {
+            **self.plan.describe(),
+            "steps": steps,
+            "unit": self.units.unit,
+            "bins": self._bins(units, realised) if self.settings.packing else None,
+            "optimizer_batch": self.settings.optimizer_batch,
+            "digest": self.digest,
+            "realised": realised,
+            "inputs": self.source_reports,
+            "task_examples": {name: list(ids) for name, ids in self.drawn_ids.items()},
+        }
+
+    def _bins(self, units: int, realised: Mapping[str, Any]) -> dict[str, Any]:
+        """Return number, size and filled share of the bins; None if not all were counted."""
+        tokens = sum(source["tokens"] for source in realised["sources"].values())
+        capacity = self.settings.max_tokens
+        filled = tokens / (units * capacity) if realised["complete"] else None
+        return {"number": units, "tokens": capacity, "filled": filled}

@@ -1,0 +1,85 @@
+"""Find a base model and load its tokenizer, without the model."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from tell_lightning.errors import TellError
+from tell_lightning.microworld.world import base_dir
+
+
+class BaseModelError(TellError):
+    """A base model that cannot be found, loaded or used."""
+
+
+def base_path(base: str) -> str:
+    """Return the folder or hub id that transformers loads.
+
+    Raises:
+        BaseModelError: `base` names a folder that does not exist or holds no model.
+    """
+    if base == "microworld":
+        return str(base_dir())
+    folder = Path(base).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise BaseModelError(
+                f"model.base: a model folder holds config.json, got '{base}' without it. "
+                "Give a folder that `save_pretrained` wrote."
+            )
+        return str(folder)
+    if base.startswith((".", "/", "~")) or base.count("/") > 1:
+        raise BaseModelError(
+            f"model.base: no such folder, got '{base}' (looked in {Path.cwd()}). "
+            "Give an existing folder or a Hugging Face hub id."
+        )
+    return base
+
+
+def load_tokenizer(
+    base: str, *, revision: str | None = None, trust_remote_code: bool = False
+) -> Any:
+    """Load the tokenizer; a missing padding token becomes the end-of-text token.
+
+    Args:
+        base: Hub id, folder or 'microworld'.
+        revision: Commit, tag or branch of a hub model.
+        trust_remote_code: Whether code from the model's repository may run on this machine.
+
+    Raises:
+        BaseModelError: The tokenizer cannot be loaded, or has no end-of-text token.
+    """
+    from transformers import AutoTokenizer
+
+    # Workers only read tokenised rows. Without this, tokenizers warns when a process is forked.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    path = base_path(base)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, revision=revision, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise unavailable("tokenizer", base, error) from error
+    if tokenizer.eos_token_id is None:
+        raise BaseModelError(
+            f"model.base: the tokenizer needs an end-of-text token, got none in "
+            f"'{base}'. Set eos_token in its tokenizer_config.json."
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def unavailable(what: str, base: str, error: Exception) -> BaseModelError:
+    """Return the error that says why a part of a base cannot be loaded."""
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if "trust_remote_code" in str(error):
+        advice = "Read that code, and set model.trust_remote_code: true if you trust it."
+    elif Path(base).expanduser().is_dir():
+        advice = "Give a folder that `save_pretrained` wrote in full."
+    else:
+        advice = "Check the name, model.revision and the network, or give a local folder."
+    return BaseModelError(
+        f"model.base: the {what} of '{base}' could not be loaded, got: "
+        f"{reason.rstrip('.:, ')}. {advice}"
+    )

@@ -1,1 +1,0 @@
-"""Programs for another environment than ours: they import nothing of this package."""

@@ -1,0 +1,182 @@
+"""Turn plain values from YAML, the command line or Python into typed settings. Needs no torch.
+
+jsonargparse checks names and types. This module rewrites its messages into the form of our errors,
+`where: rule, got value. What to do.`
+"""
+
+import difflib
+import re
+from argparse import ArgumentError
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict, fields, is_dataclass
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from jsonargparse import ArgumentParser
+
+from tell_lightning.errors import TellError
+
+Settings = TypeVar("Settings")
+Files = Mapping[str, Mapping[str, Any]]
+"""Values by file name; the empty name is the command line."""
+
+
+class ConfigError(TellError):
+    """Settings that cannot be read or do not fit together."""
+
+
+def as_settings(cls: type[Settings], value: object, where: str) -> Settings:
+    """Return an instance of a settings class, made from a dictionary of its fields if necessary.
+
+    Args:
+        cls: A dataclass of settings.
+        value: An instance of `cls`, or a mapping of its fields (settings or mappings inside it
+            are accepted, too).
+        where: The key that an error names, such as `model.lora`.
+
+    Raises:
+        ConfigError: A field does not exist or has the wrong type, or the value is no mapping.
+
+    >>> from tell_lightning.model.settings import LoraSettings
+    >>> as_settings(LoraSettings, {"rank": 4}, "lora").rank
+    4
+    """
+    if isinstance(value, cls):
+        return value
+    if not isinstance(value, Mapping):
+        raise ConfigError(
+            f"{where}: must be {cls.__name__} or a dictionary of its fields, got {value!r:.60}. "
+            f"Write {cls.__name__}(...) or {{...}}."
+        )
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--x", type=cls)
+    try:
+        parsed = parser.parse_object({"x": plain(value)})
+    except ArgumentError as error:
+        text = re.sub(r"(?<=[\"' ])x(?=[.'])", where, str(error))
+        raise ConfigError(explain(text, {where, *field_names(cls)}, {})) from error
+    settings: Settings = parser.instantiate_classes(parsed).x
+    return settings
+
+
+def plain(value: Any) -> Any:
+    """Turn settings into dictionaries, also those inside dictionaries and lists."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(plain(item) for item in value)
+    return value
+
+
+def check_least(values: Mapping[str, Any], least: Mapping[str, float], where: str) -> None:
+    """Check that no number is below its smallest allowed value.
+
+    Args:
+        values: Values by name; None is not checked.
+        least: The smallest allowed value by name.
+        where: Prefix of the name in an error, such as `data.`.
+
+    Raises:
+        ConfigError: A number is too small.
+    """
+    for name, bound in least.items():
+        value = values.get(name)
+        if value is not None and value < bound:
+            raise ConfigError(f"{where}{name}: must be at least {bound}, got {value}. Raise it.")
+
+
+def field_names(*classes: type) -> set[str]:
+    """Return the field names of settings classes and of the settings classes inside them."""
+    names: set[str] = set()
+    for cls in classes:
+        hints = get_type_hints(cls)
+        for field in fields(cls):
+            names.add(field.name)
+            names |= field_names(*_dataclasses_in(hints[field.name]))
+    return names
+
+
+def explain(text: str, keys: Collection[str], files: Files) -> str:
+    """Rewrite a message of jsonargparse into the form of our errors.
+
+    Args:
+        text: The message of jsonargparse.
+        keys: The names that exist, dotted or not, for "Did you mean".
+        files: The values of each file, used to name the file of a wrong key.
+    """
+    flat = " ".join(text.split())
+    inside = ".".join(re.findall(r'Parser key "([^"]+)"', flat))
+    place = f"{inside}." if inside else ""
+    if match := re.search(r"Group '([^']+)' does not accept option '([^']+)'", flat):
+        return _unknown(f"{place}{match[1]}.{match[2]}", keys, files)
+    if match := re.search(r"Option '([^']+)' is not accepted", flat):
+        return _unknown(place + match[1], keys, files)
+    if match := re.search(r"[Uu]nrecognized arguments: (\S+)", flat):
+        return _unrecognised(match[1], keys, files)
+    if match := re.search(r"following arguments are required: (\S+)", flat):
+        return f"{_place(match[1], files)}: must be given, got nothing. Add it."
+    value = re.search(r"(?:Got|Given) value: (.+?)(?: Given|$)", flat)
+    if inside and value:
+        types = re.findall(r"Expected an? (.+?)(?= Got| - |\. | Given|$)", flat)
+        wanted = " or ".join(dict.fromkeys(_type_name(name) for name in types)) or "of its type"
+        return f"{_place(inside, files)}: must be {wanted}, got {value[1]}. See `fit --help`."
+    reason = flat.partition("error: ")[2] or flat or "could not be read"
+    return f"configuration: must fit together, got: {reason}. See `fit --help`."
+
+
+def locate(key: str, files: Files) -> tuple[str, str]:
+    """Find the file and the full dotted path of a key. `key` may be only the end of the path.
+
+    >>> locate("tasks.shape", {"a.yaml": {"data": {"tasks": {"halu": {"shape": 1}}}}})
+    ('a.yaml', 'data.tasks.halu.shape')
+    """
+    last = key.rpartition(".")[2]
+    for name, values in reversed(list(files.items())):
+        for path in _paths(values, ""):
+            if path == key or path.endswith(f".{key}"):
+                return name, path
+            if path.rpartition(".")[2] == last and set(key.split(".")) <= set(path.split(".")):
+                return name, path
+    return "", key
+
+
+def _dataclasses_in(hint: Any) -> Iterable[type]:
+    if is_dataclass(hint):
+        return [hint] if isinstance(hint, type) else []
+    return [cls for part in get_args(hint) for cls in _dataclasses_in(part)]
+
+
+def _place(key: str, files: Files) -> str:
+    return ": ".join(part for part in locate(key, files) if part)
+
+
+def _unrecognised(argument: str, keys: Collection[str], files: Files) -> str:
+    if argument.startswith("-"):
+        return _unknown(argument.lstrip("-").partition("=")[0], keys, files)
+    return (
+        f"command line: options must start with '--', got '{argument}'. "
+        "Write --KEY=VALUE for a key, -c FILE for a configuration."
+    )
+
+
+def _unknown(key: str, keys: Collection[str], files: Files) -> str:
+    paths = {path.rpartition(".")[2]: path for path in keys}
+    known = {part for path in paths.values() for part in path.split(".")}
+    wrong = next((part for part in key.split(".") if part not in known), key.rpartition(".")[2])
+    close = [paths.get(name, name) for name in difflib.get_close_matches(wrong, known, n=1)]
+    advice = f"Did you mean '{close[0]}'?" if close else "See `fit --help` for the keys."
+    return f"{_place(key, files)}: must be a key of the configuration, got '{wrong}'. {advice}"
+
+
+def _type_name(name: str) -> str:
+    short = name.removeprefix("<class '").removesuffix("'>").replace("NoneType", "null")
+    return short.removeprefix("typing.").replace("Literal[", "one of [")
+
+
+def _paths(values: Any, above: str) -> Iterator[str]:
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            path = f"{above}.{key}" if above else str(key)
+            yield path
+            yield from _paths(value, path)
