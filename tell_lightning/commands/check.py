@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import io
 import re
+import sys
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -34,7 +35,9 @@ from tell_lightning.data.anchors import Anchor
 from tell_lightning.data.reading import DataLocation
 from tell_lightning.data.records import Fields
 from tell_lightning.data.settings import DataSettings, General, Task
-from tell_lightning.metrics.settings import Floor, Scoring
+from tell_lightning.metrics.kinds.registry import BUILT_IN, check_kind, kind_of
+from tell_lightning.metrics.predictions import MetricError
+from tell_lightning.metrics.settings import Baseline, Scoring
 from tell_lightning.model.settings import ModelSettings
 
 DEFAULT = str(files("tell_lightning") / "default.yaml")
@@ -106,6 +109,7 @@ def check(arguments: list[str]) -> Config:
         raise ConfigError(_reason(says.getvalue(), keys, given)) from error
     values = yaml.safe_load(parser.dump(parsed, skip_none=False))
     values["trainer"] = {key: v for key, v in values["trainer"].items() if v is not None}
+    _rename_floors(values["data"]["tasks"], given)
     _check_stop(values["trainer"].get("max_steps"), made["data"].mixture.cycles)
     # As Lightning says it, or the saved configuration would get back the default's number.
     values["trainer"].setdefault("max_steps", -1)
@@ -116,6 +120,7 @@ def check(arguments: list[str]) -> Config:
         values={key: value for key, value in values.items() if key != "config"},
     )
     _check_least(config.values)
+    _check_scoring(config.data.tasks, given)
     _check_trainer(config.trainer)
     return config
 
@@ -171,6 +176,42 @@ def _check_least(values: Mapping[str, Any]) -> None:
         value = values[section].get(name)
         if value is not None and value < least:
             raise ConfigError(f"{key}: must be at least {least}, got {value}. Raise it.")
+
+
+def _check_scoring(tasks: Mapping[str, Task], given: Files) -> None:
+    """Refuse a scoring that does not fit; of a class path it is only checked that its file exists.
+
+    The class itself is loaded with the data: it may need torch.
+    """
+    for name, task in tasks.items():
+        try:
+            if task.scoring.kind in BUILT_IN:
+                kind_of(task.scoring)
+            else:
+                check_kind(task.scoring.kind)
+        except MetricError as error:
+            key, _, rest = str(error).partition(":")
+            where = ": ".join(part for part in locate(f"data.tasks.{name}.{key}", given) if part)
+            raise ConfigError(f"{where}:{rest}") from error
+
+
+def _rename_floors(tasks: Mapping[str, Any], given: Files) -> None:
+    """Give the baselines of a configuration their new name, and tell the user of it once.
+
+    Nothing is said of the saved configuration of a run, which is not for the user to change.
+    """
+    for name, task in tasks.items():
+        scoring = task.get("scoring") or {}
+        if floors := scoring.pop("floors", None):
+            scoring["baselines"] = {**floors, **scoring.get("baselines", {})}
+            file, key = locate(f"data.tasks.{name}.scoring.floors", given)
+            if not (Path(file).parent / "run.json").is_file():
+                _say_renamed(": ".join(part for part in (file, key) if part))
+
+
+@cache
+def _say_renamed(where: str) -> None:
+    print(f"{where}: is called baselines now; the old name still works", file=sys.stderr)
 
 
 def _check_trainer(trainer: dict[str, Any]) -> None:
@@ -272,7 +313,9 @@ def _reason(text: str, keys: Iterable[str], files: Files) -> str:
         types = re.findall(r"Expected an? (.+?)(?= Got| - |\. | Given|$)", flat)
         wanted = " or ".join(dict.fromkeys(_type_name(name) for name in types)) or "of its type"
         where = ": ".join(part for part in locate(inside, files) if part)
-        return f"{where}: must be {wanted}, got {value[1]}. See `fit --help`."
+        bare = "str" in wanted and value[1] in {"True", "False"}
+        advice = "Put it in quotes: YAML reads yes and no as true and false." if bare else ""
+        return f"{where}: must be {wanted}, got {value[1]}. {advice or 'See `fit --help`.'}"
     reason = flat.partition("error: ")[2] or flat or "could not be read"
     return f"configuration: must fit together, got: {reason}. See `fit --help`."
 
@@ -297,7 +340,7 @@ def _unknown(key: str, keys: Iterable[str], files: Files) -> str:
 
 
 def _nested_fields() -> set[str]:
-    nested = (Task, General, DataLocation, Fields, Anchor, Scoring, Floor)
+    nested = (Task, General, DataLocation, Fields, Anchor, Scoring, Baseline)
     return {field.name for settings in nested for field in fields(settings)}
 
 

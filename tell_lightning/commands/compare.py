@@ -1,12 +1,12 @@
 """`compare`: is the difference between two predictions files more than chance?
 
-    compare A.jsonl B.jsonl [--kind translation|judge|text] [--format table|jsonl]
+    compare A.jsonl B.jsonl [--kind KIND] [--format table|jsonl]
 
 Both files hold answers to the same rows, as `fit`, `test` and `predict` write them. They are scored
-as the run says in whose predictions/ they lie (one of them is enough), or by --kind: a judge's
-labels are then no and yes, under "hallucination". The interval is that of the paired bootstrap, the
-p-value that of approximate randomisation, both over rows. About seven seconds for 1,000 lines; no
-torch.
+as the run says in whose predictions/ they lie (one of them is enough), or by --kind, as
+scoring.kind with nothing else set: translation, judge, classification, json, text, or a class path.
+The interval is that of the paired bootstrap, the p-value that of approximate randomisation, both
+over rows. About seven seconds for 1,000 lines; torch is loaded for a torchmetrics metric alone.
 """
 
 import json
@@ -14,9 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from itertools import islice
 from pathlib import Path
-from typing import get_args
 
 from tell_lightning.callbacks.folder import run_of_predictions
 from tell_lightning.commands.check import ConfigError, check
@@ -28,9 +26,11 @@ from tell_lightning.errors import TellError
 from tell_lightning.metrics.comparison import TRIALS, Comparison
 from tell_lightning.metrics.comparison import compare as compare_predictions
 from tell_lightning.metrics.intervals import RESAMPLES
+from tell_lightning.metrics.kinds.base import ScoringKind
+from tell_lightning.metrics.kinds.registry import BUILT_IN, check_kind, kind_of
 from tell_lightning.metrics.predictions import Prediction
 from tell_lightning.metrics.score_facts import facts_of
-from tell_lightning.metrics.settings import Kind, Scoring
+from tell_lightning.metrics.settings import Scoring
 
 
 class CompareError(TellError):
@@ -59,12 +59,13 @@ def compare(arguments: list[str]) -> None:
     scoring = _scoring(kind, {first: ours, second: theirs})
     if not all(scoring.words_field in p.row for p in (*ours, *theirs)):
         scoring = replace(scoring, words_field=None)
-    found = compare_predictions(scoring, ours, theirs)
+    settled = _settled(scoring, [*ours, *theirs])
+    found = compare_predictions(settled.scoring, ours, theirs)
     if form == "jsonl":
         for line in _lines(found, len(ours)):
             print(json.dumps(line))
     else:
-        _print_table(found, first, second, len(ours))
+        _print_table(settled, found, first, second, len(ours))
 
 
 def read_predictions(path: Path) -> list[Prediction]:
@@ -74,22 +75,23 @@ def read_predictions(path: Path) -> list[Prediction]:
         TellError: It cannot be read, or a row lacks an id, an answer or a reference, or has an id
             that another one has.
     """
-    predictions: dict[str, Prediction] = {}
-    for raw in read_file(path).read(Meter()):
-        prediction = _prediction(raw)
-        tasks = {_task(prediction), *map(_task, islice(predictions.values(), 1))}
-        if len(tasks) > 1:
-            raise CompareError(
-                f"{path}: the rows must be of one task, got {', '.join(sorted(tasks))}. "
-                "Write them with `predict --task NAME`."
-            )
-        if prediction.id in predictions:
+    rows = list(read_file(path).read(Meter()))  # to its end, so that no error leaves it open
+    predictions = [_prediction(raw) for raw in rows]
+    tasks = set(map(_task, predictions))
+    if len(tasks) > 1:
+        raise CompareError(
+            f"{path}: the rows must be of one task, got {', '.join(sorted(tasks))}. "
+            "Write them with `predict --task NAME`."
+        )
+    known: set[str] = set()
+    for raw, prediction in zip(rows, predictions, strict=True):
+        if prediction.id in known:
             raise CompareError(
                 f"{raw.where}: an id must come once, got {cut(prediction.id)} again. "
                 "Compare files of one evaluation set."
             )
-        predictions[prediction.id] = prediction
-    return list(predictions.values())
+        known.add(prediction.id)
+    return predictions
 
 
 def _task(prediction: Prediction) -> str:
@@ -102,7 +104,10 @@ def _prediction(raw: RawRow) -> Prediction:
     if raw.fault:
         raise CompareError(f"{raw.where}: {raw.fault}")
     if not isinstance(row, dict):
-        raise CompareError(f"{raw.where}: a row must be a JSON object, got {cut(row)}. Mend it.")
+        raise CompareError(
+            f"{raw.where}: a row must be a JSON object, got {cut(row)}. Give a file that `fit`, "
+            "`test` or `predict` wrote."
+        )
     for name in ("id", "prediction", "reference"):
         if not isinstance(row.get(name), str):
             raise CompareError(
@@ -123,12 +128,8 @@ def _prediction(raw: RawRow) -> Prediction:
 def _scoring(kind: str | None, files: Mapping[Path, Sequence[Prediction]]) -> Scoring:
     """Take the scoring of the kind that was typed, or else of the runs that the files lie in."""
     if kind is not None:
-        for known in get_args(Kind):
-            if kind == known:
-                return Scoring(kind=known)
-        raise ConfigError(
-            f"--kind: must be one of {', '.join(get_args(Kind))}, got '{kind}'. Choose one of them."
-        )
+        check_kind(kind, "--kind")
+        return Scoring(kind=kind)
     found = {
         path: _run_scoring(path, predictions)
         for path, predictions in files.items()
@@ -137,7 +138,7 @@ def _scoring(kind: str | None, files: Mapping[Path, Sequence[Prediction]]) -> Sc
     if not found:
         raise CompareError(
             f"--kind: must say how {next(iter(files))} is scored, which lies in no run's "
-            f"predictions/, got none. Write --kind {', --kind '.join(get_args(Kind))}."
+            f"predictions/, got none. Write --kind with one of {', '.join(BUILT_IN)}."
         )
     (first, ours), *rest = found.items()
     for second, theirs in rest:
@@ -165,7 +166,14 @@ def _run_scoring(path: Path, predictions: Sequence[Prediction]) -> Scoring:
             f"{path}: must name one of the tasks {', '.join(tasks)} in its rows or, as a run does, "
             f"SPLIT-TASK-MOMENT.jsonl, got '{name or path.name}'. Say how it is scored by --kind."
         )
-    return replace(tasks[name].scoring, floors={}, function=None)
+    return replace(tasks[name].scoring, baselines={}, function=None)
+
+
+def _settled(scoring: Scoring, predictions: Sequence[Prediction]) -> ScoringKind:
+    """Build the kind; labels that are not configured are those of the references and answers."""
+    kind = kind_of(scoring)
+    labels = [label for p in predictions if isinstance(label := p.row.get("label"), str)]
+    return kind_of(kind.settled([p.reference or "" for p in predictions], labels))
 
 
 @cache
@@ -190,7 +198,9 @@ def _lines(found: Mapping[str, Comparison], rows: int) -> Iterator[dict[str, obj
         }
 
 
-def _print_table(found: Mapping[str, Comparison], first: Path, second: Path, rows: int) -> None:
+def _print_table(
+    kind: ScoringKind, found: Mapping[str, Comparison], first: Path, second: Path, rows: int
+) -> None:
     print(f"A: {first}\nB: {second}\n{rows} rows\n")
     heading = ("", "A", "B", "B - A", "[low, high]", "p")
     print_rows([heading, *(_cells(name, one) for name, one in found.items())])
@@ -200,8 +210,10 @@ def _print_table(found: Mapping[str, Comparison], first: Path, second: Path, row
     for signature in dict.fromkeys(one.signature for one in found.values() if one.signature):
         names = [name for name, one in found.items() if one.signature == signature]
         print(f"{', '.join(names)}: {signature}")
-    for name in sorted(name for name in found if facts_of(name).better == "lower"):
+    for name in sorted(name for name in found if facts_of(name, kind.facts).better == "lower"):
         print(f"{name}: lower is better.")
+    if kind.primary not in found:
+        print(f"{kind.primary}: not compared, for it is no sum or mean over rows.")
 
 
 def _cells(name: str, one: Comparison) -> Sequence[str]:

@@ -22,6 +22,7 @@ from tell_lightning.data.evaluation_rows import (
     build,
     default_max_new_tokens,
     evaluation_example,
+    settled_scoring,
     with_swapped_anchor,
 )
 from tell_lightning.data.permutation import derive_key
@@ -48,6 +49,7 @@ from tell_lightning.data.stream import (
 from tell_lightning.data.templates import Renderer
 from tell_lightning.data.tokens import Encoder, Lengths, TokenRow
 from tell_lightning.errors import TellError
+from tell_lightning.metrics.settings import Scoring
 
 NAMES = {
     "algorithm": "the version of the shuffle",
@@ -210,12 +212,18 @@ class TellDataModule(pl.LightningDataModule):
             task=name,
             anchor=task.anchor,
             variant=variant,
-            scoring=task.scoring,
+            scoring=self._scoring(name, text),
             max_new_tokens=task.max_new_tokens or default_max_new_tokens(self.encoder, known),
             min_new_tokens=task.min_new_tokens,
             stop_tokens=task.stop_tokens,
             forced=task.force_response_prefix,
         )
+
+    def _scoring(self, name: str, text: Splits) -> Scoring:
+        """Return how a task is scored, with the labels of its rows where none are configured."""
+        pools = [pools[name] for pools in (text.train, text.dev, text.test) if name in pools]
+        records = [record for pool in pools for record in pool.records]
+        return settled_scoring(self.settings.tasks[name], name, records)
 
     def swap_anchor(self) -> bool:
         """Make the test rows those without their anchor, or with it where training had none.

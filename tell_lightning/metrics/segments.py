@@ -1,12 +1,12 @@
 """Documents into the texts that a neural metric reads, and its scores back into one number.
 
-Answers, references and, where the metric reads them, sources enter; documents of segments leave. A
-document is split into its lines where all of its texts have as many, and is one segment else: its
-lines joined by one space. The score of a document is the mean over its segments, that of the corpus
-the mean over documents, each weighted by the lines of its reference. Where all documents are split
-this is the mean over segments, which COMET and BLEURT call the score of a system and published
-numbers are; the weight of a document does not depend on how its answer breaks the lines. The
-interval draws documents. Milliseconds.
+A document is split into its lines where all of its texts (answer, reference and, for some metrics,
+source) have the same number of lines; else it is one segment, its lines joined by one space. The
+score of a document is the mean over its segments, that of the corpus the mean over documents, each
+weighted by the lines of its reference. Where all documents are split this is the mean over
+segments, which COMET and BLEURT call the score of a system and which published numbers are. The
+weight of a document does not depend on how its answer breaks the lines. The interval draws
+documents.
 
     answer   a / b / c    reference   A / B / C     segments  a~A b~B c~C       weight 3
     answer   a / b c      reference   A / B / C     segments  a b c ~ A B C     weight 3
@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import fsum
 
+import numpy as np
+
 from tell_lightning.metrics.intervals import Interval, RowSums, bootstrap
-from tell_lightning.metrics.translation import join_lines, lines_of
+from tell_lightning.metrics.kinds.translation import join_lines, lines_of
 
 Segment = dict[str, str]
 """Texts by the names that COMET has for them: mt (the answer), ref and, where known, src."""
-PARTS = 10**6
-"""Scores are summed as whole millionths: resampled sums are counts."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,9 @@ def corpus_mean(documents: Sequence[Document], scores: Sequence[float]) -> Corpu
         fsum(next(left) for _ in document.segments) / len(document.segments)
         for document in documents
     ]
-    pairs = zip(documents, means, strict=True)
-    rows = [[round(document.lines * mean * PARTS), document.lines] for document, mean in pairs]
-    sums = RowSums(rows, {"mean": lambda counts: counts[0] / counts[1] / PARTS})
+    lines = np.array([document.lines for document in documents], dtype=np.float64)
+    rows = np.stack([lines * means, lines], axis=1)
+    sums = RowSums(rows, lambda sums: {"mean": sums[..., 0] / sums[..., 1]})
     return CorpusMean(sums.whole()["mean"], bootstrap(sums)["mean"], means)
 
 

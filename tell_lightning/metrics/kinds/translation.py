@@ -1,20 +1,79 @@
-"""Corpus BLEU, chrF, chrF++ and TER, by sacreBLEU alone.
+"""The kind `translation`: corpus BLEU, chrF, chrF++ and TER, by sacreBLEU alone.
 
-Answers and references enter, one document each; corpus scores leave, each with the signature that
-makes it comparable. A document is its lines joined by one space, on both sides, so a score does
-not depend on where an answer breaks its lines. Line scores (`_lines`) pair the lines that are not
-blank, as published scores of the same test sets do; where a document has more or fewer lines than
-its reference, nothing says which belong together, and all its reference lines are paired with
-nothing. About three seconds for 50,000 words, TER of foreign lines another.
+Each score has the signature that makes it comparable. A document is its lines joined by one space,
+on both sides, so a score does not depend on where an answer breaks its lines. Line scores
+(`_lines`) pair the lines that are not blank, as published scores of the same test sets do; where a
+document has more or fewer lines than its reference, nothing says which belong together, and all its
+reference lines are paired with nothing. About three seconds for 50,000 words, TER of foreign lines
+another.
 
     answer   a / b / c     reference   A / B / C     document  a b c ~ A B C    lines  a~A b~B c~C
     answer   a / b c       reference   A / B / C     document  a b c ~ A B C    lines   ~A  ~B  ~C
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
+
+import numpy as np
+
+from tell_lightning.metrics.intervals import Numbers, RowSums
+from tell_lightning.metrics.kinds.base import KindScores, ScoringKind
+from tell_lightning.metrics.kinds.text import exact_sums
+from tell_lightning.metrics.predictions import Prediction
+from tell_lightning.metrics.score_facts import EXACT_MATCH, ScoreFacts, points
+
+
+class Translation(ScoringKind):
+    """BLEU, chrF and chrF++ of documents and of their lines, and TER of lines."""
+
+    facts: Mapping[str, ScoreFacts] = {
+        "bleu": points("BLEU", "Documents"),
+        "chrf": points("chrF", "Documents"),
+        "chrf_pp": points("chrF++", "Documents"),
+        "bleu_lines": points("BLEU of lines", "Lines"),
+        "chrf_lines": points("chrF of lines", "Lines"),
+        "chrf_pp_lines": points("chrF++ of lines", "Lines"),
+        "ter_lines": ScoreFacts("TER of lines", "points", 1, "lower", "Lines"),
+        "line_mismatch_rate": ScoreFacts(
+            "documents with another number of lines", "share", 1, "lower", "Lines"
+        ),
+        "exact_match": EXACT_MATCH,
+    }
+    primary = "bleu"
+    table = ("bleu", "chrf", "words_recall", "stop_rate")
+    report = ("bleu", "chrf", "chrf_pp", "ter_lines", "words_recall", "stop_rate")
+    summary = ("bleu", "chrf", "exact_match", "words_recall", "stop_rate")
+    only_with_intervals = frozenset({"ter_lines"})
+
+    def score(self, predictions: Sequence[Prediction]) -> KindScores:
+        """Score the corpus, without TER."""
+        answers, references = _texts(predictions)
+        scores = corpus_scores(answers, references)
+        return KindScores(
+            {
+                **exact_sums(predictions).whole(),
+                **{name: corpus.score for name, corpus in scores.items()},
+                "line_mismatch_rate": line_mismatch_rate(answers, references),
+            },
+            {name: corpus.signature for name, corpus in scores.items()},
+        )
+
+    def row_sums(self, predictions: Sequence[Prediction]) -> list[RowSums]:
+        """Give the counts that sacreBLEU keeps of each document, for each score, and for TER."""
+        found = row_statistics(*_texts(predictions))
+        return [
+            exact_sums(predictions),
+            *(_as_sums(name, statistics) for name, statistics in found.items()),
+        ]
+
+    def columns(self, answer: str, reference: str) -> dict[str, Any]:
+        """Return sacreBLEU's chrF2 of one document, 0 to 100, to a tenth."""
+        from sacrebleu.metrics.chrf import CHRF  # slow to import
+
+        score = CHRF().sentence_score(join_lines(answer), [join_lines(reference)]).score
+        return {"chrf": round(float(score), 1)}
 
 
 class CorpusScore(NamedTuple):
@@ -35,6 +94,20 @@ class RowStatistics(NamedTuple):
     """Score of the summed counts, 0 to 100; TER may be more."""
     signature: str
     """sacreBLEU's signature, as of the corpus score."""
+
+
+def _texts(predictions: Sequence[Prediction]) -> tuple[list[str], list[str]]:
+    return [p.prediction for p in predictions], [p.reference or "" for p in predictions]
+
+
+def _as_sums(name: str, statistics: RowStatistics) -> RowSums:
+    def score(sums: Numbers) -> dict[str, Numbers]:
+        flat = sums.reshape(-1, sums.shape[-1]).astype(np.int64).tolist()
+        values = np.array([statistics.score(counts) for counts in flat])
+        return {name: values.reshape(sums.shape[:-1])}
+
+    rows = np.array(statistics.rows, dtype=np.float64)
+    return RowSums(rows, score, {name: statistics.signature})
 
 
 def join_lines(text: str) -> str:
