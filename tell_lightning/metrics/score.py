@@ -168,7 +168,9 @@ def _kind(scoring: Scoring, predictions: Sequence[Prediction]) -> ScoringKind:
             f"{len(predictions) - len(references)} of {len(predictions)} rows). Map the task's "
             "response field, or use predict, which needs no references."
         )
-    return kind_of(kind_of(scoring).settled(references))
+    kind = kind_of(scoring)
+    settled = kind.settled(references)
+    return kind if settled is kind.scoring else kind_of(settled)
 
 
 def _score_answers(kind: ScoringKind, predictions: Sequence[Prediction]) -> KindScores:

@@ -14,7 +14,7 @@ import re
 import sys
 import traceback
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
@@ -130,12 +130,16 @@ def _run(file: Path) -> Any:
 
 
 @contextmanager
-def errors_named(where: str, path: str) -> Iterator[None]:
+def errors_named(
+    where: str, path: str, rule: str = "must run without an error", cure: str = "Correct it there."
+) -> Iterator[None]:
     """Turn what goes wrong in the user's code into one line that names the line of the file.
 
     Args:
         where: The key that holds the path.
         path: `path.py:name` or `package.module.name`.
+        rule: What it must do.
+        cure: What the user can do.
 
     Raises:
         MetricError: Instead of any exception that is no TellError.
@@ -146,8 +150,8 @@ def errors_named(where: str, path: str) -> Iterator[None]:
         raise
     except ImportError as error:
         raise MetricError(
-            f"{where}: {path} must be importable, got {type(error).__name__}: "
-            f"{_one_line(error)}. Install what it needs, or choose settings that do not need it."
+            f"{where}: {path} must find what it imports, got {type(error).__name__}: "
+            f"{_one_line(error)}. Install it, or choose settings that do not need it."
         ) from error
     except Exception as error:
         file = str(Path(path.rpartition(":")[0]).resolve()) if is_file(path) else ""
@@ -155,9 +159,14 @@ def errors_named(where: str, path: str) -> Iterator[None]:
         lines = [frame.lineno for frame in frames if frame.filename == file]
         place = f" in line {lines[-1]}" if lines else ""
         raise MetricError(
-            f"{where}: {path} must run without an error, got {type(error).__name__}{place}: "
-            f"{_one_line(error)}. Correct it there."
+            f"{where}: {path} {rule}, got {type(error).__name__}{place}: {_one_line(error)}. {cure}"
         ) from error
+
+
+def arguments_named(path: str) -> AbstractContextManager[None]:
+    """Name `scoring.init_args` where a class does not take them."""
+    rule, cure = "must take these arguments", "Correct scoring.init_args."
+    return errors_named("scoring.init_args", path, rule, cure)
 
 
 def _one_line(error: Exception) -> str:

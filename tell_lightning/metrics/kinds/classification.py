@@ -64,7 +64,7 @@ class Classification(ScoringKind):
     )
     summary: Sequence[str] = (
         *("balanced_accuracy", "accuracy", "majority_accuracy", "f1", "macro_f1"),
-        *("json_valid", "words_recall", "stop_rate"),
+        *("label_valid", "words_recall", "stop_rate"),
     )
     verdicts = ("right", "wrong", "unreadable")
 
@@ -140,11 +140,11 @@ class Classification(ScoringKind):
         Of a reference the bare word is a label, too, where answers are JSON: some files hold no
         more than `Yes.`.
         """
-        answer = read_object(text) if self.key else None
-        label = self._known((answer or {}).get(self.key or "")) if self.key else self._word(text)
+        values = read_object(text) or {}
+        label = self._known(values.get(self.key)) if self.key else self._word(text)
         if label is None and reference and not text.lstrip().startswith("{"):
             label = self._word(text)
-        thought = (answer or {}).get(self.scoring.thought_key or "")
+        thought = values.get(self.scoring.thought_key or "")
         return Reading(thought if isinstance(thought, str) and thought else text, label)
 
     def verdict(self, answer: Reading, reference: Reading) -> Verdict:
@@ -214,6 +214,10 @@ class Judge(Classification):
 
     table = ("balanced_accuracy", "f1", "mcc", "json_valid")
     report = ("balanced_accuracy", "accuracy", "majority_accuracy", "f1", "mcc", "json_valid")
+    summary = (
+        *("balanced_accuracy", "accuracy", "majority_accuracy", "f1", "json_valid"),
+        *("words_recall", "stop_rate"),
+    )
 
     def __init__(self, scoring: Scoring) -> None:
         """Take the settings; what they leave open is that of the paper's task.
@@ -221,11 +225,11 @@ class Judge(Classification):
         Raises:
             MetricError: A positive label that is none.
         """
-        given = {name: value for name, value in vars(scoring).items() if value is not None}
-        super().__init__(replace(scoring, **(PAPERS | {n: given[n] for n in PAPERS if n in given})))
+        given = {name: getattr(scoring, name) or value for name, value in PAPERS_TASK.items()}
+        super().__init__(replace(scoring, **given))
 
 
-PAPERS: dict[str, Any] = {
+PAPERS_TASK: Mapping[str, Any] = {
     "label_key": "hallucination",
     "thought_key": "thought",
     "labels": ("no", "yes"),

@@ -13,7 +13,7 @@ from tell_lightning.metrics.kinds.text import Text
 from tell_lightning.metrics.predictions import MetricError
 from tell_lightning.metrics.score_facts import OF_EVERY_TASK, ScoreFacts, facts_of
 from tell_lightning.metrics.settings import Scoring
-from tell_lightning.metrics.user_code import check_place, errors_named, load
+from tell_lightning.metrics.user_code import arguments_named, check_place, errors_named, load
 
 HERE = "tell_lightning.metrics.kinds"
 BUILT_IN: Mapping[str, str] = {
@@ -149,7 +149,7 @@ def _user_kind(scoring: Scoring) -> ScoringKind:
     where, path = "scoring.kind", scoring.kind
     found = load(where, path)
     if _is_kind(found):
-        with errors_named("scoring.init_args" if scoring.init_args else where, path):
+        with arguments_named(path) if scoring.init_args else errors_named(where, path):
             kind: ScoringKind = found(scoring, **scoring.init_args)
         if taken := kind.facts.keys() & OF_EVERY_TASK.keys():
             raise MetricError(

@@ -26,7 +26,7 @@ from tell_lightning.metrics.kinds.text import Text, exact_sums
 from tell_lightning.metrics.predictions import MetricError, Prediction
 from tell_lightning.metrics.score_facts import OF_EVERY_TASK, ScoreFacts
 from tell_lightning.metrics.settings import Scoring
-from tell_lightning.metrics.user_code import checked, errors_named
+from tell_lightning.metrics.user_code import arguments_named, checked, errors_named
 
 WHERE = "scoring.kind"
 TRIAL = ["the first answer", "another one"], ["the first answer", "the other one"]
@@ -60,7 +60,7 @@ class TorchMetric(Text):
             name: tuple(value) if isinstance(value, list) else value
             for name, value in scoring.init_args.items()
         }
-        with errors_named("scoring.init_args", self._path):
+        with arguments_named(self._path):
             self._metric = metric(**arguments)
         for module in self._metric.modules():
             if isinstance(module, Metric):  # every rank has all rows: nothing is to be gathered

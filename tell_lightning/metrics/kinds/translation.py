@@ -11,7 +11,7 @@ another.
     answer   a / b c       reference   A / B / C     document  a b c ~ A B C    lines   ~A  ~B  ~C
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
@@ -62,11 +62,7 @@ class Translation(ScoringKind):
 
     def row_sums(self, predictions: Sequence[Prediction]) -> list[RowSums]:
         """Give the counts that sacreBLEU keeps of each document, for each score, and for TER."""
-        found = row_statistics(*_texts(predictions))
-        return [
-            exact_sums(predictions),
-            *(_as_sums(name, statistics) for name, statistics in found.items()),
-        ]
+        return [exact_sums(predictions), *row_statistics(*_texts(predictions)).values()]
 
     def columns(self, answer: str, reference: str) -> dict[str, Any]:
         """Return sacreBLEU's chrF2 of one document, 0 to 100, to a tenth."""
@@ -85,29 +81,8 @@ class CorpusScore(NamedTuple):
     """sacreBLEU's signature: references, case, tokenizer, smoothing, version."""
 
 
-class RowStatistics(NamedTuple):
-    """What sacreBLEU keeps of each document, and the corpus score of any sum of it."""
-
-    rows: list[list[int]]
-    """Lengths and n-gram counts, or edits, of each document; they add."""
-    score: Callable[[list[int]], float]
-    """Score of the summed counts, 0 to 100; TER may be more."""
-    signature: str
-    """sacreBLEU's signature, as of the corpus score."""
-
-
 def _texts(predictions: Sequence[Prediction]) -> tuple[list[str], list[str]]:
     return [p.prediction for p in predictions], [p.reference or "" for p in predictions]
-
-
-def _as_sums(name: str, statistics: RowStatistics) -> RowSums:
-    def score(sums: Numbers) -> dict[str, Numbers]:
-        flat = sums.reshape(-1, sums.shape[-1]).astype(np.int64).tolist()
-        values = np.array([statistics.score(counts) for counts in flat])
-        return {name: values.reshape(sums.shape[:-1])}
-
-    rows = np.array(statistics.rows, dtype=np.float64)
-    return RowSums(rows, score, {name: statistics.signature})
 
 
 def join_lines(text: str) -> str:
@@ -143,8 +118,10 @@ def corpus_scores(answers: Sequence[str], references: Sequence[str]) -> dict[str
     return scores
 
 
-def row_statistics(answers: Sequence[str], references: Sequence[str]) -> dict[str, RowStatistics]:
+def row_statistics(answers: Sequence[str], references: Sequence[str]) -> dict[str, RowSums]:
     """Split `corpus_scores`, and TER, into what each document adds and what the sum is worth.
+
+    A document adds lengths and n-gram counts, or edits.
 
     The two methods are those that sacreBLEU's own significance tests call. Its public bootstrap
     (`n_bootstrap`) gives a mean and half a width, seeded from the environment, but no bounds.
@@ -159,21 +136,21 @@ def row_statistics(answers: Sequence[str], references: Sequence[str]) -> dict[st
         for lines alone: a document of 400 foreign words takes a second, its 15 lines a hundredth.
     """
 
-    def split(name: str, metric: Any) -> RowStatistics:
+    def split(name: str, metric: Any) -> RowSums:
         ours, theirs = _segments(name, answers, references)
-        rows = iter(metric._extract_corpus_statistics(_flat(ours), [_flat(theirs)]))
-        empty = [0] * len(metric._extract_corpus_statistics([""], [["a"]])[0])
-        return RowStatistics(
-            [
-                [
-                    int(sum(column))
-                    for column in zip(empty, *islice(rows, len(document)), strict=True)
-                ]
-                for document in theirs
-            ],
-            lambda sums: float(metric._compute_score_from_stats(sums).score),
-            str(metric.get_signature()),
-        )
+        lines = iter(metric._extract_corpus_statistics(_flat(ours), [_flat(theirs)]))
+        none = metric._extract_corpus_statistics([""], [["a"]])[0]
+        rows = np.zeros((len(theirs), len(none)))
+        for row, document in zip(rows, theirs, strict=True):
+            for line in islice(lines, len(document)):
+                row += line
+
+        def score(sums: Numbers) -> dict[str, Numbers]:
+            flat = sums.reshape(-1, sums.shape[-1]).astype(np.int64).tolist()
+            values = [float(metric._compute_score_from_stats(each).score) for each in flat]
+            return {name: np.array(values).reshape(sums.shape[:-1])}
+
+        return RowSums(rows, score, {name: str(metric.get_signature())})
 
     return {name: split(name, metric) for name, metric in (_metrics() | _slow_metrics()).items()}
 
