@@ -45,20 +45,22 @@ def label_rates(counts: Numbers, positive: int | None) -> dict[str, Numbers]:
         By the names of the scores, [...].
     """
     hits, gold, answers = _parts(counts)
-    rates = {
-        "accuracy": share(hits.sum(-1), gold.sum(-1)),
-        "balanced_accuracy": balanced_accuracy(hits, gold),
-        "mcc": mcc(hits.sum(-1), gold, answers),
-    }
     each = {
         "precision": share(hits, answers[..., :-1]),
         "recall": share(hits, gold),
         "f1": share(2 * hits, gold + answers[..., :-1]),
     }
-    if positive is not None:
-        return rates | {name: values[..., positive] for name, values in each.items()}
-    occurs = gold + answers[..., :-1] > 0
-    return rates | {f"macro_{name}": _mean_of(values, occurs) for name, values in each.items()}
+    if positive is None:
+        occurs = gold + answers[..., :-1] > 0
+        rates = {f"macro_{name}": _mean_of(values, occurs) for name, values in each.items()}
+    else:
+        rates = {name: values[..., positive] for name, values in each.items()}
+    return {
+        "accuracy": share(hits.sum(-1), gold.sum(-1)),
+        "balanced_accuracy": balanced_accuracy(hits, gold),
+        **rates,
+        "mcc": mcc(hits.sum(-1), gold, answers),
+    }
 
 
 def label_details(gold: Sequence[str], found: Sequence[str | None]) -> dict[str, Any]:
