@@ -193,8 +193,8 @@ def test_unknown_command_is_refused_with_the_known_ones(
         ),
         (
             "data:\n  tasks:\n    turn: {scoring: {kind: judg}}\n",
-            "x.yaml: data.tasks.turn.scoring.kind: must be one of "
-            "['translation', 'judge', 'text'], got judg. See `fit --help`.",
+            "x.yaml: data.tasks.turn.scoring.kind: must be one of translation, judge, "
+            "classification, json, text or a class path, got 'judg'. Did you mean 'judge'?",
         ),
         (
             "data:\n  tasks: [1\n",

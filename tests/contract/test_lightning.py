@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.fabric.accelerators.cuda import _check_cuda_matmul_precision
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
@@ -1114,6 +1115,11 @@ def messages(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         fit(val_check_interval=1, enable_checkpointing=True, default_root_dir=folder)
         fit(max_steps=2).save_checkpoint(folder / "a.ckpt", weights_only=False)
         resume(folder / "a.ckpt", Tiny(), max_steps=3)
+        with pytest.MonkeyPatch.context() as patch:  # what it says on a machine with a recent GPU
+            patch.setattr(torch.cuda, "is_available", lambda: True)
+            patch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+            patch.setattr(torch.cuda, "get_device_name", lambda _: "GPU")
+            _check_cuda_matmul_precision(torch.device("cuda", 0))
     finally:
         for logger, (handler, _), before in zip(loggers, heard, filters, strict=True):
             logger.removeHandler(handler)

@@ -59,8 +59,10 @@ def three(ranks: Any, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str
             _, errors = process.communicate(timeout=120)
             assert process.returncode == 0, errors[-3000:]
     finally:
-        for process in processes:
+        for process in processes:  # without the pipe's end a later test finds it open
             process.kill()
+            process.wait()
+            process.stderr.close()
     return [json.loads((folder / f"{rank}.json").read_text("utf-8")) for rank in range(WORLD)]
 
 
