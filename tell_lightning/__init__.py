@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tell_lightning.data.settings import Task as Task
     from tell_lightning.errors import TellError as TellError
     from tell_lightning.export.adapter import save_adapter as save_adapter
-    from tell_lightning.metrics.settings import Floor as Floor
+    from tell_lightning.metrics.settings import Baseline as Baseline
     from tell_lightning.metrics.settings import Scoring as Scoring
     from tell_lightning.model.module import TellModule as TellModule
     from tell_lightning.model.settings import LoraSettings as LoraSettings
@@ -39,10 +39,10 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "Anchor": "data.anchors",
+    "Baseline": "metrics.settings",
     "Batch": "data.batches",
     "DataLocation": "data.reading",
     "Fields": "data.records",
-    "Floor": "metrics.settings",
     "General": "data.settings",
     "GenerationEvaluation": "callbacks.evaluation",
     "Item": "data.batches",

@@ -120,7 +120,10 @@ def explain(text: str, keys: Collection[str], files: Files) -> str:
     if inside and value:
         types = re.findall(r"Expected an? (.+?)(?= Got| - |\. | Given|$)", flat)
         wanted = " or ".join(dict.fromkeys(_type_name(name) for name in types)) or "of its type"
-        return f"{_place(inside, files)}: must be {wanted}, got {value[1]}. See `fit --help`."
+        advice = "See `fit --help`."
+        if "str" in wanted and value[1] in {"True", "False"}:
+            advice = "Put it in quotes: YAML reads yes and no as true and false."
+        return f"{_place(inside, files)}: must be {wanted}, got {value[1]}. {advice}"
     reason = flat.partition("error: ")[2] or flat or "could not be read"
     return f"configuration: must fit together, got: {reason}. See `fit --help`."
 

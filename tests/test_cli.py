@@ -216,9 +216,9 @@ def test_unknown_command_is_refused_with_the_known_ones(
             "data:\n  tasks:\n    turn: {scoring: {kind: judg}}\n",
             says(
                 "x.yaml: data.tasks.turn.scoring.kind",
-                rule=["'translation'", "'judge'", "'text'"],
-                got="judg",
-                cure="`fit --help`",
+                rule="translation, judge, classification, json, text",
+                got="'judg'",
+                cure="'judge'",
             ),
         ),
         (

@@ -21,6 +21,7 @@ import yaml
 from tell_lightning.callbacks.folder import RunFolder, existing_folder
 from tell_lightning.callbacks.metrics_log import by_name, read_log
 from tell_lightning.errors import TellError
+from tell_lightning.metrics.kinds.registry import BUILT_IN, built_in
 from tell_lightning.metrics.score_facts import facts_of
 
 STEP = "trainer/global_step"
@@ -75,7 +76,7 @@ def panels(folder: RunFolder, logged: set[str]) -> list[Panel]:
     }
     general = [name for name, kind in kinds.items() if kind == "general"]
     charts = [
-        Panel("Scores", f"{task}, dev rows", "lines", keys(f"val/{task}", SCORES[kind]))
+        Panel("Scores", f"{task}, dev rows", "lines", keys(f"val/{task}", _scores(kind)))
         for task, kind in tasks.items()
     ]
     nats = "nats per label token"
@@ -90,6 +91,11 @@ def panels(folder: RunFolder, logged: set[str]) -> list[Panel]:
     ]
     scored = any(key.startswith("val/") for key in logged)
     return [panel for panel in charts if panel.keys] + (tables if scored else [])
+
+
+def _scores(kind: str) -> Sequence[str]:
+    """Name the scores of a kind of task that are shown; of a class path none is known."""
+    return SCORES.get(kind) or (built_in(kind).table if kind in BUILT_IN else ())
 
 
 def workspace(found: Sequence[Panel], *, entity: str, project: str, name: str) -> Any:

@@ -24,8 +24,9 @@ from tell_lightning.data.evaluation_rows import EvaluationRows
 from tell_lightning.errors import TellError
 from tell_lightning.generation.answer import answer_rows
 from tell_lightning.generation.batched import Budget
-from tell_lightning.metrics.predictions import Prediction, saved_row
-from tell_lightning.metrics.score import Scores, floors, score
+from tell_lightning.metrics.kinds.registry import display_of
+from tell_lightning.metrics.predictions import Prediction
+from tell_lightning.metrics.score import Scores, baselines, saved_row, score
 from tell_lightning.metrics.score_facts import facts_of
 from tell_lightning.metrics.settings import Scoring
 from tell_lightning.model.lora import is_untrained
@@ -226,7 +227,7 @@ class GenerationEvaluation(pl.Callback):
                 )
             scored.tasks[name] = score(rows.scoring, predictions, intervals=split != "dev")
             if split in SPLITS and name not in self.floors.setdefault(split, {}):
-                self.floors[split][name] = floors(rows.scoring, predictions)
+                self.floors[split][name] = baselines(rows.scoring, predictions)
             values = scored.tasks[name].values
             pl_module.log_dict({f"{stage}/{name}/{key}": float(v) for key, v in values.items()})
             self._write(scored, name, predictions, rows.scoring)
@@ -293,9 +294,8 @@ def one_line(text: str) -> str:
 
 def summary(scores: Scores) -> str:
     """Say the main scores in one line."""
-    names = (
-        *("bleu", "chrf", "balanced_accuracy", "accuracy", "majority_accuracy", "f1"),
-        *("json_valid", "exact_match", "words_recall", "stop_rate"),
+    shown, values = display_of(vars(scores)), scores.values
+    known = (
+        (facts_of(name, shown.facts), values[name]) for name in shown.summary if name in values
     )
-    known = ((facts_of(name), scores.values[name]) for name in names if name in scores.values)
     return ", ".join(f"{facts.label} {facts.written(value)}{facts.unit}" for facts, value in known)

@@ -1,8 +1,7 @@
 """A table of answers for the dashboard, each beside its prompt and reference, with its score.
 
-Enters: the first answers of an evaluation. Leaves: one table in every logger that takes tables.
-The score of a row is sentence chrF for a translation, the label as read and whether it is right for
-a judge, exactness for other text. Milliseconds.
+The first answers of an evaluation go to every logger that takes tables. The score of a row is what
+the task's scoring kind says of one answer.
 """
 
 from collections.abc import Sequence
@@ -12,10 +11,8 @@ import lightning.pytorch as pl
 
 from tell_lightning.data.anchors import Example
 from tell_lightning.data.evaluation_rows import EvaluationRows
-from tell_lightning.metrics import labels, text
+from tell_lightning.metrics.kinds.registry import kind_of
 from tell_lightning.metrics.predictions import Prediction
-from tell_lightning.metrics.settings import Scoring
-from tell_lightning.metrics.translation import join_lines
 
 LONGEST = 2000
 """Characters of a text in a table; a longer one ends in an ellipsis."""
@@ -49,6 +46,7 @@ def samples_table(
 ) -> tuple[list[str], list[list[Any]]]:
     """Return the columns of the table, and one row an answer: text, numbers and yes or no alone."""
     prompts = {example.id: prompt_text(example) for example in rows.examples}
+    kind = kind_of(rows.scoring)
     table: list[dict[str, Any]] = []
     for prediction in predictions:
         answer, reference = prediction.prediction, prediction.reference or ""
@@ -58,7 +56,7 @@ def samples_table(
             "reference": reference,
         }
         shown = {name: shorten(value) for name, value in shown.items()}
-        table.append({"id": prediction.id} | shown | row_scores(answer, reference, rows.scoring))
+        table.append({"id": prediction.id} | shown | kind.columns(answer, reference))
     return list(table[0]), [list(row.values()) for row in table]
 
 
@@ -67,24 +65,6 @@ def prompt_text(example: Example) -> str:
     *before, last = example.turns
     turns = before if last.role == "assistant" else example.turns
     return "\n\n".join(turn.content for turn in turns)
-
-
-def row_scores(answer: str, reference: str, scoring: Scoring) -> dict[str, Any]:
-    """Score one answer by what its task is judged by."""
-    if scoring.kind == "translation":
-        return {"chrf": sentence_chrf(answer, reference)}
-    if scoring.kind == "judge":
-        label = labels.read_label(answer, scoring.label_key, scoring.labels)
-        gold = labels.read_gold(reference, scoring.label_key, scoring.labels)
-        return {"label": label or "unparseable", "right": label is not None and label == gold}
-    return {"exact_match": text.exact_match([answer], [reference]) == 1}
-
-
-def sentence_chrf(answer: str, reference: str) -> float:
-    """Compute sacreBLEU's chrF2 of one document, 0 to 100, to a tenth."""
-    from sacrebleu.metrics.chrf import CHRF  # slow to import, and needed by translation alone
-
-    return round(float(CHRF().sentence_score(join_lines(answer), [join_lines(reference)]).score), 1)
 
 
 def shorten(long: str) -> str:

@@ -8,7 +8,9 @@ Lightning's Trainer, read from its source; `session` checks their values when it
 import ast
 import contextlib
 import io
+import sys
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -27,8 +29,17 @@ from tell_lightning.commands.config_files import (
 )
 from tell_lightning.data.settings import LEAST as LEAST_OF_DATA
 from tell_lightning.data.settings import DataSettings, General, Task
+from tell_lightning.metrics.kinds.registry import BUILT_IN, check_kind, kind_of
+from tell_lightning.metrics.predictions import MetricError
 from tell_lightning.model.settings import ModelSettings
-from tell_lightning.settings import ConfigError, check_least, explain, field_names
+from tell_lightning.settings import (
+    ConfigError,
+    Files,
+    check_least,
+    explain,
+    field_names,
+    locate,
+)
 
 DEFAULT = str(files("tell_lightning") / "default.yaml")
 SECTIONS = {"run": RunSettings, "data": DataSettings, "model": ModelSettings, "eval": EvalSettings}
@@ -78,6 +89,7 @@ def check(arguments: list[str]) -> Config:
         raise ConfigError(explain(says.getvalue(), keys, given)) from error
     values = yaml.safe_load(parser.dump(parsed, skip_none=False))
     values["trainer"] = {key: v for key, v in values["trainer"].items() if v is not None}
+    _rename_floors(values["data"]["tasks"], given)
     _check_stop(values["trainer"].get("max_steps"), made["data"].mixture.cycles)
     # As Lightning says it, or the saved configuration would get back the default's number.
     values["trainer"].setdefault("max_steps", -1)
@@ -89,6 +101,7 @@ def check(arguments: list[str]) -> Config:
     )
     for section, least in BOUNDS.items():
         check_least(config.values[section], least, f"{section}.")
+    _check_scoring(config.data.tasks, given)
     _check_trainer(config.trainer)
     return config
 
@@ -136,6 +149,42 @@ def _check_stop(max_steps: int | None, cycles: float | None) -> None:
             f"trainer.max_steps: must be at least 1, got {got}. Runs are measured in optimizer "
             "steps, or in cycles of the plan with data.mixture.cycles."
         )
+
+
+def _check_scoring(tasks: Mapping[str, Task], given: Files) -> None:
+    """Refuse a scoring that does not fit; of a class path it is only checked that its file exists.
+
+    The class itself is loaded with the data: it may need torch.
+    """
+    for name, task in tasks.items():
+        try:
+            if task.scoring.kind in BUILT_IN:
+                kind_of(task.scoring)
+            else:
+                check_kind(task.scoring.kind)
+        except MetricError as error:
+            key, _, rest = str(error).partition(":")
+            where = ": ".join(part for part in locate(f"data.tasks.{name}.{key}", given) if part)
+            raise ConfigError(f"{where}:{rest}") from error
+
+
+def _rename_floors(tasks: Mapping[str, Any], given: Files) -> None:
+    """Give the baselines of a configuration their new name, and tell the user of it once.
+
+    Nothing is said of the saved configuration of a run, which is not for the user to change.
+    """
+    for name, task in tasks.items():
+        scoring = task.get("scoring") or {}
+        if floors := scoring.pop("floors", None):
+            scoring["baselines"] = {**floors, **scoring.get("baselines", {})}
+            file, key = locate(f"data.tasks.{name}.scoring.floors", given)
+            if not (Path(file).parent / "run.json").is_file():
+                _say_renamed(": ".join(part for part in (file, key) if part))
+
+
+@cache
+def _say_renamed(where: str) -> None:
+    print(f"{where}: is called baselines now; the old name still works", file=sys.stderr)
 
 
 def _check_trainer(trainer: dict[str, Any]) -> None:

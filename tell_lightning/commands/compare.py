@@ -5,9 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from itertools import islice
 from pathlib import Path
-from typing import get_args
 
 from tell_lightning.callbacks.folder import run_of_predictions
 from tell_lightning.commands.arguments import CommandParser, as_path
@@ -19,9 +17,11 @@ from tell_lightning.errors import TellError
 from tell_lightning.metrics.comparison import TRIALS, Comparison
 from tell_lightning.metrics.comparison import compare as compare_predictions
 from tell_lightning.metrics.intervals import RESAMPLES
+from tell_lightning.metrics.kinds.base import ScoringKind
+from tell_lightning.metrics.kinds.registry import BUILT_IN, check_kind, kind_of
 from tell_lightning.metrics.predictions import Prediction
 from tell_lightning.metrics.score_facts import facts_of
-from tell_lightning.metrics.settings import Kind, Scoring
+from tell_lightning.metrics.settings import Scoring
 
 DESCRIPTION = """
 Say whether the scores of two predictions files differ by more than chance.
@@ -49,12 +49,13 @@ def compare(arguments: list[str]) -> None:
     scoring = _scoring(asked.kind, {first: ours, second: theirs})
     if not all(scoring.words_field in p.row for p in (*ours, *theirs)):
         scoring = replace(scoring, words_field=None)
-    found = compare_predictions(scoring, ours, theirs)
+    settled = _settled(scoring, [*ours, *theirs])
+    found = compare_predictions(settled.scoring, ours, theirs)
     if asked.format == "jsonl":
         for line in _lines(found, len(ours)):
             print(json.dumps(line))
     else:
-        _print_table(found, first, second, len(ours))
+        _print_table(settled, found, first, second, len(ours))
 
 
 def _parser() -> CommandParser:
@@ -63,7 +64,6 @@ def _parser() -> CommandParser:
     parser.add_argument("second", metavar="B.jsonl", type=as_path, help="one of the same rows")
     parser.add_argument(
         "--kind",
-        choices=get_args(Kind),
         help="how to score, where no run says it; the labels of judge are then no and yes, under "
         '"hallucination"',
     )
@@ -78,22 +78,23 @@ def read_predictions(path: Path) -> list[Prediction]:
         TellError: It cannot be read, or a row lacks an id, an answer or a reference, or has an id
             that another one has.
     """
-    predictions: dict[str, Prediction] = {}
-    for raw in read_file(path).read(Meter()):
-        prediction = _prediction(raw)
-        tasks = {_task(prediction), *map(_task, islice(predictions.values(), 1))}
-        if len(tasks) > 1:
-            raise CompareError(
-                f"{path}: the rows must be of one task, got {', '.join(sorted(tasks))}. "
-                "Write them with `predict --task NAME`."
-            )
-        if prediction.id in predictions:
+    rows = list(read_file(path).read(Meter()))  # to its end, so that no error leaves it open
+    predictions = [_prediction(raw) for raw in rows]
+    tasks = set(map(_task, predictions))
+    if len(tasks) > 1:
+        raise CompareError(
+            f"{path}: the rows must be of one task, got {', '.join(sorted(tasks))}. "
+            "Write them with `predict --task NAME`."
+        )
+    known: set[str] = set()
+    for raw, prediction in zip(rows, predictions, strict=True):
+        if prediction.id in known:
             raise CompareError(
                 f"{raw.where}: an id must come once, got {cut(prediction.id)} again. "
                 "Compare files of one evaluation set."
             )
-        predictions[prediction.id] = prediction
-    return list(predictions.values())
+        known.add(prediction.id)
+    return predictions
 
 
 def _task(prediction: Prediction) -> str:
@@ -106,7 +107,10 @@ def _prediction(raw: RawRow) -> Prediction:
     if raw.fault:
         raise CompareError(f"{raw.where}: {raw.fault}")
     if not isinstance(row, dict):
-        raise CompareError(f"{raw.where}: a row must be a JSON object, got {cut(row)}. Mend it.")
+        raise CompareError(
+            f"{raw.where}: a row must be a JSON object, got {cut(row)}. Give a file that `fit`, "
+            "`test` or `predict` wrote."
+        )
     for name in ("id", "prediction", "reference"):
         if not isinstance(row.get(name), str):
             raise CompareError(
@@ -124,9 +128,10 @@ def _prediction(raw: RawRow) -> Prediction:
     )
 
 
-def _scoring(kind: Kind | None, files: Mapping[Path, Sequence[Prediction]]) -> Scoring:
+def _scoring(kind: str | None, files: Mapping[Path, Sequence[Prediction]]) -> Scoring:
     """Take the scoring of the kind that was typed, or else of the runs that the files lie in."""
     if kind is not None:
+        check_kind(kind, "--kind")
         return Scoring(kind=kind)
     found = {
         path: _run_scoring(path, predictions)
@@ -136,7 +141,7 @@ def _scoring(kind: Kind | None, files: Mapping[Path, Sequence[Prediction]]) -> S
     if not found:
         raise CompareError(
             f"--kind: must say how {next(iter(files))} is scored, which lies in no run's "
-            f"predictions/, got none. Write --kind {', --kind '.join(get_args(Kind))}."
+            f"predictions/, got none. Write --kind with one of {', '.join(BUILT_IN)}."
         )
     (first, ours), *rest = found.items()
     for second, theirs in rest:
@@ -164,7 +169,14 @@ def _run_scoring(path: Path, predictions: Sequence[Prediction]) -> Scoring:
             f"{path}: must name one of the tasks {', '.join(tasks)} in its rows or, as a run does, "
             f"SPLIT-TASK-MOMENT.jsonl, got '{name or path.name}'. Say how it is scored by --kind."
         )
-    return replace(tasks[name].scoring, floors={}, function=None)
+    return replace(tasks[name].scoring, baselines={}, function=None)
+
+
+def _settled(scoring: Scoring, predictions: Sequence[Prediction]) -> ScoringKind:
+    """Build the kind; labels that are not configured are those of the references and answers."""
+    kind = kind_of(scoring)
+    labels = [label for p in predictions if isinstance(label := p.row.get("label"), str)]
+    return kind_of(kind.settled([p.reference or "" for p in predictions], labels))
 
 
 @cache
@@ -189,7 +201,9 @@ def _lines(found: Mapping[str, Comparison], rows: int) -> Iterator[dict[str, obj
         }
 
 
-def _print_table(found: Mapping[str, Comparison], first: Path, second: Path, rows: int) -> None:
+def _print_table(
+    kind: ScoringKind, found: Mapping[str, Comparison], first: Path, second: Path, rows: int
+) -> None:
     print(f"A: {first}\nB: {second}\n{rows} rows\n")
     heading = ("", "A", "B", "B - A", "[low, high]", "p")
     print_rows([heading, *(_cells(name, one) for name, one in found.items())])
@@ -199,8 +213,10 @@ def _print_table(found: Mapping[str, Comparison], first: Path, second: Path, row
     for signature in dict.fromkeys(one.signature for one in found.values() if one.signature):
         names = [name for name, one in found.items() if one.signature == signature]
         print(f"{', '.join(names)}: {signature}")
-    for name in sorted(name for name in found if facts_of(name).better == "lower"):
+    for name in sorted(name for name in found if facts_of(name, kind.facts).better == "lower"):
         print(f"{name}: lower is better.")
+    if kind.primary not in found:
+        print(f"{kind.primary}: not compared, for it is no sum or mean over rows.")
 
 
 def _cells(name: str, one: Comparison) -> Sequence[str]:

@@ -35,7 +35,8 @@ from tell_lightning.export.answers_file import (
     RowKey,
     open_answers,
 )
-from tell_lightning.metrics.predictions import saved_row
+from tell_lightning.metrics.kinds.registry import reading_kind
+from tell_lightning.metrics.score import saved_row
 from tell_lightning.settings import ConfigError
 
 if TYPE_CHECKING:
@@ -289,8 +290,6 @@ def _digests(folder: Path, *patterns: str) -> dict[str, str]:
 
 def _model_name(weights: dict[str, Any], rows: EvaluationRows, config: Config) -> str:
     """Name everything but the prompt that decides an answer and how it is read."""
-    scoring = rows.scoring
-    judge = [scoring.label_key, scoring.thought_key, scoring.labels]
     facts = {
         **weights,
         "stop_ids": rows.stop_ids,
@@ -298,7 +297,7 @@ def _model_name(weights: dict[str, Any], rows: EvaluationRows, config: Config) -
         "temperature": config.eval.temperature,
         "seed": config.seed if config.eval.temperature else None,
         "response_prefix": rows.response_prefix,
-        "reading": [scoring.words_field, judge if scoring.kind == "judge" else None],
+        "reading": [rows.scoring.words_field, reading_kind(rows.scoring).reading],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 

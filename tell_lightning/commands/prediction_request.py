@@ -19,7 +19,7 @@ from tell_lightning.callbacks.folder import existing_folder
 from tell_lightning.commands.check import Config, check
 from tell_lightning.commands.config_files import read_config
 from tell_lightning.data.anchors import Example, anchor_digest
-from tell_lightning.data.evaluation_rows import evaluation_example
+from tell_lightning.data.evaluation_rows import evaluation_example, settled_scoring
 from tell_lightning.data.formats import RecordError, cut
 from tell_lightning.data.prediction_rows import CheckedRows, check_rows, read_lines, settle_anchor
 from tell_lightning.data.reading import Location
@@ -28,6 +28,7 @@ from tell_lightning.data.settings import DataSettings, Task
 from tell_lightning.data.splits import read_splits, resolve_root
 from tell_lightning.data.variants import Variant
 from tell_lightning.export.anchor_file import AnchorFile, read_anchor_file
+from tell_lightning.metrics.kinds.registry import reading_kind
 from tell_lightning.model.settings import ModelSettings
 from tell_lightning.settings import ConfigError
 
@@ -223,7 +224,8 @@ def _parts(
         # Someone at a terminal sees what is wrong and types it again.
         skip = data.on_bad_rows == "skip" or sys.stdin.isatty()
         rows = _lines(task, _examination(request, task, free=True), skip=skip)
-        return [Part(name, task, rows, _known(data, name, task, request.variant), free=True)]
+        known = _known(data, name, task, request.variant)
+        return [Part(name, _settled(data, name, task), rows, known, free=True)]
     return [_part(request, name, task, _input(options.input), Path(), free=True)]
 
 
@@ -247,7 +249,8 @@ def _part(
     )
     for line in checked.bad:
         say(f"left out: {line}")
-    return Part(name, task, checked, _known(data, name, task, request.variant), free)
+    known = _known(data, name, task, request.variant)
+    return Part(name, _settled(data, name, task), checked, known, free)
 
 
 def _examination(
@@ -301,20 +304,33 @@ def _known(data: DataSettings, name: str, task: Task, variant: Variant) -> tuple
     """
     if task.max_new_tokens is not None:
         return ()
+    records = _task_records(data, name, replace(task, test=None), needed_for="max_new_tokens")
+    return tuple(evaluation_example(record, task.anchor, variant) for record in records)
+
+
+def _settled(data: DataSettings, name: str, task: Task) -> Task:
+    """Take the labels of a task from its rows, where none are configured.
+
+    Raises:
+        ConfigError: They cannot be read.
+    """
+    if reading_kind(task.scoring).is_settled:
+        return task
+    records = _task_records(data, name, task, needed_for="scoring.labels")
+    return replace(task, scoring=settled_scoring(task, name, records))
+
+
+def _task_records(data: DataSettings, name: str, task: Task, *, needed_for: str) -> list[Record]:
+    """Read the rows of a task that have answers."""
     try:
-        mine = {name: replace(task, test=None)}
-        sources = read_splits(replace(data, tasks=mine, general={}))
+        sources = read_splits(replace(data, tasks={name: task}, general={}))
     except RecordError as error:
         raise ConfigError(
-            f"data.tasks.{name}.max_new_tokens: must be set if the known answers cannot be read, "
+            f"data.tasks.{name}.{needed_for}: must be set if the known answers cannot be read, "
             f"from which it follows, got null: {error}"
         ) from error
-    pools = [pools[name] for pools in (sources.train, sources.dev) if name in pools]
-    return tuple(
-        evaluation_example(record, task.anchor, variant)
-        for pool in pools
-        for record in pool.records
-    )
+    pools = [each[name] for each in (sources.train, sources.dev, sources.test) if name in each]
+    return [record for pool in pools for record in pool.records]
 
 
 def say(text: str) -> None:

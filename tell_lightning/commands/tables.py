@@ -13,9 +13,9 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from tell_lightning.metrics.intervals import RESAMPLES
-from tell_lightning.metrics.score import PRIMARY
+from tell_lightning.metrics.kinds.registry import Display, display_of
 from tell_lightning.metrics.score_facts import LOSS as LOSS_FACTS
-from tell_lightning.metrics.score_facts import ScoreFacts, facts_of
+from tell_lightning.metrics.score_facts import ScoreFacts
 
 WIDTH = 100
 """Columns of a table that does not go to a terminal."""
@@ -23,13 +23,6 @@ SWAPPED = {"anchor off": "without", "anchor on": "with"}
 """Lines of a table for the test rows with a swapped anchor."""
 LOSS = "loss/"
 """How the names of losses begin among the scores of a table."""
-SHOWN = {
-    "bleu": ("bleu", "chrf", "words_recall", "stop_rate"),
-    "balanced_accuracy": ("balanced_accuracy", "f1", "mcc", "json_valid"),
-    "exact_match": ("exact_match", "words_recall", "stop_rate"),
-}
-"""What is shown of a task by its primary score; run.json has all."""
-assert set(SHOWN) == set(PRIMARY.values())
 
 
 def print_rows(rows: Sequence[Sequence[str]], title: str = "") -> None:
@@ -38,7 +31,7 @@ def print_rows(rows: Sequence[Sequence[str]], title: str = "") -> None:
 
 
 def print_scores(metrics: Mapping[str, Any]) -> None:
-    """Print for each task its floors, the base before training and the adapter after.
+    """Print for each task its baselines, the base before training and the adapter after.
 
     Beside the scores stands the loss of the task's rows, and that of each general source's rows
     that are never trained on: what was forgotten.
@@ -61,8 +54,10 @@ def print_scores(metrics: Mapping[str, Any]) -> None:
             if moment and task in moment["tasks"]
         }
         losses = [f"{LOSS}{name}" for name in (task, *general)]
-        names = [n for n in (*SHOWN[scores["primary"]], *losses) if n in lines["after"]["values"]]
-        columns = [["", *lines], *(_column(name, task, list(lines.values())) for name in names)]
+        display = display_of(scores)
+        names = [name for name in (*display.table, *losses) if name in lines["after"]["values"]]
+        scored = list(lines.values())
+        columns = [["", *lines], *(_column(name, task, display, scored) for name in names)]
         _print_fitted(columns, f"{task}: {int(scores['values']['rows'])} {split} rows")
     print()
     for line in _notes(moments, general):
@@ -111,17 +106,11 @@ def _with_losses(moment: Mapping[str, Any], task: str, general: Sequence[str]) -
     return {**scores, "values": {**scores["values"], **more}}
 
 
-def _facts(name: str) -> ScoreFacts:
-    """Return what is known of a score or loss."""
-    return LOSS_FACTS if name.startswith(LOSS) else facts_of(name)
-
-
-def _heading(name: str, task: str) -> str:
+def _heading(name: str, task: str, facts: ScoreFacts) -> str:
     """Name a score or loss, with its unit: the numbers below stand without."""
     if name.startswith(LOSS):
         source = name.removeprefix(LOSS)
-        return LOSS_FACTS.label if source == task else f"{LOSS_FACTS.label}: {source}"
-    facts = facts_of(name)
+        return facts.label if source == task else f"{facts.label}: {source}"
     return f"{facts.label}, {facts.unit}" if facts.unit else facts.label
 
 
@@ -142,24 +131,34 @@ def _notes(moments: Mapping[str, Any], general: Sequence[str]) -> Iterator[str]:
     if general:
         names = ", ".join(f"loss: {name}" for name in general)
         yield f"{names}: of general rows never trained on; where it rises, something is forgotten."
+    shown = [(scores, display_of(scores)) for scores in tasks.values()]
+    for scores, display in shown:
+        primary = display.facts_of(scores["primary"])
+        if scores.get("intervals") and scores["primary"] not in scores["intervals"]:
+            yield f"{primary.label}: no interval, for it is no sum or mean over rows."
+        if primary.better == "lower":
+            yield f"{primary.label}: lower is better."
     signatures = {
-        (facts_of(name).label, text)
-        for scores in tasks.values()
+        (display.facts_of(name).label, text)
+        for scores, display in shown
         for name, text in scores["signatures"].items()
-        if name in SHOWN[scores["primary"]]
+        if name in display.table
     }
     yield from (f"{name}: {text}" for name, text in sorted(signatures))
 
 
-def _column(name: str, task: str, lines: Sequence[Mapping[str, Any]]) -> list[str]:
+def _column(
+    name: str, task: str, display: Display, lines: Sequence[Mapping[str, Any]]
+) -> list[str]:
     """Write a score of each line below its heading, the numbers below each other."""
-    facts, heading = _facts(name), _heading(name, task)
+    facts = LOSS_FACTS if name.startswith(LOSS) else display.facts_of(name)
+    heading = _heading(name, task, facts)
     values = [
         facts.written(line["values"][name]) if name in line["values"] else "" for line in lines
     ]
     wide = max(map(len, values))
     pairs = zip(values, lines, strict=True)
-    cells = [f"{value:>{wide}}{_interval(line, name)}" for value, line in pairs]
+    cells = [f"{value:>{wide}}{_interval(line, name, facts)}" for value, line in pairs]
     return [_narrow(heading, max(map(len, cells))), *cells]
 
 
@@ -169,11 +168,11 @@ def _narrow(heading: str, width: int) -> str:
     return "\n".join(textwrap.wrap(heading, max(width, *map(len, words)), break_long_words=False))
 
 
-def _interval(line: Mapping[str, Any], name: str) -> str:
+def _interval(line: Mapping[str, Any], name: str, facts: ScoreFacts) -> str:
     """Write the interval of a score behind it; nothing where there is none."""
     if name not in line.get("intervals", {}):
         return ""
-    low, high = map(_facts(name).written, line["intervals"][name])
+    low, high = map(facts.written, line["intervals"][name])
     return f" [{low}, {high}]"
 
 

@@ -8,8 +8,11 @@ from dataclasses import dataclass, replace
 
 from tell_lightning.data.anchors import Anchor, Example, reference_text
 from tell_lightning.data.records import Record
+from tell_lightning.data.settings import Task
 from tell_lightning.data.tokens import Encoder, TokenError
 from tell_lightning.data.variants import Variant, apply_anchor, variant_prefix
+from tell_lightning.metrics.kinds.registry import kind_of
+from tell_lightning.metrics.predictions import MetricError
 from tell_lightning.metrics.settings import Scoring
 
 
@@ -114,6 +117,26 @@ def evaluation_example(record: Record, anchor: Anchor, variant: Variant) -> Exam
     The reference may lack the response prefix, because scoring strips it.
     """
     return apply_anchor(record, anchor, variant, check_reference=False)
+
+
+def settled_scoring(task: Task, name: str, records: Sequence[Record]) -> Scoring:
+    """Build the scoring kind of a task, and take from its rows what the settings leave to them.
+
+    Args:
+        task: The task's settings.
+        name: Its name.
+        records: All of its rows.
+
+    Raises:
+        MetricError: The scoring does not fit, or there is no such kind or class.
+    """
+    references = (reference_text(record, task.anchor) for record in records)
+    try:
+        return kind_of(task.scoring).settled(text for text in references if text is not None)
+    except MetricError as error:
+        if str(error).startswith("scoring."):
+            raise MetricError(f"data.tasks.{name}.{error}") from error
+        raise
 
 
 def default_max_new_tokens(encoder: Encoder, examples: Sequence[Example]) -> int:

@@ -15,6 +15,7 @@ from tell_lightning.data.evaluation_rows import (
     build,
     default_max_new_tokens,
     evaluation_example,
+    settled_scoring,
     with_swapped_anchor,
 )
 from tell_lightning.data.permutation import seed_for
@@ -26,6 +27,7 @@ from tell_lightning.data.splits import Pool, Splits, cache_folder, general_examp
 from tell_lightning.data.templates import Renderer
 from tell_lightning.data.tokens import Encoder, Lengths, TokenRow
 from tell_lightning.data.units import Examples, Units
+from tell_lightning.metrics.settings import Scoring
 
 LossRows = list[tuple[str, TokenRow]]
 """Rows whose loss is logged, each with the name of its task or general source."""
@@ -182,12 +184,18 @@ class PreparedData:
             task=name,
             anchor=task.anchor,
             variant=variant,
-            scoring=task.scoring,
+            scoring=self._scoring(name),
             max_new_tokens=task.max_new_tokens or default_max_new_tokens(self.encoder, known),
             min_new_tokens=task.min_new_tokens,
             stop_tokens=task.stop_tokens,
             forced=task.force_response_prefix,
         )
+
+    def _scoring(self, name: str) -> Scoring:
+        """Return how a task is scored, with the labels of its rows if none are configured."""
+        pools = (self.splits.train, self.splits.dev, self.splits.test)
+        records = [record for pool in pools if name in pool for record in pool[name].records]
+        return settled_scoring(self.settings.tasks[name], name, records)
 
     def swap_anchor(self) -> str | None:
         """Add a split of the test rows without their anchor, or with it if training had none.

@@ -146,7 +146,7 @@ def config_digest(experiment: Experiment, config: Mapping[str, Any]) -> str:
         experiment: Has the recipes.
         config: What `configuration` returned.
     """
-    whole = merged(_default(), config, nested(APART))
+    whole = _as_first_named(merged(_default(), config, nested(APART)))
     base = str(value_of(config, "model.base") or "")
     if base.startswith(MADE):
         whole["recipe"] = recipe(experiment, base.removeprefix(MADE)).facts
@@ -254,6 +254,17 @@ def _in_one_cycle(config: Mapping[str, Any]) -> dict[str, Any]:
             "examples). Choose another number of steps, share or examples."
         )
     return nested({"data.mixture.task_passes": round(passes)})
+
+
+def _as_first_named(config: dict[str, Any]) -> dict[str, Any]:
+    """Give baselines their first name, floors, by which the digests of results know them."""
+    tasks = dict(value_of(config, "data.tasks") or {})
+    for name, task in tasks.items():
+        scoring = dict(task.get("scoring") or {})
+        if "baselines" in scoring:
+            scoring["floors"] = {**scoring.get("floors", {}), **scoring.pop("baselines")}
+            tasks[name] = {**task, "scoring": scoring}
+    return {**config, "data": {**config["data"], "tasks": tasks}} if tasks else config
 
 
 @cache

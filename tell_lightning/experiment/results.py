@@ -1,8 +1,7 @@
-"""Result files: one cell each, whole or not there, and what they hold.
+"""Result files: one of each run of an experiment, whole or not there, and what they hold.
 
-The folder of a run and its cell enter; a result of plain values leaves, and is written so that two
-of them can be read beside each other: sorted keys, one line for a list of numbers. No torch;
-milliseconds.
+They are written so that two of them can be read beside each other: sorted keys, one line for a list
+of numbers. No torch.
 """
 
 import json

@@ -1,12 +1,12 @@
 """Is the difference between two sets of answers to the same rows more than chance?
 
-Two predictions of every row enter; for each score its two values, their difference, the interval
-and the p-value of that leave. Rows (documents) are the unit: those of one draw or one trial are the
-same for both. The interval is that of the paired bootstrap: both are scored on the same 1,000 draws
-of the rows. The p-value is that of approximate randomisation: were the two alike, it would not
-matter whose answer is whose, so they are exchanged in the half of the rows, 10,000 times; how often
-is the difference at least as large? Where that are more trials than there are exchanges, each is
-made once. It says nothing of another seed of training. About seven seconds for 1,000 lines.
+For each score there are its two values, their difference, and the interval and p-value of that.
+Rows (documents) are the unit: those of one draw or one trial are the same for both. The interval is
+that of the paired bootstrap: both are scored on the same 1,000 draws of the rows. The p-value is
+that of approximate randomisation: if the two were alike, it would not matter whose answer is whose.
+So the answers are exchanged in a random half of the rows, 10,000 times: how often is the difference
+at least as large? Where there are fewer possible exchanges than that, each is tried once. It says
+nothing of another seed of training. About seven seconds for 1,000 lines.
 
     rows       1  2  3  4       first - second
     as it is   A  A  A  A   -   B  B  B  B  =  3.1
@@ -17,24 +17,30 @@ made once. It says nothing of another seed of training. About seven seconds for 
 Source: Noreen 1989; Riezler and Maxwell 2005, https://aclanthology.org/W05-0908.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tell_lightning.metrics.intervals import QUANTILES, SEED, Interval, RowSums, draws, row_sums
+from tell_lightning.metrics.intervals import (
+    QUANTILES,
+    SEED,
+    Interval,
+    Numbers,
+    RowSums,
+    draws,
+)
 from tell_lightning.metrics.predictions import MetricError, Prediction
-from tell_lightning.metrics.score import score
+from tell_lightning.metrics.score import row_sums
 from tell_lightning.metrics.settings import Scoring
 
 TRIALS = 10_000
 TOLERANCE = 1e-9
 """Differences this near to the one that was seen are as large: sums differ in their last digits."""
 
-Counts = NDArray[np.float64]
-Compute = Callable[[list[int]], float | None]
+BLOCK = 256
+"""Trials that are summed together."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +77,12 @@ def compare(
         trials: Exchanges that are tried; where there are no more than this, all are.
 
     Returns:
-        By score name, those that have intervals in `score`.
+        By score name, those that are a function of sums over rows.
 
     Raises:
-        MetricError: Ids or references differ, or a set that `score` refuses.
+        MetricError: Ids or references differ, or a set that `row_sums` refuses.
     """
     check_pairs(first, second)
-    for predictions in (first, second):
-        score(replace(scoring, function=None), predictions)
     return {
         name: found
         for ours, theirs in zip(row_sums(scoring, first), row_sums(scoring, second), strict=True)
@@ -87,12 +91,12 @@ def compare(
 
 
 def compare_sums(first: RowSums, second: RowSums, trials: int = TRIALS) -> dict[str, Comparison]:
-    """Compare the scores of two sets of counts, of the same rows in the same order."""
+    """Compare the scores of two sets of sums, of the same rows in the same order."""
     values, other = first.whole(), second.whole()
-    drawn = list(zip(draws(_counts(first)), draws(_counts(second)), strict=True))
+    drawn = _differences(first, draws(first.rows), draws(second.rows))
     found = {}
     for name, p_value in p_values(first, second, trials).items():
-        low, high = np.quantile(_differences(first.scores[name], drawn), QUANTILES)
+        low, high = np.quantile(drawn[name], QUANTILES)
         found[name] = Comparison(
             first=values[name],
             second=other[name],
@@ -106,20 +110,17 @@ def compare_sums(first: RowSums, second: RowSums, trials: int = TRIALS) -> dict[
 def p_values(first: RowSums, second: RowSums, trials: int = TRIALS) -> dict[str, float]:
     """Compute how probable so large a difference is where it does not matter whose answer is whose.
 
-    >>> one = RowSums([[1], [0], [0]], {"share": lambda sums: sums[0] / 3})
-    >>> two = RowSums([[1], [1], [1]], one.scores)
-    >>> p_values(one, two)
+    >>> p_values(RowSums.means({"share": [1, 0, 0]}), RowSums.means({"share": [1, 1, 1]}))
     {'share': 0.5}
     """
     values, other = first.whole(), second.whole()
-    exchanged = list(_exchanges(_counts(first), _counts(second), trials))
+    exchanged = _differences(first, *_exchanges(first.rows, second.rows, trials))
     itself = 0 if 2 ** len(first.rows) <= trials else 1  # all exchanges hold it already
     found = {}
-    for name in (name for name in first.scores if name in values and name in other):
+    for name in (name for name in exchanged if name in values and name in other):
         seen = abs(other[name] - values[name])
-        differences = _differences(first.scores[name], exchanged)
-        larger = sum(abs(difference) >= seen - TOLERANCE for difference in differences)
-        found[name] = (larger + itself) / (len(differences) + itself)
+        larger = int((np.abs(exchanged[name]) >= seen - TOLERANCE).sum())
+        found[name] = (larger + itself) / (len(exchanged[name]) + itself)
     return found
 
 
@@ -145,28 +146,36 @@ def check_pairs(first: Sequence[Prediction], second: Sequence[Prediction]) -> No
             )
 
 
-def _counts(sums: RowSums) -> Counts:
-    return np.asarray(sums.rows, dtype=np.float64)
+def _differences(sums: RowSums, ours: Numbers, theirs: Numbers) -> dict[str, Numbers]:
+    """Compute the second's scores less the first's, where both have one.
+
+    Args:
+        sums: Knows the scores.
+        ours: Sums of the first, [draws or trials, numbers].
+        theirs: Sums of the second.
+    """
+    first, second = sums.score(ours), sums.score(theirs)
+    differences = {name: second[name] - first[name] for name in first}
+    return {name: each[~np.isnan(each)] for name, each in differences.items()}
 
 
-def _differences(compute: Compute, pairs: Sequence[tuple[list[int], list[int]]]) -> list[float]:
-    """Compute the second's score less the first's where both have one."""
-    scores = ((compute(ours), compute(theirs)) for ours, theirs in pairs)
-    return [second - first for first, second in scores if first is not None and second is not None]
+def _exchanges(ours: Numbers, theirs: Numbers, trials: int) -> tuple[Numbers, Numbers]:
+    """Sum the numbers of both after exchanging some of their rows, once for each trial."""
+    blocks = [keep @ ours + (1 - keep) @ theirs for keep in _choices(len(ours), trials)]
+    first = np.concatenate(blocks)
+    return first, ours.sum(axis=0) + theirs.sum(axis=0) - first
 
 
-def _exchanges(ours: Counts, theirs: Counts, trials: int) -> Iterator[tuple[list[int], list[int]]]:
-    """Sum the counts of both after exchanging some of their rows."""
-    both = ours.sum(axis=0) + theirs.sum(axis=0)
-    for keep in _choices(len(ours), trials):
-        first = keep @ ours + (1 - keep) @ theirs
-        yield first.astype(np.int64).tolist(), (both - first).astype(np.int64).tolist()
+def _choices(rows: int, trials: int) -> Iterator[Numbers]:
+    """Choose the rows that stay, as ones: all choices where they are few, else by a fixed seed.
 
-
-def _choices(rows: int, trials: int) -> Iterator[NDArray[np.int64]]:
-    """Choose the rows that stay, as ones: all choices where they are few, else by a fixed seed."""
+    Returns:
+        Blocks of trials, [at most BLOCK, rows].
+    """
     if 2**rows <= trials:
-        yield from (np.array(choice) for choice in product((1, 0), repeat=rows))
+        yield np.array(list(product((1.0, 0.0), repeat=rows)))
         return
     generator = np.random.default_rng(SEED)
-    yield from (generator.integers(2, size=rows) for _ in range(trials))
+    for start in range(0, trials, BLOCK):
+        some = range(min(BLOCK, trials - start))
+        yield np.array([generator.integers(2, size=rows) for _ in some], dtype=np.float64)

@@ -1,7 +1,7 @@
 """What the metrics are computed from: one scored row, its answer and its reference.
 
-Generated text, the raw row and how generation ended enter; a `Prediction` leaves. It holds text
-and counts only, so it can be gathered over ranks, written to JSONL and scored again later. Free.
+A `Prediction` holds text and counts only, so it can be gathered over ranks, written to JSONL and
+scored again later.
 """
 
 import re
@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tell_lightning.errors import TellError
-from tell_lightning.metrics import labels
-from tell_lightning.metrics.settings import Scoring
 
 
 class MetricError(TellError):
@@ -45,32 +43,6 @@ class Prediction:
     """Tokens, the stop token included, whose two best logits differ by so little that rounding may
     decide: in float32 by less than 1e-4, and only there may another batch or number of processes
     give another answer."""
-
-
-def saved_row(prediction: Prediction, scoring: Scoring) -> dict[str, object]:
-    """Return a prediction as predictions files hold it, one JSON object a line.
-
-    Args:
-        prediction: The answer.
-        scoring: How the task is scored: a judge's answer is saved with its label and its thought
-            as they are read, None where they cannot be, and a task with listed words with these.
-
-    Returns:
-        Plain values; of the row that the answer was made from, the listed words alone, and no
-        `reference` where there is none.
-    """
-    saved: dict[str, object] = {"id": prediction.id}
-    if scoring.words_field is not None and scoring.words_field in prediction.row:
-        saved[scoring.words_field] = prediction.row[scoring.words_field]
-    saved["prediction"] = prediction.prediction
-    if prediction.reference is not None:
-        saved["reference"] = prediction.reference
-    if scoring.kind == "judge":
-        answer = labels.read_object(prediction.prediction) or {}
-        saved["label"] = labels.read_label(prediction.prediction, scoring.label_key, scoring.labels)
-        saved["thought"] = answer.get(scoring.thought_key)
-    rest = vars(prediction).items()
-    return saved | {key: value for key, value in rest if key not in {*saved, "row", "reference"}}
 
 
 def strip_prefix(text: str, response_prefix: str | None) -> tuple[str, bool | None]:

@@ -1,28 +1,33 @@
-"""A task's predictions become its numbers; so do the floors that need no model.
+"""A task's predictions become its numbers; so do the baselines, which need no model.
 
-The scoring section and the predictions of one whole evaluation set enter; flat named numbers, the
-signatures that make them comparable and the one that adapters are chosen by leave. A set is scored
-once, after gathering: nothing here is averaged over batches or ranks. Milliseconds, translation
-aside.
+A set is scored once, after gathering: nothing here is averaged over batches or ranks. How a kind of
+task is scored stands in `kinds`; beside it there is here what every task has.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from tell_lightning.metrics import labels, text, translation
-from tell_lightning.metrics.functions import function_scores
-from tell_lightning.metrics.intervals import Interval, row_sums, score_intervals
+import numpy as np
+
+from tell_lightning.metrics import rates
+from tell_lightning.metrics.intervals import Interval, Numbers, RowSums, score_intervals
+from tell_lightning.metrics.kinds.base import KindScores, ScoringKind
+from tell_lightning.metrics.kinds.registry import (
+    BUILT_IN,
+    display_of,
+    kind_of,
+    reading_kind,
+    saved_display,
+)
+from tell_lightning.metrics.label_rates import share
 from tell_lightning.metrics.predictions import MetricError, Prediction
-from tell_lightning.metrics.score_facts import SCORE_FACTS
-from tell_lightning.metrics.settings import Floor, Kind, Scoring
+from tell_lightning.metrics.score_facts import facts_of
+from tell_lightning.metrics.settings import Baseline, Scoring
+from tell_lightning.metrics.user_code import checked, errors_named, function_scores
 
-PRIMARY: dict[Kind, str] = {
-    "translation": "bleu",
-    "judge": "balanced_accuracy",
-    "text": "exact_match",
-}
-"""The score that stands for a task of each kind."""
-assert all(SCORE_FACTS[name].better == "higher" for name in PRIMARY.values())
+WHERE = "scoring.kind"
 
 
 @dataclass(frozen=True)
@@ -31,19 +36,24 @@ class Scores:
 
     values: dict[str, float]
     """Number by name, those that apply: BLEU and chrF from 0 to 100, TER from 0 on (lower is
-    better), mcc from -1 to 1, counts (rows, unparseable, words, near_ties), mean_new_tokens, what a
-    function of the user's returns, all others shares from 0 to 1."""
+    better), mcc from -1 to 1, counts (rows, unparseable, words, near_ties), mean_new_tokens, what
+    code of the user's returns, all others shares from 0 to 1."""
     primary: str
     """Name of the score that stands for the task."""
     signatures: dict[str, str] = field(default_factory=dict)
     """sacreBLEU's signature by score name."""
     intervals: dict[str, Interval] = field(default_factory=dict)
     """Low and high of the 95 % interval by score name, where it was asked for."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """What is known beside, where intervals were asked for: the confusion matrix of labels."""
+    display: dict[str, Any] = field(default_factory=dict)
+    """How the scores are shown, as `display_of` reads it."""
 
     @property
     def selection(self) -> float:
         """The primary score from 0 to 1; higher is better, so adapters are chosen by it."""
-        return self.values[self.primary] / (100 if self.primary == "bleu" else 1)
+        facts = facts_of(self.primary, display_of(vars(self)).facts)
+        return facts.selection(self.values[self.primary])
 
 
 def score(
@@ -54,107 +64,100 @@ def score(
     Args:
         scoring: How the task is scored.
         predictions: Every row of the set once, in any order.
-        intervals: Whether to compute 95 % intervals, which takes a thousand scorings, and TER.
+        intervals: Whether to compute 95 % intervals, which takes a thousand scorings, TER and
+            details.
 
     Returns:
         What the answers are worth, and how generation went.
 
     Raises:
-        MetricError: No predictions, a row without a reference or with one that is no label, rows
-            without the configured word list, a positive label that is none, or a function of the
-            user's that gives no numbers.
+        MetricError: No predictions, settings that do not fit the kind, a row without a reference
+            or with one that the kind cannot use, rows without the configured word list, or code of
+            the user's that gives no numbers.
     """
-    scores = _score_answers(scoring, predictions)
-    values = scores.values | text.generation_rates(predictions)
+    kind = _kind(scoring, predictions)
+    found = _score_answers(kind, predictions)
+    values = found.values | rates.generation_rates(predictions)
     if scoring.function is not None:
         values |= function_scores(scoring.function, predictions, values.keys())
+    scores = Scores(values, kind.primary, found.signatures, display=saved_display(kind))
     if not intervals:
-        return replace(scores, values=values)
-    groups = row_sums(scoring, predictions)
+        return scores
+    groups = _row_sums(kind, predictions)
     for group in groups:  # TER, too slow for dev, is in the sums alone
         values |= {name: v for name, v in group.whole().items() if name not in values}
     return replace(
         scores,
-        values=values,
         signatures={name: text for group in groups for name, text in group.signatures.items()},
         intervals=score_intervals(groups),
+        details=kind.details(predictions),
     )
 
 
-def floors(scoring: Scoring, predictions: Sequence[Prediction]) -> dict[str, Scores]:
-    """Score every configured floor on the rows of the predictions, as if it were the answer.
+def baselines(scoring: Scoring, predictions: Sequence[Prediction]) -> dict[str, Scores]:
+    """Score every configured baseline on the rows of the predictions, as if it were the answer.
 
     Returns:
-        Scores by the floor's name, without the rates that speak of generation.
+        Scores by the baseline's name, without the rates that speak of generation.
 
     Raises:
-        MetricError: As `score`; also a floor with both keys or none, or a row without its field.
+        MetricError: As `score`; also a baseline with both keys or none, or a row without its field.
     """
-    return {
+    kind = _kind(scoring, predictions)
+    scored = {
         name: _score_answers(
-            scoring, [replace(p, prediction=_floor_answer(name, floor, p)) for p in predictions]
+            kind,
+            [replace(p, prediction=_baseline_answer(name, baseline, p)) for p in predictions],
         )
-        for name, floor in scoring.floors.items()
+        for name, baseline in scoring.baselines.items()
     }
-
-
-def _score_answers(scoring: Scoring, predictions: Sequence[Prediction]) -> Scores:
-    references = _references(predictions)
-    answers = [prediction.prediction for prediction in predictions]
-    values = {"rows": float(len(answers)), "empty_rate": text.empty_rate(answers)}
-    signatures = {}
-    if scoring.kind == "judge":
-        values |= _score_labels(scoring, predictions, references)
-    else:
-        values["exact_match"] = text.exact_match(answers, references)
-    if scoring.kind == "translation":
-        for name, corpus in translation.corpus_scores(answers, references).items():
-            values[name], signatures[name] = corpus
-        values["line_mismatch_rate"] = translation.line_mismatch_rate(answers, references)
-    if scoring.words_field is not None:
-        found, listed = text.words_found(predictions, scoring.words_field)
-        if listed:
-            values |= {"words": float(listed), "words_recall": found / listed}
-    return Scores(values, PRIMARY[scoring.kind], signatures)
-
-
-def _score_labels(
-    scoring: Scoring, predictions: Sequence[Prediction], references: Sequence[str]
-) -> dict[str, float]:
-    if scoring.positive not in scoring.labels:
-        raise MetricError(
-            f"scoring.positive: must be one of scoring.labels ({', '.join(scoring.labels)}), "
-            f"got {scoring.positive!r}. Name one of them."
-        )
-    gold = []
-    for prediction, reference in zip(predictions, references, strict=True):
-        label = labels.read_gold(reference, scoring.label_key, scoring.labels)
-        if label is None:
-            raise MetricError(
-                f"row {prediction.id!r}: the reference must be one of {', '.join(scoring.labels)}, "
-                f"bare or under {scoring.label_key!r} in a JSON object, got {reference!r:.80}. "
-                "Mend the row, scoring.labels or scoring.label_key."
-            )
-        gold.append(label)
-    answers = [prediction.prediction for prediction in predictions]
-    found = [labels.read_label(answer, scoring.label_key, scoring.labels) for answer in answers]
-    confusion = labels.Confusion.of(scoring.labels, gold, found)
     return {
-        "accuracy": confusion.accuracy(),
-        "majority_accuracy": confusion.majority_accuracy(),
-        "balanced_accuracy": confusion.balanced_accuracy(),
-        "precision": confusion.precision(scoring.positive),
-        "recall": confusion.recall(scoring.positive),
-        "f1": confusion.f1(scoring.positive),
-        "mcc": confusion.mcc(),
-        "json_valid": sum(labels.read_object(a) is not None for a in answers) / len(answers),
-        "json_valid_repaired": sum(map(labels.is_repairable, answers)) / len(answers),
-        "label_valid": 1 - confusion.answers(None) / len(answers),
-        "unparseable": float(confusion.answers(None)),
+        name: Scores(found.values, kind.primary, found.signatures, display=saved_display(kind))
+        for name, found in scored.items()
     }
 
 
-def _references(predictions: Sequence[Prediction]) -> list[str]:
+def row_sums(scoring: Scoring, predictions: Sequence[Prediction]) -> list[RowSums]:
+    """Split each score that is a function of sums over rows into what the rows add to it.
+
+    Args:
+        scoring: How the task is scored.
+        predictions: Every row of the set once, in any order.
+
+    Returns:
+        Groups of scores that share their numbers, the rows ordered by id.
+
+    Raises:
+        MetricError: As `score`.
+    """
+    return _row_sums(_kind(scoring, predictions), predictions)
+
+
+def saved_row(prediction: Prediction, scoring: Scoring) -> dict[str, object]:
+    """Return a prediction as predictions files hold it, one JSON object a line.
+
+    Args:
+        prediction: The answer.
+        scoring: How the task is scored: a label is saved as it is read, and a judge's thought,
+            None where they cannot be; a task with listed words is saved with these.
+
+    Returns:
+        Plain values; of the row that the answer was made from, the listed words alone, and no
+        `reference` where there is none.
+    """
+    saved: dict[str, object] = {"id": prediction.id}
+    if scoring.words_field is not None and scoring.words_field in prediction.row:
+        saved[scoring.words_field] = prediction.row[scoring.words_field]
+    saved["prediction"] = prediction.prediction
+    if prediction.reference is not None:
+        saved["reference"] = prediction.reference
+    saved |= reading_kind(scoring).saved(prediction.prediction)
+    rest = vars(prediction).items()
+    return saved | {key: value for key, value in rest if key not in {*saved, "row", "reference"}}
+
+
+def _kind(scoring: Scoring, predictions: Sequence[Prediction]) -> ScoringKind:
+    """Build the kind for a set of predictions, all of which have a reference."""
     if not predictions:
         raise MetricError("score: needs one prediction or more, got none. Give a set with rows.")
     references = [p.reference for p in predictions if p.reference and p.reference.strip()]
@@ -165,20 +168,61 @@ def _references(predictions: Sequence[Prediction]) -> list[str]:
             f"{len(predictions) - len(references)} of {len(predictions)} rows). Map the task's "
             "response field, or use predict, which needs no references."
         )
-    return references
+    kind = kind_of(scoring)
+    settled = kind.settled(references)
+    return kind if settled is kind.scoring else kind_of(settled)
 
 
-def _floor_answer(name: str, floor: Floor, prediction: Prediction) -> str:
-    if (floor.field is None) == (floor.text is None):
-        got = "neither" if floor.field is None else "both"
+def _score_answers(kind: ScoringKind, predictions: Sequence[Prediction]) -> KindScores:
+    """Score answers by their kind, and by what every task has of them."""
+    answers = [prediction.prediction for prediction in predictions]
+    values = {"rows": float(len(answers)), "empty_rate": rates.empty_rate(answers)}
+    with _users_errors(kind):
+        found = kind.score(predictions)
+    path = kind.scoring.kind
+    values |= found.values if path in BUILT_IN else checked(WHERE, path, found.values, values)
+    if kind.primary not in found.values:
         raise MetricError(
-            f"scoring.floors.{name}: needs either field or text, got {got}. Give one of them."
+            f"{WHERE}: {path} must compute its primary score {kind.primary!r}, got "
+            f"{', '.join(found.values) or 'none'}. Return it, or name another scoring.primary."
         )
-    answer = floor.text if floor.field is None else prediction.row.get(floor.field)
+    if (words_field := kind.scoring.words_field) is not None:
+        words, listed = rates.words_found(predictions, words_field)
+        values |= {"words": float(listed), "words_recall": words / listed} if listed else {}
+    return KindScores(values, found.signatures)
+
+
+def _row_sums(kind: ScoringKind, predictions: Sequence[Prediction]) -> list[RowSums]:
+    ordered = sorted(predictions, key=lambda prediction: prediction.id)
+    with _users_errors(kind):
+        groups = kind.row_sums(ordered)
+    if (words_field := kind.scoring.words_field) is None:
+        return groups
+    words = [rates.words_found([prediction], words_field) for prediction in ordered]
+    return [*groups, RowSums(np.array(words, dtype=np.float64), _words_recall)]
+
+
+def _users_errors(kind: ScoringKind) -> AbstractContextManager[None]:
+    """Name what goes wrong in a class of the user's."""
+    path = kind.scoring.kind
+    return nullcontext() if path in BUILT_IN else errors_named(WHERE, path)
+
+
+def _words_recall(sums: Numbers) -> dict[str, Numbers]:
+    """Compute the share of listed words; a draw without any has none."""
+    found, listed = sums[..., 0], sums[..., 1]
+    return {"words_recall": np.where(listed > 0, share(found, listed), np.nan)}
+
+
+def _baseline_answer(name: str, baseline: Baseline, prediction: Prediction) -> str:
+    where = f"scoring.baselines.{name}"
+    if (baseline.field is None) == (baseline.text is None):
+        got = "neither" if baseline.field is None else "both"
+        raise MetricError(f"{where}: needs either field or text, got {got}. Give one of them.")
+    answer = baseline.text if baseline.field is None else prediction.row.get(baseline.field)
     if not isinstance(answer, str):
         raise MetricError(
-            f"scoring.floors.{name}.field: every row needs the text field {floor.field!r}, "
-            f"got {answer!r:.80} in row {prediction.id!r}. "
-            f"The row has: {', '.join(prediction.row)}."
+            f"{where}.field: every row needs the text field {baseline.field!r}, got {answer!r:.80} "
+            f"in row {prediction.id!r}. The row has: {', '.join(prediction.row)}."
         )
     return answer.strip()

@@ -1,12 +1,12 @@
 """What is known of each score: what it is called, how it is written, whether less is better.
 
-The name of a score enters; what screen, report, W&B and dashboard say of it leaves. Every name that
-`score` can return has its row here (a test asks for it); what a function of the user's returns is
-called by its own name, written as it is, and neither good nor bad. Free.
+Screen, report, W&B and dashboard say the same of a score, because they ask here. Each scoring kind
+describes its own scores; those of every task are described in this module.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 Scale = Literal["points", "ratio", "share", "count", "nats", "number"]
@@ -40,44 +40,39 @@ class ScoreFacts:
         value = value * 100 if self.scale == "share" else value
         return f"{value:.4g}" if self.decimals is None else f"{value:,.{self.decimals}f}"
 
+    def selection(self, value: float) -> float:
+        """Bring a score to 0..1, higher being better, without a change of the order.
 
-def _points(label: str, group: str) -> ScoreFacts:
+        Points are divided by 100, ratios and shares stay as they are. Where lower is better that is
+        1 / (1 + value), since error rates have no upper end. A number on no known scale goes
+        through value / (1 + |value|), from -1..1 to 0..1.
+
+        >>> facts_of("bleu").selection(47.0), facts_of("ter_lines").selection(100.0)
+        (0.47, 0.5)
+        >>> ScoreFacts("errors", better="lower").selection(3.0)
+        0.125
+        """
+        if self.scale == "number":
+            squashed = value / (1 + abs(value))
+            return (1 + (squashed if self.better == "higher" else -squashed)) / 2
+        value = value / 100 if self.scale == "points" else value
+        return value if self.better == "higher" else 1 / (1 + value)
+
+
+def points(label: str, group: str) -> ScoreFacts:
+    """Describe a score from 0 to 100."""
     return ScoreFacts(label, "points", 1, group=group)
 
 
-def _ratio(label: str) -> ScoreFacts:
-    return ScoreFacts(label, "ratio", 2, group="Labels")
+def ratio(label: str, group: str) -> ScoreFacts:
+    """Describe a score from 0, or -1, to 1."""
+    return ScoreFacts(label, "ratio", 2, group=group)
 
 
-SCORE_FACTS: Mapping[str, ScoreFacts] = {
-    "bleu": _points("BLEU", "Documents"),
-    "chrf": _points("chrF", "Documents"),
-    "chrf_pp": _points("chrF++", "Documents"),
-    "bleu_lines": _points("BLEU of lines", "Lines"),
-    "chrf_lines": _points("chrF of lines", "Lines"),
-    "chrf_pp_lines": _points("chrF++ of lines", "Lines"),
-    "ter_lines": ScoreFacts("TER of lines", "points", 1, "lower", "Lines"),
-    "line_mismatch_rate": ScoreFacts(
-        "documents with another number of lines", "share", 1, "lower", "Lines"
-    ),
-    "balanced_accuracy": _ratio("balanced accuracy"),
-    "accuracy": _ratio("accuracy"),
-    "majority_accuracy": ScoreFacts(
-        "accuracy of always the majority label", "ratio", 2, "neither", "Labels"
-    ),
-    "precision": _ratio("precision"),
-    "recall": _ratio("recall"),
-    "f1": _ratio("F1"),
-    "mcc": _ratio("MCC"),
-    "json_valid": ScoreFacts("valid JSON", "share", 0, group="Form of the answer"),
-    "json_valid_repaired": ScoreFacts(
-        "valid JSON after repair", "share", 0, group="Form of the answer"
-    ),
-    "label_valid": ScoreFacts("readable label", "share", 0, group="Form of the answer"),
-    "unparseable": ScoreFacts(
-        "answers without a readable label", "count", 0, "lower", "Form of the answer"
-    ),
-    "exact_match": ScoreFacts("exact match", "share", 1, group="Words"),
+EXACT_MATCH = ScoreFacts("exact match", "share", 1, group="Words")
+JSON_VALID = ScoreFacts("valid JSON", "share", 0, group="Form of the answer")
+
+OF_EVERY_TASK: Mapping[str, ScoreFacts] = {
     "words_recall": ScoreFacts("listed words", "share", 1, group="Words"),
     "words": ScoreFacts("words listed in the rows", "count", 0, "neither", "Words"),
     "prefix_rate": ScoreFacts("begins with the response prefix", "share", 0, group="Generation"),
@@ -92,16 +87,31 @@ SCORE_FACTS: Mapping[str, ScoreFacts] = {
     ),
     "rows": ScoreFacts("rows", "count", 0, "neither", "Generation"),
 }
-"""By name, in the order in which all scores are listed."""
+"""Scores of every task, whatever its kind."""
 LOSS = ScoreFacts("loss", "nats", 3, "lower")
 DEV_SCORE = ScoreFacts("dev score", "ratio", 3)
 """The mean of the tasks' primary scores, which adapters are chosen by."""
 
 
-def facts_of(name: str) -> ScoreFacts:
-    """Return what is known of a score; of one that is not ours, its name.
+@cache
+def all_facts() -> Mapping[str, ScoreFacts]:
+    """Return the facts of every score that comes with the package, in the order of lists."""
+    # The kinds describe their scores by the class above.
+    from tell_lightning.metrics.kinds.registry import BUILT_IN, built_in
+
+    kinds = [built_in(name).facts for name in BUILT_IN]
+    return {name: facts for each in (*kinds, OF_EVERY_TASK) for name, facts in each.items()}
+
+
+def facts_of(name: str, more: Mapping[str, ScoreFacts] | None = None) -> ScoreFacts:
+    """Return what is known of a score; of one that nobody has described, its name.
+
+    Args:
+        name: The score.
+        more: What is known of the scores of a class of the user's.
 
     >>> facts_of("my_own").label, facts_of("my_own").written(1234.5678), facts_of("my_own").better
     ('my own', '1235', 'neither')
     """
-    return SCORE_FACTS.get(name) or ScoreFacts(name.replace("_", " "), better="neither")
+    found = (more or {}).get(name) or all_facts().get(name)
+    return found or ScoreFacts(name.replace("_", " "), better="neither")

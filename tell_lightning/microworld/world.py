@@ -51,8 +51,8 @@ file or in the pre-training text of the base; a fifth of the Velsk words stand i
 | `general/train.jsonl` | 20,000 | `kind`, `instruction`, `input` (may be empty), `output` |
 | `general/held_out.jsonl` | 400 | the same kinds, no row and no sentence of `train` |
 
-Translation rows also hold `source` (the Velsk text: the floor of copying), `random_words` (the
-right English templates with other content words: the floor of knowing the grammar alone) and
+Translation rows also hold `source` (the Velsk text: the baseline of copying), `random_words` (the
+right English templates with other content words: the baseline of knowing the grammar alone) and
 `unseen` (the English words that translate held-out Velsk words). Judging rows hold `label`: "yes"
 means that the answer is a hallucination. The anchors are not in the data: the configuration adds
 them (`tell_lightning/microworld/tasks.py`).

@@ -13,13 +13,13 @@ published tables; and the weight of a document does not depend on how its answer
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from tell_lightning.metrics.intervals import Interval, RowSums, bootstrap
-from tell_lightning.metrics.translation import join_lines, lines_of
+from tell_lightning.metrics.kinds.translation import join_lines, lines_of
 
 Segment = dict[str, str]
 """Texts by COMET's names: mt (the answer), ref (the reference) and, if known, src (the source)."""
-PARTS = 10**6
-"""Scores are summed as whole millionths, since resampled sums are counts."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ def corpus_mean(lines: Sequence[int], scores: Sequence[float]) -> tuple[float, I
     Returns:
         The score of the corpus, and low and high of its 95 % interval over documents.
     """
-    rows = [[round(n * score * PARTS), n] for n, score in zip(lines, scores, strict=True)]
-    sums = RowSums(rows, {"mean": lambda counts: counts[0] / counts[1] / PARTS})
+    weights = np.array(lines, dtype=np.float64)
+    rows = np.stack([weights * np.array(scores), weights], axis=1)
+    sums = RowSums(rows, lambda sums: {"mean": sums[..., 0] / sums[..., 1]})
     return sums.whole()["mean"], bootstrap(sums)["mean"]

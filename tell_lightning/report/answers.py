@@ -1,18 +1,22 @@
 """Answers side by side: reference, base, tuned, with what differs marked.
 
-Enters: the predictions files of a run. Leaves: for each task its first rows, in the order of the
-file and not chosen, and how many answers of all rows are right. Only the rows that are shown are
-compared word by word.
+Of each task the first rows of its predictions files are shown, in the order of the file and not
+chosen; how many answers are right is counted over all rows. Only the rows that are shown are
+compared word by word. What an answer says, and whether it is right, the task's scoring kind knows.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
-from tell_lightning.metrics.labels import read_gold, read_label, read_object
+from tell_lightning.metrics.kinds.base import Reading, ScoringKind
+from tell_lightning.metrics.kinds.registry import reading_kind
+from tell_lightning.metrics.predictions import MetricError
 from tell_lightning.metrics.settings import Scoring
 from tell_lightning.report.contents import RunContents
 from tell_lightning.report.differences import LEAST_SHARE, Piece, mark_differences
+from tell_lightning.report.labels import LabelTables, label_tables
 
 SHOWN = 20
 """Rows of a task on the page."""
@@ -20,6 +24,8 @@ MOST_LETTERS = 6000
 """Letters of a text on the page; the file has the rest."""
 FOLDED_LETTERS = 600
 """A longer text is folded, so many letters of it stay in view."""
+COUNTED = {"exact": "equal to the reference"}
+"""What a verdict is called where it is counted, if not by its own word."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class Text:
 
     pieces: list[Piece]
     verdict: str = ""
-    """A judge's: right, wrong or unreadable; else exact for an answer equal to its reference."""
+    """Right, wrong or unreadable, or exact for an answer equal to its reference."""
     label: str = ""
     note: str = ""
     preview: tuple[Piece, ...] = ()
@@ -60,6 +66,8 @@ class TaskAnswers:
     counts: list[tuple[str, str]]
     """Base and tuned, each with how many answers are right."""
     files: list[str]
+    labels: LabelTables | None
+    """Precision, recall and confusion, where the answers are labels."""
 
 
 def task_answers(run: RunContents) -> list[TaskAnswers]:
@@ -83,22 +91,26 @@ def _of_task(run: RunContents, task: str) -> TaskAnswers | None:
         before = run.predictions(base) or {}
         after = (run.predictions(steps[kept]) or {}) if kept is not None else {}
         files = [*([base] if before else []), *([steps[kept]] if kept is not None else [])]
-        return _compared(task, split, kept, run.scoring(task), before, after, files)
+        return _compared(run, task, split, kept, before, after, files)
     return None
 
 
-AnswersById = Mapping[str, Mapping[str, Any]]
+Row = Mapping[str, Any]
+AnswersById = Mapping[str, Row]
 
 
 def _compared(
+    run: RunContents,
     task: str,
     split: str,
     step: int | None,
-    scoring: Scoring,
     before: AnswersById,
     after: AnswersById,
     files: list[str],
 ) -> TaskAnswers:
+    scoring = run.scoring(task)
+    kind = _kind(scoring, [*before.values(), *after.values()])
+    found = {who: rows for who, rows in (("base", before), ("tuned", after)) if rows}
     ids = list(after or before)
     rows = []
     for name in ids[:SHOWN]:
@@ -106,43 +118,76 @@ def _compared(
         known = next(row for row in reversed(both) if row is not None)
         reference = _string(known.get("reference"))
         listed = known.get(scoring.words_field) if scoring.words_field else None
-        base, tuned = (_answer(row, reference, scoring) if row else None for row in both)
+        base, tuned = (_answer(row, reference, kind) if row else None for row in both)
         rows.append(
             Answered(
                 name,
                 ", ".join(map(str, listed)) if isinstance(listed, list) else "",
-                _reference(reference, scoring) if reference is not None else None,
+                _reference(reference, kind) if reference is not None else None,
                 base,
                 tuned,
             )
         )
-    counts = [
-        (who, _count(rows_of, scoring))
-        for who, rows_of in (("base", before), ("tuned", after))
-        if rows_of
-    ]
     names = [f"predictions/{stem}.jsonl" for stem in files]
-    return TaskAnswers(task, split, step, len(ids), rows, counts, names)
+    labels = label_tables({who: _labels(rows.values(), kind) for who, rows in found.items()})
+    counts = [(who, _count(rows.values(), kind)) for who, rows in found.items()]
+    return TaskAnswers(task, split, step, len(ids), rows, counts, names, labels)
 
 
-def _reference(reference: str, scoring: Scoring) -> Text:
-    if scoring.kind != "judge":
-        return _folded([Piece("same", reference)])
-    label = read_gold(reference, scoring.label_key, scoring.labels)
-    return _folded([Piece("same", _thought(reference, scoring))], label=label or "")
+def _kind(scoring: Scoring, rows: Sequence[Row]) -> ScoringKind:
+    """Build the kind that reads the answers; labels that are not given are those of the rows."""
+    kind = reading_kind(scoring)
+    references = [text for row in rows if (text := _string(row.get("reference"))) is not None]
+    labels = [label for row in rows if (label := _string(row.get("label"))) is not None]
+    with suppress(MetricError):
+        return reading_kind(kind.settled(references, labels))
+    return kind
 
 
-def _answer(row: Mapping[str, Any], reference: str | None, scoring: Scoring) -> Text:
-    answer = _string(row.get("prediction")) or ""
-    if scoring.kind == "judge":
-        label = _label(row, scoring)
-        verdict = _verdict(row, scoring)
-        ours = _thought(answer, scoring)
-        theirs = _thought(reference, scoring) if reference is not None else ours
-        return _marked(theirs, ours, verdict=verdict, label=label or "")
+def _reference(reference: str, kind: ScoringKind) -> Text:
+    reading = kind.read(reference, reference=True)
+    return _folded([Piece("same", reading.text)], label=reading.label or "")
+
+
+def _answer(row: Row, reference: str | None, kind: ScoringKind) -> Text:
+    ours, label = _read(row, kind), _read(row, kind).label or ""
     if reference is None:
-        return _folded([Piece("same", answer)])
-    return _marked(reference, answer, verdict=_verdict(row, scoring))
+        return _folded([Piece("same", ours.text)], label=label)
+    theirs = kind.read(reference, reference=True)
+    verdict = kind.verdict(ours, theirs)
+    if theirs.label is not None and theirs.text == reference:  # no more than a label
+        return _folded([Piece("same", ours.text)], verdict=verdict, label=label)
+    return _marked(theirs.text, ours.text, verdict=verdict, label=label)
+
+
+def _read(row: Row, kind: ScoringKind) -> Reading:
+    """Read an answer, with the label that is saved, or of an older file the one that it gives."""
+    reading = kind.read(_string(row.get("prediction")) or "")
+    return replace(reading, label=_string(row["label"])) if "label" in row else reading
+
+
+def _count(rows: Iterable[Row], kind: ScoringKind) -> str:
+    """Count the verdicts of all rows that have a reference."""
+    verdicts = [
+        kind.verdict(_read(row, kind), kind.read(reference, reference=True))
+        for row in rows
+        if (reference := _string(row.get("reference"))) is not None
+    ]
+    return ", ".join(
+        f"{verdicts.count(verdict):,} {COUNTED.get(verdict, verdict)}" for verdict in kind.verdicts
+    )
+
+
+def _labels(rows: Iterable[Row], kind: ScoringKind) -> list[tuple[str, str | None]]:
+    """Return the right and the read label of each row that has a right one."""
+    pairs = [
+        (
+            kind.read(_string(row.get("reference")) or "", reference=True).label,
+            _read(row, kind).label,
+        )
+        for row in rows
+    ]
+    return [(gold, found) for gold, found in pairs if gold is not None]
 
 
 def _marked(reference: str, answer: str, *, verdict: str, label: str = "") -> Text:
@@ -166,43 +211,6 @@ def _folded(pieces: list[Piece], *, verdict: str = "", label: str = "", note: st
         if letters > FOLDED_LETTERS:
             return Text(pieces, verdict, label, note, tuple(preview))
     return Text(pieces, verdict, label, note)
-
-
-def _verdict(row: Mapping[str, Any], scoring: Scoring) -> str:
-    """Say whether an answer is right, where that can be said of it alone."""
-    reference = _string(row.get("reference"))
-    if reference is None:
-        return ""
-    if scoring.kind != "judge":
-        return "exact" if (row.get("prediction") or "").strip() == reference.strip() else ""
-    label = _label(row, scoring)
-    if label is None:
-        return "unreadable"
-    gold = read_gold(reference, scoring.label_key, scoring.labels)
-    return "right" if label == gold else "wrong"
-
-
-def _count(rows: AnswersById, scoring: Scoring) -> str:
-    verdicts = [_verdict(row, scoring) for row in rows.values()]
-    if scoring.kind != "judge":
-        return f"{verdicts.count('exact'):,} equal to the reference"
-    return ", ".join(
-        f"{verdicts.count(kind):,} {kind}" for kind in ("right", "wrong", "unreadable")
-    )
-
-
-def _label(row: Mapping[str, Any], scoring: Scoring) -> str | None:
-    """Return the label that is saved, or of an older file the one that its answer holds."""
-    if "label" in row:
-        return _string(row["label"])
-    answer = _string(row.get("prediction")) or ""
-    return read_label(answer, scoring.label_key, scoring.labels)
-
-
-def _thought(text: str, scoring: Scoring) -> str:
-    """Return the thought of an answer; all of a text that holds none."""
-    thought = (read_object(text) or {}).get(scoring.thought_key)
-    return thought if isinstance(thought, str) and thought else text
 
 
 def _string(value: object) -> str | None:

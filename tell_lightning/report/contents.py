@@ -1,7 +1,7 @@
 """What a run's folder holds, read once: the first stage of the report.
 
-Enters: the folder of a run of any age and status. Leaves: `RunContents`, in which what the folder
-lacks is empty. Reads small files; predictions are read when they are asked for.
+A run may be of any age and status; what its folder lacks is empty. Predictions are read when they
+are asked for.
 """
 
 import csv
@@ -74,9 +74,9 @@ class RunContents:
     def scoring(self, task: str) -> Scoring:
         """How a task is scored; keys that this version does not know are left out."""
         given = self.tasks.get(task, {}).get("scoring") or {}
-        known = {field.name for field in fields(Scoring)} - {"floors"}
+        known = {field.name for field in fields(Scoring)} - {"baselines", "floors"}
         values = {key: value for key, value in given.items() if key in known}
-        if "labels" in values:
+        if values.get("labels"):
             values["labels"] = tuple(values["labels"])
         return Scoring(**values)
 

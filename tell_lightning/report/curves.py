@@ -1,15 +1,15 @@
 """What is drawn over optimizer steps: losses, dev scores, learning rate.
 
-Enters: `metrics.csv`, and of `run.json` the floors and the step that was kept. Leaves: charts that
-have a point or more.
+The points are those of `metrics.csv`; the baselines and the step that was kept come from
+`run.json`. A chart without a point is left out.
 """
 
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tell_lightning.metrics.score import PRIMARY
-from tell_lightning.metrics.score_facts import facts_of
+from tell_lightning.metrics.kinds.registry import display_of, primary_of
+from tell_lightning.metrics.score_facts import ScoreFacts, facts_of
 from tell_lightning.report.contents import RunContents, completed, is_training
 from tell_lightning.report.drawing import Chart, Level, Line, Point
 from tell_lightning.report.forms import scale_of
@@ -48,14 +48,16 @@ def dev_scorings(run: RunContents) -> list[tuple[int, Mapping[str, float]]]:
     ]
 
 
-def primary(run: RunContents, task: str) -> str:
-    """Name the score that stands for a task."""
+def primary(run: RunContents, task: str) -> tuple[str, ScoreFacts]:
+    """Name the score that stands for a task, and what is known of it."""
     for split in ("test", "dev"):
         for moment in ("after", "before"):
             state = (run.metrics.get(split) or {}).get(moment) or {}
-            if task in (state.get("tasks") or {}):
-                return str(state["tasks"][task]["primary"])
-    return PRIMARY[run.scoring(task).kind]
+            if scores := (state.get("tasks") or {}).get(task):
+                name = str(scores["primary"])
+                return name, facts_of(name, display_of(scores).facts)
+    name = primary_of(run.scoring(task))
+    return name, facts_of(name)
 
 
 def _lines(
@@ -85,26 +87,25 @@ def _task_chart(
     styles: Mapping[str, str],
     mark: tuple[str, float] | None,
 ) -> Chart:
-    name = primary(run, task)
-    label = facts_of(name).label
+    name, facts = primary(run, task)
     key = f"val/{task}/{name}"
     points = [Point(step, row[key]) for step, row in dev if math.isfinite(row.get(key, math.nan))]
-    floors: Mapping[str, Any] = ((run.metrics.get("dev") or {}).get("floors") or {}).get(task) or {}
+    found: Mapping[str, Any] = ((run.metrics.get("dev") or {}).get("floors") or {}).get(task) or {}
     levels: dict[float, str] = {}
-    for floor, scores in floors.items():  # two floors of one height share a line
-        value, called = scores["values"].get(name), floor.replace("_", " ")
+    for baseline, scores in found.items():  # two of one height share a line
+        value, called = scores["values"].get(name), baseline.replace("_", " ")
         if value is not None:
             levels[value] = f"{levels[value]}, {called}" if value in levels else called
-    scale, top = scale_of(facts_of(name))
+    scale, top = scale_of(facts)
     return Chart(
-        f"{task}: {label} on dev",
+        f"{task}: {facts.label} on dev",
         STEPS,
-        f"{label}, {scale}" if scale else label,
+        f"{facts.label}, {scale}" if scale else facts.label,
         [Line(task, points, styles.get(task, "ink"))],
         [Level(called, value) for value, called in levels.items()],
         mark=mark,
         low=0,
-        high=1 if top == 1 else None,
+        high=1 if top == 1 and facts.better == "higher" else None,
     )
 
 

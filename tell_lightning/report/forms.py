@@ -1,31 +1,15 @@
-"""How the report writes a score: with its unit, and a minus sign that is one.
+"""How the report writes a score: with its unit, and a minus sign that is one."""
 
-What is known of a score and a number enter, text leaves.
-"""
-
-from tell_lightning.metrics.score_facts import SCORE_FACTS, ScoreFacts
+from tell_lightning.metrics.score_facts import ScoreFacts
 
 MINUS = "\N{MINUS SIGN}"
-MAIN = {
-    "bleu": ("bleu", "chrf", "chrf_pp", "ter_lines", "words_recall", "stop_rate"),
-    "balanced_accuracy": (
-        "balanced_accuracy",
-        "accuracy",
-        "majority_accuracy",
-        "f1",
-        "mcc",
-        "json_valid",
-    ),
-    "exact_match": ("exact_match", "words_recall", "stop_rate"),
-}
-"""What is shown of a task first, by its primary score."""
-GROUPS = (*dict.fromkeys(facts.group for facts in SCORE_FACTS.values()), "Other")
 
 
 def shown(facts: ScoreFacts, value: float) -> str:
     """Write a number.
 
-    >>> shown(SCORE_FACTS["words_recall"], 0.8125), shown(SCORE_FACTS["bleu"], 47.03)
+    >>> from tell_lightning.metrics.score_facts import facts_of
+    >>> shown(facts_of("words_recall"), 0.8125), shown(facts_of("bleu"), 47.03)
     ('81.2%', '47.0')
     """
     return f"{_number(facts, value)}{facts.unit}"
@@ -34,7 +18,8 @@ def shown(facts: ScoreFacts, value: float) -> str:
 def shown_change(facts: ScoreFacts, before: float, after: float) -> str:
     """Write a difference with its sign; of shares in percentage points.
 
-    >>> shown_change(SCORE_FACTS["words_recall"], 0.25, 0.5)
+    >>> from tell_lightning.metrics.score_facts import facts_of
+    >>> shown_change(facts_of("words_recall"), 0.25, 0.5)
     '+25.0 pp'
     """
     text = _number(facts, after - before)
@@ -45,7 +30,8 @@ def shown_change(facts: ScoreFacts, before: float, after: float) -> str:
 def shown_interval(facts: ScoreFacts, low: float, high: float) -> str:
     """Write an interval, the unit left to the score before it.
 
-    >>> shown_interval(SCORE_FACTS["words_recall"], 0.5, 1.0)
+    >>> from tell_lightning.metrics.score_facts import facts_of
+    >>> shown_interval(facts_of("words_recall"), 0.5, 1.0)
     '[50.0, 100.0]'
     """
     return f"[{_number(facts, low)}, {_number(facts, high)}]"

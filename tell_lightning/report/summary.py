@@ -1,14 +1,10 @@
-"""The head of a report: what was trained on what, the result at a glance, and what is missing.
-
-Enters: the run's files. Leaves: short texts, and for each task its first score before and after
-with an interval figure.
-"""
+"""The head of a report: what was trained on what, the result at a glance, and what is missing."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tell_lightning.metrics.score_facts import DEV_SCORE, facts_of
+from tell_lightning.metrics.score_facts import DEV_SCORE, ScoreFacts, facts_of
 from tell_lightning.report.contents import RunContents
 from tell_lightning.report.curves import primary
 from tell_lightning.report.drawing import Intervals, Row
@@ -111,17 +107,16 @@ def guard_verdict(run: RunContents) -> str:
 
 def _result(run: RunContents, split: str, task: str) -> Result:
     state = run.metrics[split]
-    name = primary(run, task)
-    facts = facts_of(name)
+    name, facts = primary(run, task)
     before, after = (
         ((state.get(moment) or {}).get("tasks") or {}).get(task) for moment in ("before", "after")
     )
     last = after or before or {}
-    floors = (state.get("floors") or {}).get(task) or {}
+    without_model = (state.get("floors") or {}).get(task) or {}
     check = next((key for key in CHECKS if run.metrics.get(key)), "")
     checked = (run.metrics.get(check) or {}).get("after") or {}
     lines = [
-        *((floor.replace("_", " "), scores, "quiet") for floor, scores in floors.items()),
+        *((called.replace("_", " "), found, "quiet") for called, found in without_model.items()),
         ("before", before, "ink"),
         ("after", after, source_styles(run).get(task, "ink")),
         (
@@ -133,7 +128,7 @@ def _result(run: RunContents, split: str, task: str) -> Result:
     rows = [
         Row(
             label,
-            _with_interval(scores, name),
+            _with_interval(scores, name, facts),
             style,
             float(scores["values"][name]),
             (scores.get("intervals") or {}).get(name),
@@ -149,8 +144,8 @@ def _result(run: RunContents, split: str, task: str) -> Result:
         task=task,
         style=source_styles(run).get(task, "ink"),
         score=facts.label,
-        before=_value(before, name),
-        after=_value(after, name),
+        before=_value(before, name, facts),
+        after=_value(after, name, facts),
         interval=shown_interval(facts, *bounds) if bounds and after else "",
         beside=_beside(last, split),
         figure=Intervals(
@@ -159,16 +154,16 @@ def _result(run: RunContents, split: str, task: str) -> Result:
     )
 
 
-def _value(scores: Mapping[str, Any] | None, name: str) -> str:
+def _value(scores: Mapping[str, Any] | None, name: str, facts: ScoreFacts) -> str:
     if not scores or name not in scores["values"]:
         return ""
-    return shown(facts_of(name), scores["values"][name])
+    return shown(facts, scores["values"][name])
 
 
-def _with_interval(scores: Mapping[str, Any], name: str) -> str:
+def _with_interval(scores: Mapping[str, Any], name: str, facts: ScoreFacts) -> str:
     bounds = (scores.get("intervals") or {}).get(name)
-    text = _value(scores, name)
-    return f"{text} {shown_interval(facts_of(name), *bounds)}" if bounds else text
+    text = _value(scores, name, facts)
+    return f"{text} {shown_interval(facts, *bounds)}" if bounds else text
 
 
 def _beside(scores: Mapping[str, Any], split: str) -> str:

@@ -1,7 +1,7 @@
 """The scores of `run.json` as tables: main scores first, every other one behind them.
 
-Enters: the `metrics` of a run record, of which any part may be missing. Leaves: rows of cells, each
-with the path of its number in `run.json`, so that a reader (or a test) finds every one of them.
+Any part of the record may be missing. Each cell has the path of its number in `run.json`, so that a
+reader (or a test) finds every one of them.
 
     score | without a model | before | after | change | after, without the anchor
 """
@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tell_lightning.metrics.score_facts import DEV_SCORE, LOSS, SCORE_FACTS, ScoreFacts, facts_of
-from tell_lightning.report.forms import GROUPS, MAIN, shown, shown_change, shown_interval
+from tell_lightning.metrics.kinds.registry import display_of
+from tell_lightning.metrics.score_facts import DEV_SCORE, LOSS, ScoreFacts, all_facts
+from tell_lightning.report.forms import shown, shown_change, shown_interval
 
 CHECKS = {
     "test_without_anchor": "After, without anchor",
@@ -39,7 +40,7 @@ class Row:
 
     label: str
     lower_is_better: bool
-    floors: list[Cell]
+    baselines: list[Cell]
     cells: list[Cell]
     """Before, after, change and, where there is one, the check of the anchor."""
 
@@ -106,7 +107,8 @@ def score_table(
     main: list[Section] = []
     rest: list[Section] = []
     for task in _union(state.get("tasks", {}) for _, state in states):
-        ours, others = _task_sections(task, states, split, found.get("floors") or {}, task in own)
+        baselines = (found.get("floors") or {}).get(task) or {}
+        ours, others = _task_sections(task, states, split, baselines, task in own)
         main.append(ours)
         rest += others
     main += _loss_sections(states, set(general), split)
@@ -119,22 +121,7 @@ def history_tables(metrics: Mapping[str, Any]) -> list[History]:
     history = metrics.get("dev_history") or []
     steps = [int(entry["step"]) for entry in history]
     tables = [
-        History(
-            task,
-            steps,
-            [
-                (
-                    facts_of(name).label,
-                    [
-                        _value_cell(entry, task, name, f"dev_history/{i}")
-                        for i, entry in enumerate(history)
-                    ],
-                )
-                for name in _ordered(
-                    _union(_scores(entry, task).get("values", {}) for entry in history)
-                )
-            ],
-        )
+        History(task, steps, list(_task_history(task, history)))
         for task in _union(entry.get("tasks", {}) for entry in history)
     ]
     losses = [
@@ -155,6 +142,22 @@ def history_tables(metrics: Mapping[str, Any]) -> list[History]:
         rows = (chosen_by if any(cell.text for cell in choice) else []) + losses
         tables.append(History("dev score and losses", steps, rows))
     return tables
+
+
+def _task_history(
+    task: str, history: Sequence[Mapping[str, Any]]
+) -> Iterator[tuple[str, list[Cell]]]:
+    scored = [_scores(entry, task) for entry in history]
+    display = display_of(next(scores for scores in scored if scores))
+    for name in _ordered(_union(scores.get("values", {}) for scores in scored)):
+        facts = display.facts_of(name)
+        yield (
+            facts.label,
+            [
+                _value_cell(facts, scores, name, f"dev_history/{i}/tasks/{task}")
+                for i, scores in enumerate(scored)
+            ],
+        )
 
 
 def neural_table(
@@ -190,33 +193,43 @@ States = Sequence[tuple[str, Mapping[str, Any]]]
 
 
 def _task_sections(
-    task: str, states: States, split: str, floors: Mapping[str, Any], own: bool
+    task: str, states: States, split: str, baselines: Mapping[str, Any], own: bool
 ) -> tuple[Section, list[Section]]:
     """Return the main scores of a task, and the rest in groups."""
     scored = [_scores(state, task) for _, state in states]
-    known = next(scores for scores in scored if scores)
-    named = floors.get(task) or {}
-    names = _ordered(_union(each.get("values", {}) for each in (*scored, *named.values())))
-    first = MAIN.get(known["primary"], (known["primary"],))
-    main = [name for name in first if name in names]
-    main += [name for name in names if own and name not in SCORE_FACTS]
+    display = display_of(next(scores for scores in scored if scores))
+    names = _ordered(_union(each.get("values", {}) for each in (*scored, *baselines.values())))
+    main = [name for name in display.report if name in names]
+    main += [n for n in names if own and n not in {*main, *all_facts(), *display.facts}]
 
     def rows(chosen: Iterable[str]) -> list[Row]:
-        return [_score_row(name, task, states, split, named) for name in chosen]
+        return [
+            _score_row(display.facts_of(name), name, task, states, split, baselines)
+            for name in chosen
+        ]
 
     count = next((s["values"]["rows"] for s in scored if "rows" in s.get("values", {})), None)
     note = "" if count is None else f"{count:,.0f} {split} rows"
     rest = [
         Section(f"{task}: {group.lower()}", "", rows(chosen), task)
-        for group in dict.fromkeys(GROUPS)
-        if (chosen := [n for n in names if n not in main and facts_of(n).group == group])
+        for group in dict.fromkeys(display.facts_of(name).group for name in (*all_facts(), *names))
+        if (chosen := [n for n in names if n not in main and display.facts_of(n).group == group])
     ]
     return Section(task, note, rows(main), task), rest
 
 
-def _score_row(name: str, task: str, states: States, split: str, floors: Mapping[str, Any]) -> Row:
-    facts = facts_of(name)
-    cells = [_value_cell(state, task, name, where) for where, state in states]
+def _score_row(
+    facts: ScoreFacts,
+    name: str,
+    task: str,
+    states: States,
+    split: str,
+    baselines: Mapping[str, Any],
+) -> Row:
+    cells = [
+        _value_cell(facts, _scores(state, task), name, f"{where}/tasks/{task}")
+        for where, state in states
+    ]
     values = [_scores(state, task).get("values", {}).get(name) for _, state in states]
     return Row(
         facts.label,
@@ -224,10 +237,10 @@ def _score_row(name: str, task: str, states: States, split: str, floors: Mapping
         [
             Cell(
                 shown(facts, scores["values"][name]),
-                path=f"{split}/floors/{task}/{floor}/{name}",
-                label=floor.replace("_", " "),
+                path=f"{split}/floors/{task}/{baseline}/{name}",
+                label=baseline.replace("_", " "),
             )
-            for floor, scores in floors.items()
+            for baseline, scores in baselines.items()
             if name in scores["values"]
         ],
         _with_change(facts, cells, values),
@@ -262,15 +275,14 @@ def _with_change(
     return [*cells[:2], Cell(change), *cells[2:]]
 
 
-def _value_cell(state: Mapping[str, Any], task: str, name: str, where: str) -> Cell:
-    facts, scores = facts_of(name), _scores(state, task)
+def _value_cell(facts: ScoreFacts, scores: Mapping[str, Any], name: str, where: str) -> Cell:
     if name not in scores.get("values", {}):
         return Cell()
     bounds = scores.get("intervals", {}).get(name)
     return Cell(
         shown(facts, scores["values"][name]),
         shown_interval(facts, *bounds) if bounds else "",
-        f"{where}/tasks/{task}/{name}",
+        f"{where}/{name}",
     )
 
 
@@ -290,12 +302,12 @@ def _signatures(states: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]
     for state in states:
         for scores in (state.get("tasks") or {}).values():
             for name, text in scores.get("signatures", {}).items():
-                yield facts_of(name).label, text
+                yield display_of(scores).facts_of(name).label, text
 
 
 def _ordered(names: Iterable[str]) -> list[str]:
-    """Bring scores into the order of `SCORE_FACTS`, those of others behind."""
-    place = {name: index for index, name in enumerate(SCORE_FACTS)}
+    """Bring scores into the order of `all_facts`, those of others behind."""
+    place = {name: index for index, name in enumerate(all_facts())}
     return sorted(names, key=lambda name: place.get(name, len(place)))
 
 

@@ -12,7 +12,8 @@ from messages import says
 
 from tell_lightning.cli import main
 from tell_lightning.commands.compare import read_predictions
-from tell_lightning.metrics.predictions import Prediction, saved_row
+from tell_lightning.metrics.predictions import Prediction
+from tell_lightning.metrics.score import saved_row
 from tell_lightning.metrics.settings import Scoring
 
 REFERENCES = [f"The cat number {n} sleeps on the mat.\nIt dreams of milk." for n in range(6)]
@@ -146,6 +147,38 @@ def test_answers_of_predict_are_scored_as_the_run_says_in_which_one_of_them_lies
     )
 
 
+def test_labels_that_the_run_does_not_give_are_those_of_both_files(run, capsys):
+    tasks = {"colour": {"train": "x.jsonl", "scoring": {"kind": "classification"}}}
+    (run / "config.yaml").write_text(yaml.safe_dump({"data": {"tasks": tasks}}))
+    folder = run / "predictions"
+    gold = ["red", "red", "green", "green"]
+    first = write(folder / "test-colour-base.jsonl", ["red", "?", "Green.", "blue"], gold)
+    second = write(folder / "test-colour-step-000002.jsonl", gold, gold, label="blue")
+    found = jsonl(capsys, first, second)
+    assert (found["balanced_accuracy"]["a"], found["balanced_accuracy"]["b"]) == (0.5, 1)
+    # blue is a label, for a file says so: the answer is readable, and wrong.
+    assert found["label_valid"]["a"] == 0.75
+    assert found["macro_f1"]["a"] == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
+    assert "label_valid" in jsonl(capsys, first, second, "--kind=classification")
+
+
+def test_a_class_path_may_say_how_files_are_scored(files, tmp_path, monkeypatch, capsys):
+    found = jsonl(capsys, *files, "--kind=torchmetrics.text.WordErrorRate")
+    assert found["word_error_rate"]["difference"] < 0
+    main(["compare", *files, "--kind=torchmetrics.text.WordErrorRate"])
+    assert "word_error_rate: lower is better." in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "from tell_lightning.metrics.kinds import KindScores, ScoreFacts, ScoringKind\n"
+        "class Span(ScoringKind):\n"
+        "    facts, primary = {'span': ScoreFacts('span')}, 'span'\n"
+        "    def row_sums(self, predictions): return []\n"
+        "    def score(self, predictions): return KindScores({'span': 1.0})\n"
+    )
+    main(["compare", *files, "--kind=mine.py:Span"])
+    assert "span: not compared" in capsys.readouterr().out
+
+
 def test_what_an_evaluation_writes_is_read_back_with_its_listed_words_and_thought(tmp_path):
     answer = json.dumps({"thought": "It fits.", "hallucination": "no"})
     prediction = Prediction(
@@ -212,7 +245,7 @@ def test_answers_to_several_tasks_are_refused(files, tmp_path, capsys):
         ([], says("--kind", rule="predictions/", got="none")),
         (
             ["--kind=bleu"],
-            says("--kind", rule=["translation", "judge", "text"], got="'bleu'"),
+            says("--kind", rule="translation, judge, classification, json, text", got="'bleu'"),
         ),
         (["--kind"], says("--kind", got="none")),
         (["--format=csv"], says("--format", rule=["table", "jsonl"], got="'csv'")),

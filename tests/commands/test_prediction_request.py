@@ -168,6 +168,20 @@ def test_the_known_answers_of_the_base_must_be_there_or_its_length_given(config,
     )
 
 
+def test_labels_that_are_not_configured_are_those_of_the_task_s_rows(config, rows, capsys):
+    kind = "--data.tasks.turn.scoring.kind=classification"
+    (part,) = request(kind, base=True, config=[str(config)], input=rows).parts
+    assert part.task.scoring.labels == ("x" * 40, "y")
+    (config.parent / "test.jsonl").unlink()
+    options = ["--base", "-c", config, "--input", rows, kind]
+    assert error(capsys, *options, "--data.tasks.turn.max_new_tokens=5").startswith(
+        "data.tasks.turn.scoring.labels: must be set if the known answers cannot be read"
+    )
+    given = "--data.tasks.turn.scoring.labels=[a,b]"
+    (part,) = request(kind, given, base=True, config=[str(config)], input=rows).parts
+    assert part.task.scoring.labels == ("a", "b")
+
+
 def test_another_anchor_than_the_trained_one_is_refused(adapter, rows, config, capsys):
     text = config.read_text().replace("Turn.", "Turn it.")
     config.write_text(text)

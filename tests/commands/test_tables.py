@@ -89,6 +89,20 @@ def test_notes_say_what_was_computed_once(metrics, capsys):
     assert "scoring.words_field" in screen
 
 
+def test_scores_of_a_class_path_are_shown_as_the_record_says(metrics, capsys):
+    facts = {"label": "word error rate", "scale": "ratio", "decimals": 3, "better": "lower"}
+    display = {"kind": "a.B", "facts": {"wer": facts | {"group": "Metric"}}}
+    display |= {"table": ["wer", "stop_rate"], "report": [], "summary": []}
+    task = scores("wer", {"wer": 0.25, "exact_match": 0.5}, {"exact_match": (0, 1)})
+    metrics["test"]["after"]["tasks"] = {"mine": task | {"display": display}}
+    print_scores(metrics)
+    screen = " ".join(capsys.readouterr().out.split())
+    assert "word error rate" in screen
+    assert "0.250" in screen
+    assert "word error rate: lower is better." in screen
+    assert "word error rate: no interval" in screen
+
+
 def test_dev_is_shown_where_test_was_not_scored_and_older_runs_have_no_intervals(metrics, capsys):
     task = metrics["test"]["after"]["tasks"]["translate"]
     del task["intervals"]

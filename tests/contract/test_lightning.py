@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.fabric.accelerators.cuda import _check_cuda_matmul_precision
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint, ProgressBar
-from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities import move_data_to_device, rank_zero_info, rank_zero_only
@@ -157,7 +157,7 @@ class Lines(Logger):
 
 
 def make_trainer(**options: Any) -> pl.Trainer:
-    """As `lightning_cli` makes it; four steps of two micro-batches, scored every two steps."""
+    """As in `commands/session.py`; four steps of two micro-batches, scored every two steps."""
     quiet = {
         "accelerator": "cpu",
         "devices": 1,
@@ -202,7 +202,7 @@ def halfway(tmp_path: Path) -> Path:
 
 
 def test_max_steps_may_be_set_after_construction() -> None:
-    """commands/fit.py: cycles of the plan become steps when the data are there."""
+    """data/datamodule.py: cycles of the plan become steps when the data are there."""
     trainer = make_trainer(max_steps=-1)
     trainer.fit_loop.epoch_loop.max_steps = 3
     assert trainer.max_steps == 3
@@ -210,6 +210,49 @@ def test_max_steps_may_be_set_after_construction() -> None:
     trainer.fit(module, datamodule=Data())
     assert trainer.global_step == 3
     assert module.trained == list(range(6))
+
+
+def test_each_epoch_may_get_a_loader_and_its_own_number_of_batches() -> None:
+    """data/datamodule.py: an epoch is a cycle of the plan, and cycles may differ by one step."""
+
+    class Epochs(Data):
+        def setup(self, stage: str) -> None:
+            self.trainer.reload_dataloaders_every_n_epochs = 1
+
+        def train_dataloader(self) -> Any:
+            return range(
+                self.trainer.current_epoch * 10, self.trainer.current_epoch * 10 + length()
+            )
+
+    def length() -> int:
+        return 2 * (1 + trainer.current_epoch)
+
+    module = Tiny()
+    trainer = make_trainer(
+        max_epochs=2, max_steps=-1, val_check_interval=1.0, check_val_every_n_epoch=1
+    )
+    trainer.fit(module, datamodule=Epochs())
+    assert module.trained == [0, 1, 10, 11, 12, 13]
+    assert trainer.global_step == 3
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_early_stopping_decides_before_the_fit_when_it_looks(told: bool) -> None:
+    """callbacks/evaluation.py: it is told that validation counts, not the end of an epoch."""
+
+    class Interval(pl.Callback):
+        def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+            trainer.check_val_every_n_epoch, trainer.val_check_interval = None, 4
+            if told:
+                stopping._check_on_train_epoch_end = False
+
+        def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+            pl_module.log("val/score", 0.5)
+
+    stopping = EarlyStopping("val/score", mode="max", patience=1)
+    options = {"check_val_every_n_epoch": 1, "val_check_interval": 1.0, "max_steps": 9}
+    trainer = fit(callbacks=[stopping, Interval()], **options)
+    assert trainer.global_step == (4 if told else 9)
 
 
 def test_accumulation_may_be_set_before_fit() -> None:
@@ -384,66 +427,6 @@ def test_options_of_the_trainer_can_be_read_from_its_source() -> None:
     assert read == [p.name for p in parameters if p.name != "self"]
 
 
-# LightningCLI
-
-
-class NullSteps(pl.Trainer):
-    """A Trainer whose number of steps may be null."""
-
-    def __init__(self, *, max_steps: int | None = None, **options: Any) -> None:
-        super().__init__(max_steps=-1 if max_steps is None else max_steps, **options)
-
-
-class OwnTrainer(LightningCLI):
-    """Decides what the Trainer is given."""
-
-    def instantiate_trainer(self, **options: Any) -> pl.Trainer:
-        self.asked = self._get(self.config_init, "trainer")
-        return super().instantiate_trainer(callbacks=[Watched()], logger=[], max_epochs=-1)
-
-
-class Watched(pl.Callback):
-    """A callback by name."""
-
-
-def make_cli(*arguments: str) -> OwnTrainer:
-    return OwnTrainer(
-        Tiny,
-        Data,
-        trainer_class=NullSteps,
-        save_config_callback=None,
-        seed_everything_default=42,
-        run=False,
-        args=["--trainer.accelerator=cpu", *arguments],
-        auto_configure_optimizers=False,
-    )
-
-
-@pytest.mark.filterwarnings("ignore:.*LightningCLI's args parameter")
-@pytest.mark.parametrize(("given", "steps"), [("null", -1), ("7", 7)])
-def test_cli_takes_a_trainer_with_options_of_its_own_and_of_lightnings(
-    given: str, steps: int
-) -> None:
-    """commands/lightning_cli.py: `TellTrainer` changes the type of one option."""
-    cli = make_cli(f"--trainer.max_steps={given}", "--trainer.log_every_n_steps=5")
-    assert (cli.trainer.max_steps, cli.trainer.log_every_n_steps) == (steps, 5)
-    assert isinstance(cli.model, Tiny)
-    assert isinstance(cli.datamodule, Data)
-
-
-@pytest.mark.filterwarnings("ignore:.*LightningCLI's args parameter")
-def test_cli_shows_what_was_asked_of_the_trainer_and_its_options_win() -> None:
-    """commands/lightning_cli.py: what a run always has is added to what the user asked for."""
-    callback = "--trainer.callbacks=lightning.pytorch.callbacks.LearningRateMonitor"
-    cli = make_cli(callback, "--trainer.max_epochs=3", "--trainer.precision=32-true")
-    assert type(cli.asked["callbacks"]).__name__ == "LearningRateMonitor"
-    assert (cli.asked["logger"], cli.asked["plugins"]) == (None, None)
-    assert (cli.asked["precision"], cli.asked["accelerator"]) == ("32-true", "cpu")
-    assert cli.trainer.max_epochs == -1
-    assert cli.trainer.loggers == []
-    assert [c for c in cli.trainer.callbacks if isinstance(c, Watched)]
-
-
 # The order of the callbacks
 
 
@@ -453,14 +436,14 @@ def test_checkpoint_callbacks_are_moved_behind_all_others_and_keep_their_order()
     class Last(Checkpoint):
         pass
 
-    last, best, other = Last(), ModelCheckpoint(monitor="x"), Watched()
+    last, best, other = Last(), ModelCheckpoint(monitor="x"), pl.Callback()
     trainer = make_trainer(callbacks=[best, last, other], enable_checkpointing=True)
     assert trainer.callbacks == [other, best, last]
     assert trainer.checkpoint_callbacks == [best, last]
 
 
 def test_checkpoint_callback_of_our_own_keeps_lightning_from_adding_one() -> None:
-    """commands/lightning_cli.py: without dev rows there is no ModelCheckpoint at all."""
+    """commands/session.py: without dev rows there is no ModelCheckpoint at all."""
     own = Checkpoint()
     trainer = make_trainer(callbacks=[own], enable_checkpointing=True)
     assert trainer.callbacks == [own]
@@ -596,7 +579,7 @@ def test_stream_that_is_no_dataloader_is_taken_as_it_is() -> None:
 
 
 def test_sampler_of_a_dataloader_is_left_alone_where_we_say_so() -> None:
-    """commands/lightning_cli.py: the rows whose loss is watched are dealt out already."""
+    """commands/session.py: the rows whose loss is watched are dealt out already."""
     trainer = make_trainer(strategy="ddp", devices=2)
     rows: Any = [0, 1, 2, 3]
     loader = DataLoader(rows)
@@ -1114,6 +1097,11 @@ def messages(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         fit(val_check_interval=1, enable_checkpointing=True, default_root_dir=folder)
         fit(max_steps=2).save_checkpoint(folder / "a.ckpt", weights_only=False)
         resume(folder / "a.ckpt", Tiny(), max_steps=3)
+        with pytest.MonkeyPatch.context() as patch:  # what it says on a machine with a recent GPU
+            patch.setattr(torch.cuda, "is_available", lambda: True)
+            patch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+            patch.setattr(torch.cuda, "get_device_name", lambda _: "GPU")
+            _check_cuda_matmul_precision(torch.device("cuda", 0))
     finally:
         for logger, (handler, _), before in zip(loggers, heard, filters, strict=True):
             logger.removeHandler(handler)
@@ -1131,15 +1119,6 @@ def test_filtered_message_is_one_that_lightning_writes(advert: str, messages: li
 def test_filtered_warning_is_one_that_lightning_has(part: str) -> None:
     """commands/startup.py: those that are not seen in the tests here."""
     assert any(part in path.read_text(encoding="utf-8") for path in SOURCES.rglob("*.py"))
-
-
-def test_cli_warns_of_arguments_that_are_not_of_the_command_line(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """commands/startup.py: the commands take their arguments themselves."""
-    monkeypatch.setattr(sys, "argv", ["tell_lightning", "fit"])
-    with pytest.warns(match="LightningCLI's args parameter"):
-        make_cli()
 
 
 @pytest.mark.long

@@ -13,7 +13,7 @@ from tiny_runs import Run
 from wandb_server import WandbServer
 
 from tell_lightning.callbacks.folder import RunFolder
-from tell_lightning.metrics.score_facts import SCORE_FACTS
+from tell_lightning.metrics.score_facts import all_facts
 
 PATH = Path(__file__).parents[2] / "experiments/dashboard/dashboard.py"
 STEP = "trainer/global_step"
@@ -71,7 +71,7 @@ def test_panels_are_those_that_matter_and_their_numbers_are_logged(
 def test_scores_have_the_labels_that_they_have_on_the_screen(
     dashboard: ModuleType, run: Run, logged: set[str]
 ) -> None:
-    assert {name for names in dashboard.SCORES.values() for name in names} <= set(SCORE_FACTS)
+    assert {name for names in dashboard.SCORES.values() for name in names} <= set(all_facts())
     turn, verdict, training, *_ = dashboard.panels(RunFolder(run.folder), logged)
     assert turn.labels == ["BLEU", "chrF"]
     assert verdict.labels == ["balanced accuracy", "F1", "valid JSON"]

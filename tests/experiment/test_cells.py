@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,23 @@ def test_the_digest_covers_what_decides_the_result_and_no_places(first: Experime
     assert digest(seed_everything=7) != same
     assert digest(model={"optimizer": {"lr": 0.1}}) != same
     assert digest(data={"mixture": {"task_examples": 11}}) != same
+
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
+
+@pytest.mark.parametrize("name", ["translate-tell-n10-s0", "judge-tell-n10-s0"])
+def test_the_digest_of_a_committed_result_is_that_of_its_run_today(name: str) -> None:
+    found = read_experiment(EXPERIMENTS / "same_data")
+    (cell,) = [cell for cell in expand(found) if cell.name == name]
+    config = configuration(found, cell, read_chosen(found))
+    scoring = value_of(config, f"data.tasks.{cell.testbed}.scoring")
+    assert "baselines" in scoring
+    path = EXPERIMENTS / f"same_data/results/{name}.json"
+    committed = json.loads(path.read_text(encoding="utf-8"))["config_digest"]
+    assert config_digest(found, config) == committed
+    scoring["floors"] = scoring.pop("baselines")  # as the configuration of before had it
+    assert config_digest(found, config) == committed
 
 
 def test_the_digest_covers_the_recipe_of_a_base(root: Path) -> None:

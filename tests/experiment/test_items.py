@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sacrebleu.metrics.bleu import BLEU
 
-from tell_lightning.experiment.items import SCORES, WIDTHS, items
+from tell_lightning.experiment.items import SCORES, items
 from tell_lightning.metrics.predictions import Prediction
 from tell_lightning.metrics.score import score
 from tell_lightning.metrics.settings import Scoring
@@ -46,9 +46,23 @@ def test_the_score_of_the_sum_is_the_score_of_the_set(name):
     value = score(SCORING[name], rows).values[name]
     found = items(name, lines(name), SCORING[name])
     assert found["statistic"] == name
-    assert {len(row) for row in found["rows"]} == {WIDTHS[name]}
+    widths = {"bleu": 10, "balanced_accuracy": 4, "exact_match": 2}
+    assert {len(row) for row in found["rows"]} == {widths[name]}
     points = float(SCORES[name](np.sum(found["rows"], axis=0)))
     assert points == pytest.approx(value * (1 if name == "bleu" else 100), abs=1e-9)
+
+
+def test_many_labels_have_two_numbers_each_the_positive_one_first():
+    pairs = [("a", "a"), ("b", "c"), ("?", "b")]
+    rows = [
+        {"id": str(index), "prediction": answer, "reference": reference}
+        for index, (answer, reference) in enumerate(pairs)
+    ]
+    scoring = Scoring(kind="classification", positive="b")
+    found = items("balanced_accuracy", rows, scoring)
+    assert found["rows"] == [[0, 0, 1, 1, 0, 0], [0, 0, 0, 0, 0, 1], [0, 1, 0, 0, 0, 0]]
+    points = SCORES["balanced_accuracy"](np.sum(found["rows"], axis=0))
+    assert float(points) == pytest.approx(100 / 3)
 
 
 def test_rows_stand_in_the_order_of_their_ids():

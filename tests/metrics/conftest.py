@@ -8,7 +8,8 @@ import pytest
 
 from tell_lightning.callbacks.folder import write_jsonl
 from tell_lightning.commands.compare import read_predictions
-from tell_lightning.metrics.predictions import Prediction, saved_row
+from tell_lightning.metrics.predictions import Prediction
+from tell_lightning.metrics.score import saved_row
 from tell_lightning.metrics.settings import Scoring
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "tell"

@@ -16,8 +16,8 @@ WORDS = ["the", "cat", "dog", "sleeps", "runs", "on", "mat", "under", "red", "ho
 
 
 def means(values) -> RowSums:
-    """Rows of one whole number each, of which the score is the mean."""
-    return RowSums([[int(v)] for v in values], {"mean": lambda sums: sums[0] / len(values)})
+    """Rows of one number each, of which the score is the mean."""
+    return RowSums.means({"mean": [float(v) for v in values]})
 
 
 def documents(rows: int, *shares: float, seed: int = 1) -> list[list[str]]:

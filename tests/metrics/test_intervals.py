@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tell_lightning.metrics.intervals import RowSums, bootstrap, row_sums, score_intervals
-from tell_lightning.metrics.score import Scores, floors, score
-from tell_lightning.metrics.settings import Floor, Scoring
-from tell_lightning.metrics.translation import corpus_scores, row_statistics
+from tell_lightning.metrics.intervals import RowSums, bootstrap, score_intervals
+from tell_lightning.metrics.kinds.translation import corpus_scores, row_statistics
+from tell_lightning.metrics.score import Scores, baselines, row_sums, score
+from tell_lightning.metrics.settings import Baseline, Scoring
 
 JUDGE = Scoring(kind="judge")
 TRANSLATION = Scoring(kind="translation", words_field="rare")
@@ -70,8 +70,8 @@ def test_intervals_are_the_same_every_time_in_any_order_and_only_when_asked(pred
     first = score(TRANSLATION, predictions, intervals=True)
     assert score(TRANSLATION, predictions[::-1], intervals=True) == first
     assert score(TRANSLATION, predictions).intervals == {}
-    copy = Scoring(kind="text", floors={"constant": Floor(text="x")})
-    assert floors(copy, predictions)["constant"].intervals == {}
+    copy = Scoring(kind="text", baselines={"constant": Baseline(text="x")})
+    assert baselines(copy, predictions)["constant"].intervals == {}
 
 
 def test_summed_statistics_are_worth_what_sacrebleu_says(predict):
@@ -81,10 +81,8 @@ def test_summed_statistics_are_worth_what_sacrebleu_says(predict):
     found = row_statistics(*texts)
     assert found.keys() == expected.keys() | {"ter_lines"} == CORPUS | {"ter_lines"}
     for name, (value, signature) in expected.items():
-        rows, compute, same = found[name]
-        summed = [sum(column) for column in zip(*rows, strict=True)]
-        assert compute(summed) == pytest.approx(value, abs=1e-9)
-        assert same == signature
+        assert found[name].whole()[name] == pytest.approx(value, abs=1e-9)
+        assert found[name].signatures[name] == signature
 
 
 @pytest.mark.parametrize("name", ["bleu", "chrf", "chrf_pp", "ter_lines"])
@@ -137,12 +135,11 @@ def test_true_share_lies_inside_about_19_times_of_20():
     honest = pretended = 0
     times = 150
     for _ in range(times):
-        hits = [[int(hit)] for hit in random.random(rows) < truth]
-        low, high = bootstrap(RowSums(hits, {"share": lambda sums: sums[0] / rows}))["share"]
+        hits = (random.random(rows) < truth).tolist()
+        low, high = bootstrap(RowSums.means({"share": hits}))["share"]
         honest += low <= truth <= high
         # The control: every row written four times, as if these were 240 rows of their own.
-        four = RowSums(hits * 4, {"share": lambda sums: sums[0] / (4 * rows)})
-        low, high = bootstrap(four)["share"]
+        low, high = bootstrap(RowSums.means({"share": hits * 4}))["share"]
         pretended += low <= truth <= high
     assert 0.90 <= honest / times <= 0.99
     assert pretended / times < 0.80
@@ -183,3 +180,19 @@ def test_draws_without_a_listed_word_do_not_count(predict):
     nothing = [{"rare": []}]
     scores = score(TRANSLATION, predict(["cat"], ["cat"], nothing), intervals=True)
     assert "words_recall" not in scores.intervals
+
+
+def test_rows_may_be_any_numbers():
+    found = RowSums.means({"mean": [0.5, 0.25, 0.125], "other": [1, 2, 3]})
+    assert found.whole() == {"mean": 0.875 / 3, "other": 2}
+    low, high = bootstrap(found)["mean"]
+    assert 0.125 <= low < 0.875 / 3 < high <= 0.5
+
+
+def test_a_draw_without_a_score_is_left_out():
+    sums = RowSums(
+        np.array([[1.0], [0.0]]), lambda sums: {"x": np.where(sums[..., 0] > 0, 7, np.nan)}
+    )
+    assert bootstrap(sums) == {"x": (7, 7)}
+    none = RowSums(np.zeros((2, 1)), sums.score)
+    assert (none.whole(), bootstrap(none)) == ({}, {})

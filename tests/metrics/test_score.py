@@ -4,14 +4,16 @@ import sys
 import pytest
 
 from tell_lightning.errors import TellError
-from tell_lightning.metrics.score import floors, score
-from tell_lightning.metrics.settings import Floor, Scoring
+from tell_lightning.metrics.score import baselines, score
+from tell_lightning.metrics.settings import Baseline, Scoring
 
 YES, NO = '{"hallucination": "yes"}', '{"hallucination": "no"}'
-JUDGE = Scoring(kind="judge", floors={"always_yes": Floor(text=YES), "always_no": Floor(text=NO)})
+JUDGE = Scoring(
+    kind="judge", baselines={"always_yes": Baseline(text=YES), "always_no": Baseline(text=NO)}
+)
 
 
-def test_the_paper_s_halu_file_has_its_known_floors_and_ceiling(read_tell, predict, saved):
+def test_the_paper_s_halu_file_has_its_known_baselines_and_ceiling(read_tell, predict, saved):
     gold = [row["response"] for row in read_tell("test_Halu_CoT_JSON.jsonl")]
     oracle = predict([YES if label == "yes" else NO for label in gold], gold)
     junk = predict(["I cannot tell."] * len(gold), gold)
@@ -25,7 +27,7 @@ def test_the_paper_s_halu_file_has_its_known_floors_and_ceiling(read_tell, predi
     assert (worst["unparseable"], worst["label_valid"], worst["json_valid"]) == (1506, 0, 0)
     assert (best["json_valid_repaired"], worst["json_valid_repaired"]) == (1, 0)
 
-    no, yes = (floors(JUDGE, oracle)[name].values for name in ("always_no", "always_yes"))
+    no, yes = (baselines(JUDGE, oracle)[name].values for name in ("always_no", "always_yes"))
     assert round(no["accuracy"], 3) == 0.813
     assert no["accuracy"] == no["majority_accuracy"] == worst["majority_accuracy"]
     assert no["balanced_accuracy"] == yes["balanced_accuracy"] == 0.5
@@ -67,12 +69,14 @@ def test_text_scores_are_exact_match_and_rates(predict):
 
 
 def test_translation_scores_have_listed_words_apart(predict):
-    scoring = Scoring(kind="translation", words_field="rare", floors={"copy": Floor(field="src")})
+    scoring = Scoring(
+        kind="translation", words_field="rare", baselines={"copy": Baseline(field="src")}
+    )
     rows = [{"rare": ["kisa"], "src": "cat"}, {"rare": [], "src": " Kisa "}]
     predictions = predict(["Kisa sefur.", "x"], ["Kisa sefur.", "y"], rows)
     values = score(scoring, predictions).values
     assert (values["words"], values["words_recall"], values["exact_match"]) == (1, 1, 0.5)
-    copied = floors(scoring, predictions)["copy"]
+    copied = baselines(scoring, predictions)["copy"]
     assert copied.values["words_recall"] == 0
     generated = {"stop_rate", "cap_rate", "mean_new_tokens", "near_ties"}
     assert copied.values.keys() == values.keys() - generated
@@ -100,7 +104,7 @@ def test_the_order_of_predictions_does_not_matter(predict):
         (
             JUDGE,
             ["no", "perhaps"],
-            r"^row 'r1': the reference must be one of no, yes, .* got 'perhaps'\. Mend",
+            r"^row 'r1': the reference must be one of no, yes, .* got 'perhaps'\. Correct",
         ),
         (
             Scoring(kind="judge", positive="ja"),
@@ -116,27 +120,27 @@ def test_what_cannot_be_scored_is_refused(scoring, references, message, predict)
 
 
 @pytest.mark.parametrize(
-    ("floor", "message"),
+    ("baseline", "message"),
     [
-        (Floor(), r"^scoring\.floors\.f: needs either field or text, got neither\. Give"),
-        (Floor(field="a", text="b"), r"^scoring\.floors\.f: needs .*, got both\. Give one"),
+        (Baseline(), r"^scoring\.baselines\.f: needs either field or text, got neither\. Give"),
+        (Baseline(field="a", text="b"), r"^scoring\.baselines\.f: needs .*, got both\. Give one"),
         (
-            Floor(field="b"),
-            r"^scoring\.floors\.f\.field: .* field 'b', got None in row 'r0'\. The row has: a, c\.",
+            Baseline(field="b"),
+            r"^scoring\.baselines\.f\.field: .* 'b', got None in row 'r0'\. The row has: a, c\.",
         ),
-        (Floor(field="c"), r"needs the text field 'c', got 1 in row 'r0'"),
+        (Baseline(field="c"), r"needs the text field 'c', got 1 in row 'r0'"),
     ],
 )
-def test_a_floor_that_says_nothing_is_refused(floor, message, predict):
+def test_a_baseline_that_says_nothing_is_refused(baseline, message, predict):
     predictions = predict(["x"], ["x"], [{"a": "x", "c": 1}])
     with pytest.raises(TellError, match=message):
-        floors(Scoring(floors={"f": floor}), predictions)
+        baselines(Scoring(baselines={"f": baseline}), predictions)
 
 
-def test_no_floors_and_an_empty_constant_are_fine(predict):
+def test_no_baselines_and_an_empty_constant_are_fine(predict):
     predictions = predict(["x"], ["x"])
-    assert floors(Scoring(), predictions) == {}
-    silent = floors(Scoring(floors={"f": Floor(text="")}), predictions)["f"]
+    assert baselines(Scoring(), predictions) == {}
+    silent = baselines(Scoring(baselines={"f": Baseline(text="")}), predictions)["f"]
     assert silent.values == {"rows": 1, "empty_rate": 1, "exact_match": 0}
 
 

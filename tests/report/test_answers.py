@@ -53,6 +53,21 @@ def test_a_judges_label_is_right_or_wrong_or_unreadable_and_its_thought_is_kept(
     assert found.counts == [("tuned", "1 right, 1 wrong, 1 unreadable")]
 
 
+def test_json_is_right_wrong_or_unreadable(contents):
+    config = {"data": {"tasks": {"turn": {"scoring": {"kind": "json"}}}}}
+    answers = {"test-turn-step-000010": ['{"b": 2, "a": 1}', '{"a": 2}', "none"]}
+    references = ['{"a": 1, "b": 2}'] * 3
+    (found,) = task_answers(contents(config=config, answers=answers, references=references))
+    assert [row.tuned.verdict for row in found.rows] == ["right", "wrong", "unreadable"]
+    assert found.counts == [("tuned", "1 right, 1 wrong, 1 unreadable")]
+
+
+def test_a_class_that_is_gone_is_read_as_text(contents):
+    config = {"data": {"tasks": {"turn": {"scoring": {"kind": "gone.py:Kind"}}}}}
+    (found,) = task_answers(contents(config=config))
+    assert found.counts[0] == ("base", "0 equal to the reference")
+
+
 def test_a_saved_label_is_taken_and_listed_words_are_shown(contents):
     run = contents(config=JUDGE, answers={})
     row = {"id": "1", "prediction": "x", "reference": "no", "label": "no", "words": ["a", "b"]}

@@ -2,14 +2,8 @@
 
 import pytest
 
-from tell_lightning.metrics.score import PRIMARY
-from tell_lightning.metrics.score_facts import LOSS, SCORE_FACTS, facts_of
-from tell_lightning.report.forms import MAIN, shown, shown_change, shown_interval
-
-
-def test_names_of_main_scores_are_scores():
-    assert set(MAIN) == set(PRIMARY.values())
-    assert {name for names in MAIN.values() for name in names} <= set(SCORE_FACTS)
+from tell_lightning.metrics.score_facts import LOSS, facts_of
+from tell_lightning.report.forms import shown, shown_change, shown_interval
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,13 @@ def row(table, section, label):
     raise AssertionError((section, label))
 
 
-def test_a_score_stands_before_after_and_as_change_beside_its_floors():
+def test_a_score_stands_before_after_and_as_change_beside_its_baselines():
     table = score_table(metrics(), "test", ["writing"])
     bleu = row(table, "turn", "BLEU")
     assert [cell.text for cell in bleu.cells] == ["1.5", "47.0", "+45.5"]
     assert bleu.cells[1].interval == "[45.0, 49.0]"
     assert bleu.cells[1].path == "test/after/tasks/turn/bleu"
-    assert [(floor.label, floor.text) for floor in bleu.floors] == [("copy source", "0.2")]
+    assert [(found.label, found.text) for found in bleu.baselines] == [("copy source", "0.2")]
 
 
 def test_main_scores_stand_first_and_no_score_twice():
@@ -101,6 +101,26 @@ def test_neural_scores_are_shown_with_whatever_numbers_come_beside_them():
     assert (stem, metric, cell.text) == ("test-turn-base", "comet, wmt22", "0.7123")
     assert cell.interval == "[0.6000, 0.8000]"
     assert rest == "truncated share: 0.125"
+
+
+def test_scores_of_a_class_path_are_shown_as_the_record_says():
+    found = metrics()
+    facts = {"label": "word error rate", "scale": "ratio", "decimals": 3}
+    facts |= {"better": "lower", "group": "Metric"}
+    display = {"kind": "a.B", "facts": {"wer": facts, "other": {**facts, "label": "other"}}}
+    display |= {"table": ["wer"], "report": ["wer"], "summary": ["wer"]}
+    for moment, value in (("before", 0.5), ("after", 0.25)):
+        found["test"][moment]["tasks"]["turn"] |= {
+            "values": {"rows": 8.0, "wer": value, "other": 1.0},
+            "primary": "wer",
+            "display": display,
+        }
+    table = score_table(found, "test", ["writing"])
+    wer = row(table, "turn", "word error rate")
+    assert [cell.text for cell in wer.cells] == ["0.500", "0.250", "−0.250"]  # noqa: RUF001
+    assert wer.lower_is_better
+    assert [each.label for each in table.main[0].rows] == ["word error rate"]
+    assert row(table, "turn: metric", "other").cells[0].text == "1.000"
 
 
 def test_a_task_that_only_one_state_knows_is_shown():

@@ -11,17 +11,17 @@ import sacrebleu
 from tell_lightning.commands.check import check
 from tell_lightning.data.anchors import reference_text, strip_anchor
 from tell_lightning.data.reading import read_records
-from tell_lightning.metrics.predictions import strip_prefix
-from tell_lightning.metrics.score import floors, score
-from tell_lightning.metrics.settings import Floor, Scoring
-from tell_lightning.metrics.translation import (
+from tell_lightning.metrics.kinds.translation import (
     corpus_scores,
     join_lines,
     line_mismatch_rate,
     row_statistics,
 )
+from tell_lightning.metrics.predictions import strip_prefix
+from tell_lightning.metrics.score import baselines, score
+from tell_lightning.metrics.settings import Baseline, Scoring
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[3] / "configs"
 DATA = CONFIGS.parents[1] / "shared" / "data" / "tell"
 DOCUMENT = ("bleu", "chrf", "chrf_pp")
 LINES = tuple(f"{name}_lines" for name in DOCUMENT)
@@ -43,9 +43,9 @@ def test_scores_of_the_real_test_set_are_those_of_sacrebleu(read_tell, predict):
     assert len(rows) == 65
 
     predictions = predict(answers, references, [{"source": text} for text in sources])
-    scoring = Scoring(kind="translation", floors={"copy": Floor(field="source")})
+    scoring = Scoring(kind="translation", baselines={"copy": Baseline(field="source")})
     ours = score(scoring, predictions)
-    copied = floors(scoring, predictions)["copy"]
+    copied = baselines(scoring, predictions)["copy"]
 
     flat = [text.replace("\n", " ") for text in references]
     for scores, texts in ((ours, answers), (copied, sources)):
@@ -108,9 +108,9 @@ def test_real_references_have_100_at_every_level(documents, copied, real, transl
 @pytest.mark.long
 @PAIRS
 def test_real_sources_copied_have_their_known_score_of_lines(documents, copied, real, translated):
-    floor = translated(*real)
-    assert floor["line_mismatch_rate"] == 0  # the files pair line by line
-    assert (round(floor["bleu_lines"], 2), round(floor["chrf_lines"], 1)) == copied
+    found = translated(*real)
+    assert found["line_mismatch_rate"] == 0  # the files pair line by line
+    assert (round(found["bleu_lines"], 2), round(found["chrf_lines"], 1)) == copied
 
 
 @pytest.mark.long
@@ -205,15 +205,14 @@ def test_scores_and_signatures_are_those_of_sacrebleu_s_command_line(lines, tmp_
         assert (pytest.approx(value, abs=1e-8), signature) == theirs[key]
         assert 10 < value < 90
     if lines:
-        signature = row_statistics(answers, references)["ter_lines"].signature
+        signature = row_statistics(answers, references)["ter_lines"].signatures["ter_lines"]
         value = whole(answers, references, "ter_lines")
         assert (pytest.approx(value, abs=1e-8), signature) == theirs["TER"]
         assert 10 < value < 90
 
 
 def whole(answers: list[str], references: list[str], name: str) -> float:
-    rows, compute, _ = row_statistics(answers, references)[name]
-    return compute([sum(column) for column in zip(*rows, strict=True)])
+    return row_statistics(answers, references)[name].whole()[name]
 
 
 @pytest.mark.parametrize(

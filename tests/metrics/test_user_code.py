@@ -3,8 +3,8 @@
 import pytest
 
 from tell_lightning.errors import TellError
-from tell_lightning.metrics.score import floors, score
-from tell_lightning.metrics.settings import Floor, Scoring
+from tell_lightning.metrics.score import baselines, score
+from tell_lightning.metrics.settings import Baseline, Scoring
 
 GOOD = """
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ def write(tmp_path, monkeypatch):
 
     def write_file(text: str) -> Scoring:
         (tmp_path / "mine.py").write_text(text)
-        return Scoring(function="mine.py:ratio", floors={"silence": Floor(text="")})
+        return Scoring(function="mine.py:ratio", baselines={"silence": Baseline(text="")})
 
     return write_file
 
@@ -51,7 +51,7 @@ def test_its_numbers_stand_beside_the_others_and_it_is_called_once(write, predic
     assert all(type(value) is float for value in scores.values.values())
     assert scores.values["exact_match"] == 0.5
     assert "ratio" not in scores.intervals
-    assert "ratio" not in floors(scoring, predictions)["silence"].values
+    assert "ratio" not in baselines(scoring, predictions)["silence"].values
     assert score(scoring, predictions).values["calls"] == 2
 
 
@@ -79,7 +79,7 @@ def test_it_gets_copies_of_the_rows(write, predict):
             "return {'x': 1 / (len(answers) - 1)}",
             r"must run without an error, got ZeroDivisionError in line 2: .*division by zero\.",
         ),
-        ("raise ValueError('two\\n lines')", r"got ValueError in line 2: two lines\. Mend it\.$"),
+        ("raise ValueError('two\\n lines')", r"got ValueError in line 2: two lines\. Correct"),
     ],
 )
 def test_what_it_returns_or_raises_wrong_is_named(body, message, write, predict):
@@ -95,8 +95,8 @@ def test_what_it_returns_or_raises_wrong_is_named(body, message, write, predict)
         ("mine:ratio", r"must be path\.py:name, got 'mine:ratio'\."),
         ("mine.py:a b", r"must be path\.py:name, got 'mine\.py:a b'\."),
         ("other.py:ratio", r"must name a file, got 'other\.py', which is not there \(looked in "),
-        ("mine.py:missing", r"must name a function of .*mine\.py, got 'missing'\. Define"),
-        ("mine.py:calls", r"must name a function of .*mine\.py, got 'calls'\. Define"),
+        ("mine.py:missing", r"must name a function or class of .*mine\.py, got 'missing'\. Define"),
+        ("mine.py:calls", r"must name a function or class of .*mine\.py, got 'calls'\. Define"),
     ],
 )
 def test_a_function_that_is_not_there_is_named(function, message, write, predict):

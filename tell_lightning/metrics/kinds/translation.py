@@ -1,20 +1,75 @@
-"""Corpus BLEU, chrF, chrF++ and TER, by sacreBLEU alone.
+"""The kind `translation`: corpus BLEU, chrF, chrF++ and TER, by sacreBLEU alone.
 
-Answers and references enter, one document each; corpus scores leave, each with the signature that
-makes it comparable. A document is its lines joined by one space, on both sides, so a score does
-not depend on where an answer breaks its lines. Line scores (`_lines`) pair the lines that are not
-blank, as published scores of the same test sets do; where a document has more or fewer lines than
-its reference, nothing says which belong together, and all its reference lines are paired with
-nothing. About three seconds for 50,000 words, TER of foreign lines another.
+Each score has the signature that makes it comparable. A document is its lines joined by one space,
+on both sides, so a score does not depend on where an answer breaks its lines. Line scores
+(`_lines`) pair the lines that are not blank, as published scores of the same test sets do; where a
+document has more or fewer lines than its reference, nothing says which belong together, and all its
+reference lines are paired with nothing. About three seconds for 50,000 words, TER of foreign lines
+another.
 
     answer   a / b / c     reference   A / B / C     document  a b c ~ A B C    lines  a~A b~B c~C
     answer   a / b c       reference   A / B / C     document  a b c ~ A B C    lines   ~A  ~B  ~C
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
+
+import numpy as np
+
+from tell_lightning.metrics.intervals import Numbers, RowSums
+from tell_lightning.metrics.kinds.base import KindScores, ScoringKind
+from tell_lightning.metrics.kinds.text import exact_sums
+from tell_lightning.metrics.predictions import Prediction
+from tell_lightning.metrics.score_facts import EXACT_MATCH, ScoreFacts, points
+
+
+class Translation(ScoringKind):
+    """BLEU, chrF and chrF++ of documents and of their lines, and TER of lines."""
+
+    facts: Mapping[str, ScoreFacts] = {
+        "bleu": points("BLEU", "Documents"),
+        "chrf": points("chrF", "Documents"),
+        "chrf_pp": points("chrF++", "Documents"),
+        "bleu_lines": points("BLEU of lines", "Lines"),
+        "chrf_lines": points("chrF of lines", "Lines"),
+        "chrf_pp_lines": points("chrF++ of lines", "Lines"),
+        "ter_lines": ScoreFacts("TER of lines", "points", 1, "lower", "Lines"),
+        "line_mismatch_rate": ScoreFacts(
+            "documents with another number of lines", "share", 1, "lower", "Lines"
+        ),
+        "exact_match": EXACT_MATCH,
+    }
+    primary = "bleu"
+    table = ("bleu", "chrf", "words_recall", "stop_rate")
+    report = ("bleu", "chrf", "chrf_pp", "ter_lines", "words_recall", "stop_rate")
+    summary = ("bleu", "chrf", "exact_match", "words_recall", "stop_rate")
+    only_with_intervals = frozenset({"ter_lines"})
+
+    def score(self, predictions: Sequence[Prediction]) -> KindScores:
+        """Score the corpus, without TER."""
+        answers, references = _texts(predictions)
+        scores = corpus_scores(answers, references)
+        return KindScores(
+            {
+                **exact_sums(predictions).whole(),
+                **{name: corpus.score for name, corpus in scores.items()},
+                "line_mismatch_rate": line_mismatch_rate(answers, references),
+            },
+            {name: corpus.signature for name, corpus in scores.items()},
+        )
+
+    def row_sums(self, predictions: Sequence[Prediction]) -> list[RowSums]:
+        """Give the counts that sacreBLEU keeps of each document, for each score, and for TER."""
+        return [exact_sums(predictions), *row_statistics(*_texts(predictions)).values()]
+
+    def columns(self, answer: str, reference: str) -> dict[str, Any]:
+        """Return sacreBLEU's chrF2 of one document, 0 to 100, to a tenth."""
+        from sacrebleu.metrics.chrf import CHRF  # slow to import
+
+        score = CHRF().sentence_score(join_lines(answer), [join_lines(reference)]).score
+        return {"chrf": round(float(score), 1)}
 
 
 class CorpusScore(NamedTuple):
@@ -26,15 +81,8 @@ class CorpusScore(NamedTuple):
     """sacreBLEU's signature: references, case, tokenizer, smoothing, version."""
 
 
-class RowStatistics(NamedTuple):
-    """What sacreBLEU keeps of each document, and the corpus score of any sum of it."""
-
-    rows: list[list[int]]
-    """Lengths and n-gram counts, or edits, of each document; they add."""
-    score: Callable[[list[int]], float]
-    """Score of the summed counts, 0 to 100; TER may be more."""
-    signature: str
-    """sacreBLEU's signature, as of the corpus score."""
+def _texts(predictions: Sequence[Prediction]) -> tuple[list[str], list[str]]:
+    return [p.prediction for p in predictions], [p.reference or "" for p in predictions]
 
 
 def join_lines(text: str) -> str:
@@ -70,8 +118,10 @@ def corpus_scores(answers: Sequence[str], references: Sequence[str]) -> dict[str
     return scores
 
 
-def row_statistics(answers: Sequence[str], references: Sequence[str]) -> dict[str, RowStatistics]:
+def row_statistics(answers: Sequence[str], references: Sequence[str]) -> dict[str, RowSums]:
     """Split `corpus_scores`, and TER, into what each document adds and what the sum is worth.
+
+    A document adds lengths and n-gram counts, or edits.
 
     The two methods are those that sacreBLEU's own significance tests call. Its public bootstrap
     (`n_bootstrap`) gives a mean and half a width, seeded from the environment, but no bounds.
@@ -86,21 +136,21 @@ def row_statistics(answers: Sequence[str], references: Sequence[str]) -> dict[st
         for lines alone: a document of 400 foreign words takes a second, its 15 lines a hundredth.
     """
 
-    def split(name: str, metric: Any) -> RowStatistics:
+    def split(name: str, metric: Any) -> RowSums:
         ours, theirs = _segments(name, answers, references)
-        rows = iter(metric._extract_corpus_statistics(_flat(ours), [_flat(theirs)]))
-        empty = [0] * len(metric._extract_corpus_statistics([""], [["a"]])[0])
-        return RowStatistics(
-            [
-                [
-                    int(sum(column))
-                    for column in zip(empty, *islice(rows, len(document)), strict=True)
-                ]
-                for document in theirs
-            ],
-            lambda sums: float(metric._compute_score_from_stats(sums).score),
-            str(metric.get_signature()),
-        )
+        lines = iter(metric._extract_corpus_statistics(_flat(ours), [_flat(theirs)]))
+        none = metric._extract_corpus_statistics([""], [["a"]])[0]
+        rows = np.zeros((len(theirs), len(none)))
+        for row, document in zip(rows, theirs, strict=True):
+            for line in islice(lines, len(document)):
+                row += line
+
+        def score(sums: Numbers) -> dict[str, Numbers]:
+            flat = sums.reshape(-1, sums.shape[-1]).astype(np.int64).tolist()
+            values = [float(metric._compute_score_from_stats(each).score) for each in flat]
+            return {name: np.array(values).reshape(sums.shape[:-1])}
+
+        return RowSums(rows, score, {name: str(metric.get_signature())})
 
     return {name: split(name, metric) for name, metric in (_metrics() | _slow_metrics()).items()}
 

@@ -1,7 +1,6 @@
-"""Rates that any text task has: exact match, empty, stopped, prefix found, listed words present.
+"""Rates of every task, whatever its kind: empty, stopped, prefix found, listed words present.
 
-Predictions enter; shares from 0 to 1 leave. Every function needs at least one prediction.
-Microseconds a row.
+They are shares from 0 to 1 of one prediction or more.
 """
 
 import re
@@ -9,12 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tell_lightning.metrics.predictions import MetricError, Prediction
-
-
-def exact_match(answers: Sequence[str], references: Sequence[str]) -> float:
-    """Compute the share of answers equal to their reference but for outer white space."""
-    pairs = zip(answers, references, strict=True)
-    return sum(ours.strip() == theirs.strip() for ours, theirs in pairs) / len(answers)
 
 
 def empty_rate(answers: Sequence[str]) -> float:
@@ -73,6 +66,7 @@ def _listed_words(prediction: Prediction, words_field: str) -> Counter[str]:
     if not isinstance(words, list | tuple) or not all(isinstance(w, str) and w for w in words):
         raise MetricError(
             f"row {prediction.id!r}: field {words_field!r} must be a list of words, "
-            f"got {words!r:.80}. Mend the row or set scoring.words_field to another field or null."
+            f"got {words!r:.80}. Correct the row, or set scoring.words_field to another field or "
+            "null."
         )
     return Counter(word.casefold() for word in words)
