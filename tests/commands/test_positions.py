@@ -137,7 +137,10 @@ def test_a_reader_that_stops_is_no_error(config: str, monkeypatch: pytest.Monkey
             ["--positions", "0:9", "--format", "csv"],
             says("--format", rule=["table", "jsonl"], got="'csv'"),
         ),
-        (["--format", "jsonl"], "--format: must go with --positions, got 'jsonl' alone. Write --p"),
+        (
+            ["--format", "jsonl"],
+            says("--format", rule="--positions", got="'jsonl'", cure="--positions A:B"),
+        ),
         (
             ["--positions", "0:9", "--show", "3"],
             says("--show", rule="--positions", got="both"),

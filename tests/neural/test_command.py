@@ -232,8 +232,8 @@ def test_rows_that_the_run_does_not_have_are_named(run, tmp_path, capsys):
     assert error(capsys, file, f"--run={run}") == says(
         str(file),
         rule="COMET",
-        got="none of 'test.jsonl:",
-        cure=["'test.jsonl:9' (2 of 3 rows)", "'source'"],
+        got="none of 'test.jsonl:9' (2 of 3 rows)",
+        cure="'source'",
     )
     assert error(capsys, write(file), f"--run={run}", "--source-field=no") == says(
         str(file),
