@@ -16,6 +16,7 @@ import lightning.pytorch as pl
 import pytest
 import python_api
 import torch
+import wandb
 import yaml
 from tiny_runs import environment
 from tiny_world import World
@@ -83,7 +84,9 @@ def by_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "offline")
         patch.setenv("WANDB_SILENT", "true")
-        yield folder, python_api.train(folder)
+        trained = python_api.train(folder)
+        wandb.teardown()  # ends W&B's run, which other tests of this process would go on with
+        yield folder, trained
 
 
 # Lightning says so of any short run.
@@ -220,6 +223,25 @@ def test_a_limit_on_validation_and_on_nothing_else(tiny: dict[str, Any]) -> None
         "verdict": 2.0,
     }
     assert scored.losses
+
+
+def test_test_from_a_checkpoint_has_its_adapter_and_keeps_its_history(
+    tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    data = TellDataModule(**tiny["data"], tokenizer=tiny["base"])
+    trained = TellModule(tiny["base"], optimizer={"lr": 0.1})
+    evaluation = GenerationEvaluation()
+    trainer = plain_trainer(max_steps=2, callbacks=[evaluation])
+    trainer.fit(trained, datamodule=data)
+    trainer.save_checkpoint(tmp_path / "2.ckpt")
+    module, again = TellModule(tiny["base"]), GenerationEvaluation()
+    tester = plain_trainer(callbacks=[again])
+    tester.test(module, datamodule=data, ckpt_path=tmp_path / "2.ckpt", verbose=False)
+    assert [scored.split for scored in again.history] == ["dev", "test"]
+    assert again.history[0] == evaluation.history[0]
+    assert module.trained_steps == 2
+    for name, value in trained.state_dict().items():
+        assert torch.equal(module.state_dict()[name], value)
 
 
 def test_settings_may_be_dictionaries_and_mistakes_are_named(tiny: dict[str, Any]) -> None:
