@@ -57,7 +57,7 @@ def main() -> None:
         RESULTS.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
         OUTPUT.write_text(done[0][1], encoding="utf-8")
     text = README.read_text(encoding="utf-8")
-    text = put(text, "output", "```\n" + end_of(OUTPUT.read_text(encoding="utf-8")) + "\n```")
+    text = put(text, "output", f"```\n{shortened(OUTPUT.read_text(encoding='utf-8'))}\n```")
     text = put(text, "scores", table(json.loads(RESULTS.read_text(encoding="utf-8"))))
     README.write_text(text, encoding="utf-8")
 
@@ -69,11 +69,14 @@ def put(text: str, name: str, block: str) -> str:
     return f"{before}{start}\n\n{block}\n\n{end}{after}"
 
 
-def end_of(output: str) -> str:
-    """Return the output of a run from its tables of scores on."""
+def shortened(output: str) -> str:
+    """Return the tables of the test scores, without intervals and legend, and the last lines."""
     lines = [line.rstrip() for line in output.splitlines()]
     start = next(i for i, line in enumerate(lines) if line.endswith(" test rows"))
-    return "\n".join(lines[start:])
+    legend = next(i for i, line in enumerate(lines) if line.startswith("before: "))
+    end = next(i for i, line in enumerate(lines) if line.startswith("Took "))
+    tables = [line for line in lines[start:legend] if not line.lstrip().startswith("[")]
+    return "\n".join([*tables, *lines[end:]])
 
 
 def table(results: dict[str, Any]) -> str:

@@ -85,7 +85,8 @@ def by_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, 
         patch.setenv("WANDB_MODE", "offline")
         patch.setenv("WANDB_SILENT", "true")
         trained = python_api.train(folder)
-        wandb.teardown()  # ends W&B's run, which other tests of this process would go on with
+        wandb.finish()  # otherwise other tests of this process would go on with this run of W&B
+        wandb.teardown()
         yield folder, trained
 
 

@@ -143,7 +143,7 @@ def test_results_that_are_there_are_read_and_the_others_are_named(tmp_path, sock
     write_experiments(tmp_path / "experiments", leave_out=is_missing)
     (tmp_path / "notebooks").mkdir()
     printed = run("02_does_tell_help.ipynb", tmp_path / "notebooks", tmp_path / "home", sockets)
-    assert re.search(r"^same_data +\d+ of +\d+ cells +lacking: .* is missing", printed, re.M)
+    assert re.search(r"^same_data +\d+ of +\d+ runs +missing: .* is missing", printed, re.M)
     assert re.search(r"^Translate: SFT reaches .* at n \d+; DER .*, \d+ seeds$", printed, re.M)
     assert "Judge: TELL and SFT at n = 10 have no seed in common yet." in printed
     assert "Compose: nothing yet of tell" in printed
@@ -157,5 +157,5 @@ def test_the_committed_results_are_read(tmp_path, sockets):
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")
     (tmp_path / "notebooks").mkdir()
     printed = run("02_does_tell_help.ipynb", tmp_path / "notebooks", tmp_path / "home", sockets)
-    assert re.search(r"^same_data +\d+ of +\d+ cells", printed, re.M)
+    assert re.search(r"^same_data +\d+ of +\d+ runs", printed, re.M)
     assert "compare: 32 runs" in printed
