@@ -153,7 +153,7 @@ def test_a_full_disk_is_named_and_the_file_gone_on_with(tmp_path):
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(LINES[0]) + 20, least[1]))
     try:
-        with pytest.raises(AnswersError, match=r"File too large\. Make room or give another one; "):
+        with pytest.raises(AnswersError, match=r"File too large\. Free disk space"):
             go_on(path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, least)
