@@ -13,12 +13,12 @@ import io
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from tell_lightning.errors import TellError
 
@@ -110,6 +110,33 @@ def _stamp(file: IO[bytes]) -> tuple[int, int, int]:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
+class KeyTwiceError(ValueError):
+    """A JSON object with the same key twice; Python would keep the last value."""
+
+
+def parse_json(text: str) -> Any:
+    """Parse the JSON of a user.
+
+    Raises:
+        KeyTwiceError: An object has a key twice.
+        ValueError: The text is no JSON.
+        RecursionError: It is nested too deeply.
+
+    >>> parse_json('{"prompt": 1}')
+    {'prompt': 1}
+    """
+    return json.loads(text, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise KeyTwiceError(f"{cut(twice)} twice in {cut(pairs)}")
+    return values
+
+
 def _lines(file: IO[bytes], path: Path, meter: Meter) -> Iterator[bytes]:
     """Yield the lines of a text file, unpacked, without a byte order mark.
 
@@ -171,9 +198,12 @@ def _parse_lines(lines: Iterable[bytes], path: Path) -> Iterator[RawRow]:
 def _parse_line(path: Path, number: int, line: bytes) -> RawRow:
     where = f"{path}:{number}"
     try:
-        return RawRow(where, number, json.loads(line.decode("utf-8")))
+        return RawRow(where, number, parse_json(line.decode("utf-8")))
     except UnicodeDecodeError as error:
         return RawRow(where, number, fault=_not_utf8(line[error.start]))
+    except KeyTwiceError as error:
+        fault = f"a key must be given once in an object, got {error}. {ADVICE}"
+        return RawRow(where, number, fault=fault)
     except (ValueError, RecursionError) as error:
         text = line.decode("utf-8").rstrip("\r\n")
         fault = f"a line must be valid JSON, got {cut(text)}: {error}. {ADVICE}"
@@ -191,7 +221,11 @@ def _json(file: IO[bytes], path: Path, meter: Meter) -> Iterator[RawRow]:
         yield from _parse_lines(chain(start, lines), path)
         return
     try:
-        rows = json.loads(b"".join([*start, *lines]).decode("utf-8"))
+        rows = parse_json(b"".join([*start, *lines]).decode("utf-8"))
+    except KeyTwiceError as error:
+        raise RecordError(
+            f"{path}: a key must be given once in an object, got {error}. Correct the object."
+        ) from error
     except (ValueError, RecursionError) as error:
         raise RecordError(
             f"{path}: a .json file must be a list of objects, or one object per line, "
@@ -214,13 +248,22 @@ def _table(file: IO[bytes], path: Path, meter: Meter, *, delimiter: str) -> Iter
             return
         if values and not header:
             header = values
-            if len(set(header)) != len(header):
-                raise RecordError(
-                    f"{where}: each column needs a name of its own, got {cut(header)}. "
-                    "Rename the columns."
-                )
+            _check_columns(header, where)
         elif values:
             yield _table_row(where, number, header, values)
+
+
+def _check_columns(names: Sequence[str], where: str) -> None:
+    """Check that no two columns have the same name.
+
+    Raises:
+        RecordError: Two of them have.
+    """
+    if len(set(names)) != len(names):
+        raise RecordError(
+            f"{where}: each column needs a name of its own, got {cut(list(names))}. "
+            "Rename the columns."
+        )
 
 
 def _next_values(reader: Iterator[list[str]], where: str) -> list[str] | None:
@@ -264,6 +307,7 @@ def _parquet(file: IO[bytes], path: Path, meter: Meter) -> Iterator[RawRow]:
     number = 0
     try:
         table = pyarrow.parquet.ParquetFile(file)
+        _check_columns(table.schema_arrow.names, str(path))
         for batch in table.iter_batches(batch_size=1024):
             meter.share = (number + len(batch)) / table.metadata.num_rows
             for row in batch.to_pylist():

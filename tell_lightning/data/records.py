@@ -1,11 +1,10 @@
 """Turn a row into a record: a checked conversation. The text itself is not changed."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
-from tell_lightning.data.formats import ADVICE, RecordError, cut
+from tell_lightning.data.formats import ADVICE, KeyTwiceError, RecordError, cut, parse_json
 
 Role = Literal["system", "user", "assistant"]
 
@@ -117,7 +116,11 @@ def record_from_line(line: str, *, fields: Fields, where: str, id: str) -> Recor
             {"line": line}, fields=plain, where=where, id=id, need_response=False
         )
     try:
-        row = json.loads(line)
+        row = parse_json(line)
+    except KeyTwiceError as error:
+        raise RecordError(
+            f"{where}: a key must be given once in an object, got {error}. Correct the line."
+        ) from error
     except (ValueError, RecursionError) as error:
         raise RecordError(
             f"{where}: a line that starts with {{ must be valid JSON, got {cut(line)}: {error}. "

@@ -178,6 +178,11 @@ def test_a_byte_that_is_not_utf8_is_named(tmp_path: Path, name: str) -> None:
                 "cure": ".jsonl",
             },
         ),
+        (
+            "a.json",
+            b'[{"prompt": "p", "response": "r"}, {"prompt": "q", "response": "r", "prompt": "s"}]',
+            {"rule": "once", "got": "'prompt' twice in [('prompt', 'q')"},
+        ),
         ("a.txt", b"x", {"rule": ENDINGS, "got": "'a.txt'"}),
         ("a.parquet.gz", b"x", {"rule": ENDINGS, "got": "'a.parquet.gz'"}),
         (
@@ -226,6 +231,14 @@ def test_a_table_needs_equal_rows_closed_quotes_and_distinct_names(tmp_path: Pat
         says("a.csv:1", got="['prompt', 'prompt']"),
         path,
     )
+
+
+def test_two_columns_of_a_parquet_file_may_not_have_one_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    columns = [pyarrow.array([text]) for text in ("a", "b", "c")]
+    table = pyarrow.Table.from_arrays(columns, names=["prompt", "response", "prompt"])
+    pyarrow.parquet.write_table(table, path)
+    expect(says("a.parquet", got="['prompt', 'response', 'prompt']", cure="columns"), path)
 
 
 def test_a_table_field_may_be_longer_than_the_csv_module_s_limit(tmp_path: Path) -> None:

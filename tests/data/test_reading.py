@@ -62,6 +62,20 @@ def test_a_system_field_comes_first_where_it_is_not_empty(jsonl: Writer) -> None
         ("", Fields(), "JSON", "''", MEND),
         ("[1]", Fields(), "object", "[1]", MEND),
         (
+            '{"prompt": "p", "response": "old", "response": "new"}',
+            Fields(),
+            "once",
+            "'response' twice in [('prompt', 'p'), ('response', 'old')",
+            MEND,
+        ),
+        (
+            '{"m": [{"role": "user", "content": "q", "role": "assistant"}]}',
+            Fields(messages="m"),
+            "once",
+            "'role' twice",
+            MEND,
+        ),
+        (
             {"query": "q", "response": "r"},
             Fields(),
             "'prompt'",
@@ -207,6 +221,9 @@ def test_a_line_to_predict_is_json_or_the_prompt_itself() -> None:
     assert record_from_line('{"query": "q"}', **options).turns == (Turn("user", "q"),)
     with pytest.raises(RecordError, check=says("-:1", rule="JSON")):
         record_from_line('{"query"', **options)
+    twice = '{"prompt": "p", "prompt": "q"}'
+    with pytest.raises(RecordError, check=says("-:1", rule="once", got="'prompt' twice")):
+        record_from_line(twice, **options)
     with pytest.raises(RecordError, check=says("-:1", rule="'line'")):
         record_from_line(" ", **options)
 
