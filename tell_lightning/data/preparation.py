@@ -137,6 +137,7 @@ class Preparation:
             "overlong": source.overlong,
             "template": self.encoder.renderer.template_digest,
             "tokenizer": self.tokenizer_digest,
+            **({"quoting": source.rows.quoting} if source.rows.quoting else {}),
             **source.chosen,
         }
 

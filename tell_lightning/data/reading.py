@@ -33,6 +33,9 @@ class DataLocation:
     """Split to read, if the data set or folder has several."""
     revision: str | None = None
     """Commit of the hub data set; without it the rows may change between two runs."""
+    quoted: bool | None = None
+    """Whether fields of a .csv or .tsv file may be enclosed in quotation marks; null: those of .csv
+    may, those of .tsv if all names in the header are."""
 
 
 Location = str | DataLocation | list[dict[str, Any]]
@@ -47,12 +50,14 @@ class RecordSet:
         records: The records.
         bad: A message for each bad row.
         sha256: Digest of the source.
+        quoting: As in `RowFile`.
         set_apart: Number of good rows that were moved to another set.
     """
 
     records: tuple[Record, ...]
     bad: tuple[str, ...]
     sha256: str
+    quoting: str = ""
     set_apart: int = 0
 
     @property
@@ -92,7 +97,7 @@ def read_records(
     bad: list[str] = []
     records = tuple(good_records(entries, bad, on_bad_rows))
     check_bad_share(source.where, len(records), len(bad), bad, max_bad_share)
-    return RecordSet(records, tuple(bad), source.sha256)
+    return RecordSet(records, tuple(bad), source.sha256, source.quoting)
 
 
 def good_records(
@@ -182,12 +187,12 @@ def _open(rows: DataLocation, root: Path) -> RowFile:
             f"{path}: the file or folder must exist, got {rows.path!r} below data.root "
             f"{str(root)!r}. Correct the path or data.root."
         )
-    for name in ("config", "revision") if path.is_dir() else ("config", "revision", "split"):
+    for name in ("config", "revision", "quoted" if path.is_dir() else "split"):
         if (value := getattr(rows, name)) is not None:
             raise RecordError(
                 f"{path}: {name} has no meaning for this path, got {value!r}. Leave it out."
             )
-    return read_folder(path, rows.split) if path.is_dir() else read_file(path)
+    return read_folder(path, rows.split) if path.is_dir() else read_file(path, rows.quoted)
 
 
 def _in_memory(rows: Sequence[Mapping[str, object]], name: str) -> RowFile:
