@@ -54,6 +54,7 @@ class GivenTwiceError(yaml.MarkedYAMLError):
         """Take the key where it stands again, and where it stands first."""
         super().__init__(problem_mark=key.start_mark)
         self.key = key.value
+        self.line = key.start_mark.line + 1
         self.first_line = first.start_mark.line + 1
 
     def __str__(self) -> str:
@@ -110,7 +111,7 @@ def read_yaml(path: Path, refusal: type[Exception]) -> dict[str, Any]:
             f"{error.start}. Save it as UTF-8."
         ) from error
     except GivenTwiceError as error:
-        raise refusal(f"{path}:{error.problem_mark.line + 1}: {error}") from error
+        raise refusal(f"{path}:{error.line}: {error}") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""

@@ -271,8 +271,12 @@ def _table(
     lines = (line.decode("utf-8", errors="surrogateescape") for line in _lines(file, path, meter))
     first = next(lines, "")
     in_quotes = bool(_QUOTED_HEADER.fullmatch(first.rstrip())) if quoted is None else quoted
-    quoting = csv.QUOTE_MINIMAL if in_quotes else csv.QUOTE_NONE
-    reader = partial(csv.reader, delimiter=delimiter, quoting=quoting, strict=True)
+    reader = partial(
+        csv.reader,
+        delimiter=delimiter,
+        quoting=csv.QUOTE_MINIMAL if in_quotes else csv.QUOTE_NONE,
+        strict=True,
+    )
     header: list[str] = []
     for number, values in _fields(chain([first], lines), reader):
         where = f"{path}:{number}"

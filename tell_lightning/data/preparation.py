@@ -13,7 +13,7 @@ from typing import Any
 
 from tell_lightning.data import store
 from tell_lightning.data.anchors import Anchor, anchor_digest
-from tell_lightning.data.formats import Meter, RecordError, RowFile
+from tell_lightning.data.formats import Meter, RowFile
 from tell_lightning.data.ids import Ids
 from tell_lightning.data.leaks import Protected
 from tell_lightning.data.progress import PreparingProgress
@@ -22,6 +22,7 @@ from tell_lightning.data.records import Fields, Record
 from tell_lightning.data.settings import DataSettings, Overlong
 from tell_lightning.data.splits import SplitError, Splits, cache_folder
 from tell_lightning.data.tokens import Encoder, TokenError, encode_source
+from tell_lightning.errors import TellError
 
 CHUNK_ROWS = 20_000
 """Rows of a chunk. A killed process loses at most one chunk."""
@@ -34,7 +35,7 @@ BATCH_CHARACTERS = 2**22
 MOST_NOTES = 1_000
 """Most left-out rows that are named in the report; the others are only counted."""
 
-Entry = Record | RecordError
+Entry = Record | TellError
 
 
 @dataclass(frozen=True)

@@ -162,10 +162,19 @@ def test_skipping_stops_above_the_limit(jsonl: Writer) -> None:
     path = jsonl(*[{"prompt": "p", "response": "r"}] * 97, *["?"] * 3)
     assert len(read(path, on_bad_rows="skip", max_bad_share=0.03).bad) == 3
     with pytest.raises(RecordError) as caught:
-        read(path, on_bad_rows="skip", max_bad_share=0.029)
+        read(path, on_bad_rows="skip", max_bad_share=0.02)
     message, first, *_ = str(caught.value).splitlines()
-    assert message == says(str(path), rule="0.029", got="3 of 100", cure="data.max_bad_share")
+    assert message == says(str(path), rule="0.02", got="3 of 100", cure="data.max_bad_share")
     assert first.strip() == says(f"{path}:98", rule="JSON", got="'?'")
+
+
+def test_one_bad_row_of_a_small_file_can_be_skipped_by_default(jsonl: Writer) -> None:
+    good = [{"prompt": "p", "response": "r"}] * 40
+    assert len(read(jsonl("?", *good), on_bad_rows="skip").bad) == 1
+    with pytest.raises(RecordError, match="got 2 of 42"):
+        read(jsonl("?", *good, "?"), on_bad_rows="skip")
+    with pytest.raises(RecordError, match="got 1 of 41"):
+        read(jsonl("?", *good), on_bad_rows="skip", max_bad_share=0)
 
 
 @pytest.mark.parametrize("share", [0.001, 1.0])
