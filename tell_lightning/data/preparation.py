@@ -131,7 +131,8 @@ class Preparation:
         """Return everything that the tokens of a kept row depend on."""
         return {
             "file": source.rows.sha256,
-            "fields": asdict(source.fields),
+            # False: not set; earlier versions did not have the setting.
+            "fields": {k: v for k, v in asdict(source.fields).items() if v is not False},
             "bad_rows": self.settings.on_bad_rows,
             "max_bad_share": self.settings.max_bad_share,
             "max_tokens": self.settings.max_tokens,

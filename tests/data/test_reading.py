@@ -49,6 +49,37 @@ def test_messages_become_the_turns(jsonl: Writer) -> None:
     assert record.id == "7"
 
 
+def test_sharegpt_messages_and_parts_of_text_become_the_turns(jsonl: Writer) -> None:
+    sharegpt = [
+        {"from": "system", "value": "Be brief."},
+        {"from": "human", "value": "What is 2 + 2?"},
+        {"from": "gpt", "value": "4"},
+    ]
+    parts = [
+        {"role": "user", "content": [{"type": "text", "text": t} for t in ("What ", "is it?")]},
+        {"role": "assistant", "content": "It."},
+    ]
+    path = jsonl({"chat": sharegpt}, {"chat": parts})
+    first, second = read(path, fields=Fields(messages="chat")).records
+    assert [(t.role, t.content) for t in first.turns] == [
+        ("system", "Be brief."),
+        ("user", "What is 2 + 2?"),
+        ("assistant", "4"),
+    ]
+    assert [t.content for t in second.turns] == ["What is it?", "It."]
+
+
+def test_values_that_are_no_text_are_written_as_json_if_the_fields_say_so(jsonl: Writer) -> None:
+    path = jsonl(
+        {"prompt": "Book", "input": {"to": "Akureyri"}, "response": {"city": "Ísafjörður", "n": 2}},
+        {"prompt": "Count", "input": None, "response": 3},
+        {"prompt": "Say", "input": "", "response": "text"},
+    )
+    records = read(path, fields=Fields(input="input", as_json=True)).records
+    assert [r.response for r in records] == ['{"city": "Ísafjörður", "n": 2}', "3", "text"]
+    assert records[0].turns[0].content == 'Book\n\n{"to": "Akureyri"}'
+
+
 def test_a_system_field_comes_first_where_it_is_not_empty(jsonl: Writer) -> None:
     path = jsonl(*({"s": s, "prompt": "p", "response": "r"} for s in ("Be brief.", "")))
     roles = [[t.role for t in r.turns] for r in read(path, fields=Fields(system="s")).records]
@@ -83,7 +114,49 @@ def test_a_system_field_comes_first_where_it_is_not_empty(jsonl: Writer) -> None
             "fields",
         ),
         ({"prompt": " \n", "response": "r"}, Fields(), "'prompt'", "' \\n'", MEND),
-        ({"prompt": "p", "response": 3}, Fields(), "'response'", "3", MEND),
+        ({"prompt": "p", "response": 3}, Fields(), "'response'", "3", ["fields.as_json", MEND]),
+        (
+            {"prompt": "p", "response": ""},
+            Fields(as_json=True),
+            "'response'",
+            "''",
+            MEND,
+        ),
+        (
+            {"m": [{"from": "bing", "value": "x"}]},
+            Fields(messages="m"),
+            ["m[0]", "from", "human", "gpt"],
+            "'bing'",
+            MEND,
+        ),
+        (
+            {"m": [{"role": "tool", "content": "22 degrees"}]},
+            Fields(messages="m"),
+            "m[0]",
+            "a tool's of role 'tool'",
+            "as text",
+        ),
+        (
+            {"m": [{"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}]},
+            Fields(messages="m"),
+            "m[0]",
+            "a tool's of role 'assistant'",
+            "as text",
+        ),
+        (
+            {"m": [{"from": "observation", "value": "{}"}]},
+            Fields(messages="m"),
+            "m[0]",
+            "a tool's of role 'observation'",
+            "as text",
+        ),
+        (
+            {"m": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]},
+            Fields(messages="m"),
+            ["m[0]", "type: text"],
+            "{'type': 'image_url'",
+            MEND,
+        ),
         (
             {"prompt": "p", "response": list(range(99))},
             Fields(),
