@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 
 from tell_lightning.callbacks.audit import Audit
 from tell_lightning.callbacks.checkpoints import (
@@ -78,7 +78,7 @@ def open_session(
     throughput = Throughput()
     terminal = sys.stdout.isatty()
     progress = StepsBar if terminal else PlainProgress
-    callbacks = [throughput, progress(config.data.tasks), evaluation]
+    callbacks: list[Callback] = [throughput, progress(config.data.tasks), evaluation]
     if training:
         if config.data.audit:
             callbacks.append(Audit(folder, datamodule))
