@@ -186,7 +186,7 @@ def _json(path: Path, rows: list[dict[str, Any]]) -> Path:
 def _table(path: Path, rows: list[dict[str, Any]]) -> Path:
     with path.open("w", encoding="utf-8", newline="") as file:
         delimiter = "\t" if path.suffix == ".tsv" else ","
-        writer = csv.DictWriter(file, ["query"], delimiter=delimiter)
+        writer = csv.DictWriter(file, ["query"], delimiter=delimiter, quoting=csv.QUOTE_ALL)
         writer.writeheader()
         writer.writerows(rows)
     return path
