@@ -27,6 +27,8 @@ from tell_lightning.commands.prediction_request import Part, PredictionRequest, 
 from tell_lightning.commands.startup import quieten
 from tell_lightning.data.evaluation_rows import EvaluationRows
 from tell_lightning.data.prediction_rows import CheckedRows, settle_anchor
+from tell_lightning.data.records import other_columns
+from tell_lightning.data.settings import Task
 from tell_lightning.errors import TellError
 from tell_lightning.export.answers_file import (
     AnswersFile,
@@ -36,6 +38,7 @@ from tell_lightning.export.answers_file import (
 )
 from tell_lightning.files import sha256_of
 from tell_lightning.metrics.kinds.registry import reading_kind
+from tell_lightning.metrics.predictions import Prediction
 from tell_lightning.metrics.score import saved_row
 from tell_lightning.settings import ConfigError
 
@@ -50,8 +53,9 @@ CSV, TSV, each also .gz and .zst, Parquet, a folder of save_to_disk); `-` reads 
 by line: a line that begins with `{` is a JSON row, any other line is a prompt. A row that already
 has the anchor is not changed.
 
-Answers are JSON, one object a line, in the order of the rows. With --output, a prediction that was
-stopped goes on when the same command is typed again; existing lines are never changed.
+Answers are JSON, one object a line, in the order of the rows; columns that no field names stand
+under `row`. With --output, a prediction that was stopped goes on when the same command is typed
+again; existing lines are never changed.
 
 --KEY=VALUE is a key of the configuration, such as --eval.batch_tokens=4096 or --model.base=DIR;
 `fit --help` lists them.
@@ -192,12 +196,21 @@ def _answer(request: PredictionRequest, answers: Answers) -> None:
                         seed=request.config.seed,
                     )
                 lines = [
-                    key.line(saved_row(prediction, part.task.scoring))
+                    key.line(_saved(prediction, part.task))
                     for key, prediction in zip(keys[chunk], predictions, strict=True)
                 ]
                 answers.append(lines[there:])
                 progress.show(answers.lines)
     answers.finish()
+
+
+def _saved(prediction: Prediction, task: Task) -> dict[str, object]:
+    """Return an answer as a line holds it; `row` has the columns of the user's that no field names.
+
+    A row that has no such columns has no `row`.
+    """
+    columns = other_columns(prediction.row, task.fields)
+    return saved_row(prediction, task.scoring) | ({"row": columns} if columns else {})
 
 
 def _load(request: PredictionRequest, device: Any) -> Any:

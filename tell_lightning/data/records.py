@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from tell_lightning.data.formats import ADVICE, KeyTwiceError, RecordError, cut, parse_json
 
@@ -111,6 +111,23 @@ def record_from_row(
     return Record(id if fields.id is None else _id(row, fields.id, where), where, turns, row)
 
 
+def other_columns(row: Mapping[str, object], fields: Fields) -> dict[str, Any]:
+    """Return the columns of a row that no field names, as JSON values.
+
+    Bytes and numbers that are not finite become None, other values that JSON lacks become text.
+
+    >>> other_columns({"prompt": "p", "response": "r", "source": "mail"}, Fields())
+    {'source': 'mail'}
+    """
+    named = {name for name in vars(fields).values() if isinstance(name, str)}
+    text = json.dumps(
+        {name: value for name, value in row.items() if name not in named},
+        default=lambda value: None if isinstance(value, bytes) else str(value),
+    )
+    columns: dict[str, Any] = json.loads(text, parse_constant=lambda _: None)
+    return columns
+
+
 def record_from_line(line: str, *, fields: Fields, where: str, id: str) -> Record:
     """Read a line to predict: a JSON object if it starts with ``{``, else the prompt itself.
 
@@ -118,9 +135,9 @@ def record_from_line(line: str, *, fields: Fields, where: str, id: str) -> Recor
         RecordError: The line is empty, or it starts with ``{`` and is no valid row.
     """
     if not line.lstrip().startswith("{"):
-        plain = Fields(prompt="line", response=None)
+        plain = Fields(prompt=fields.prompt, response=None)
         return record_from_row(
-            {"line": line}, fields=plain, where=where, id=id, need_response=False
+            {fields.prompt: line}, fields=plain, where=where, id=id, need_response=False
         )
     try:
         row = parse_json(line)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,13 @@ from messages import Parts, Says, says
 
 from tell_lightning.data.formats import RecordError
 from tell_lightning.data.reading import DataLocation, read_records
-from tell_lightning.data.records import Fields, Turn, record_from_line, record_from_row
+from tell_lightning.data.records import (
+    Fields,
+    Turn,
+    other_columns,
+    record_from_line,
+    record_from_row,
+)
 
 MEND = "data.on_bad_rows: skip"
 Writer = Callable[..., Path]
@@ -306,8 +313,25 @@ def test_a_line_to_predict_is_json_or_the_prompt_itself() -> None:
     twice = '{"prompt": "p", "prompt": "q"}'
     with pytest.raises(RecordError, check=says("-:1", rule="once", got="'prompt' twice")):
         record_from_line(twice, **options)
-    with pytest.raises(RecordError, check=says("-:1", rule="'line'")):
+    with pytest.raises(RecordError, check=says("-:1", rule="'query'")):
         record_from_line(" ", **options)
+
+
+def test_columns_that_no_field_names_are_json_values() -> None:
+    row = {
+        "query": "q",
+        "response": "r",
+        "sent": date(2026, 1, 2),
+        "score": float("nan"),
+        "image": {"bytes": b"x", "path": "a.png"},
+        "tags": ["a", 1, None],
+    }
+    assert other_columns(row, Fields(prompt="query")) == {
+        "sent": "2026-01-02",
+        "score": None,
+        "image": {"bytes": None, "path": "a.png"},
+        "tags": ["a", 1, None],
+    }
 
 
 def test_reading_imports_nothing_heavy(jsonl: Writer) -> None:
