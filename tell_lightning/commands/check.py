@@ -27,6 +27,7 @@ from tell_lightning.commands.config_files import (
     read_config,
     without_default_tasks,
 )
+from tell_lightning.commands.several_files import joined
 from tell_lightning.data.settings import LEAST as LEAST_OF_DATA
 from tell_lightning.data.settings import DataSettings, General, Task
 from tell_lightning.metrics.kinds.registry import BUILT_IN, check_kind, kind_of
@@ -80,6 +81,7 @@ def check(arguments: list[str]) -> Config:
     given = {path: read_config(path) for path in config_paths(arguments)}
     # What is typed wins over the files, so that a mistake is looked for there first.
     given[""] = {argument.lstrip("-").partition("=")[0]: None for argument in arguments}
+    arguments = joined(arguments)
     says = io.StringIO()
     try:
         with contextlib.redirect_stderr(says):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from tell_lightning.data.formats import ADVICE, Meter, RawRow, RecordError, RowFile, cut, read_file
 from tell_lightning.data.hub import read_folder, read_hub
@@ -39,8 +39,8 @@ class DataLocation:
     may, those of .tsv if all names in the header are."""
 
 
-Location = str | DataLocation | list[dict[str, Any]]
-"""A path, another place, or the rows themselves."""
+Location = str | DataLocation | list[dict]  # type: ignore[type-arg]
+"""A path, another place, or the rows themselves (of dict[str, Any] jsonargparse parses texts)."""
 
 
 @dataclass(frozen=True, slots=True)
