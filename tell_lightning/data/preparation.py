@@ -34,6 +34,9 @@ BATCH_CHARACTERS = 2**22
 MOST_NOTES = 1_000
 """Most left-out rows that are named in the report; the others are only counted."""
 
+CHANGES = ("control_text", "without_thinking", "system_in_prompt", "extra_rows")
+"""What is counted beside the rows left out; `plan` says it in words."""
+
 Entry = Record | RecordError
 
 
@@ -90,7 +93,7 @@ class Tally:
 
     Attributes:
         rows: Number of rows read.
-        counts: Numbers of rows: bad, leaks, overlong, truncated, kept.
+        counts: Numbers of rows: bad, leaks, overlong, truncated, kept, and those of `CHANGES`.
         notes: One line for each row left out, by reason; at most `MOST_NOTES` for each.
     """
 
@@ -169,6 +172,8 @@ class Preparation:
                 draft.add(batches, vars(tally), named)
                 total.add(**vars(tally))
         parts = {**self._parts(source), "ids": draft.id_digest()}
+        if total.counts["control_text"]:  # up to tokens-v4 these rows had other tokens
+            parts["control_text"] = total.counts["control_text"]
         return {"parts": parts, **self._report(source, total)}
 
     def _entries(
@@ -202,14 +207,14 @@ class Preparation:
                 overlong=source.overlong,
             )
             tally.leave_out("overlong", encoded.dropped)
-            tally.counts.update(truncated=encoded.truncated, kept=len(encoded.rows))
+            tally.counts.update({**encoded.counts, "kept": len(encoded.rows)})
             tokens += sum(len(row.input_ids) for row in encoded.rows)
             yield store.record_batch(
                 {
                     "input_ids": [row.input_ids for row in encoded.rows],
                     "supervised": [row.supervised for row in encoded.rows],
-                    "id": [records[index].id for index in encoded.records],
-                    "where": [records[index].where for index in encoded.records],
+                    "id": [record.id for record in encoded.records],
+                    "where": [record.where for record in encoded.records],
                 }
             )
             progress.advance(tally.rows - before)
@@ -264,6 +269,7 @@ class Preparation:
                 f"than data.max_tokens {self.settings.max_tokens}. Raise data.max_tokens."
             )
         report_counts |= {reason: counts[reason] for reason in ("overlong", "truncated", "kept")}
+        report_counts |= {reason: counts[reason] for reason in CHANGES if counts[reason]}
         reasons = ("bad", "leaks", "overlong")
         left_out = [note for reason in reasons for note in total.notes.get(reason, [])]
         more = sum(counts[reason] for reason in reasons) - len(left_out[:MOST_NOTES])

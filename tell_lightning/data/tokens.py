@@ -3,11 +3,13 @@
     <|user|> Translate: tovi ...<|end|> <|assistant|> The dog ...<|end|>
     .................. context, not trained ......... ##### trained ####
 
-The prompt is tokenised alone, exactly as in generation; the response follows it. The template has
-written the special tokens, so the tokenizer adds none. Labels are shifted later, in `model.loss`.
+The tokens are those of `apply_chat_template`, and the prompt begins with the tokens that generation
+starts from. The template has written the special tokens, so the tokenizer adds none. Control tokens
+that a user's text spells become ordinary text. Labels are shifted later, in `model.loss`.
 """
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -17,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tell_lightning.data.anchors import Anchor, Example, anchor_record
+from tell_lightning.data.control import MARK, MarkedText
 from tell_lightning.data.permutation import Indices
 from tell_lightning.data.records import Record, Turn
 from tell_lightning.data.settings import Overlong
-from tell_lightning.data.templates import Renderer
+from tell_lightning.data.templates import Renderer, Segment
 from tell_lightning.data.variants import Variant, apply_anchor
 from tell_lightning.errors import TellError
 
@@ -53,15 +56,15 @@ class Encoded:
 
     Attributes:
         rows: Token rows, in the order of the records.
-        records: For each row, the index of its record.
-        dropped: One line for each record left out.
-        truncated: Number of prompts that were cut.
+        records: For each row, its record, or the part of it that the row ends with.
+        dropped: One line for each row left out.
+        counts: Numbers of rows that something was done to, by what it was.
     """
 
     rows: list[TokenRow]
-    records: list[int]
+    records: list[Record]
     dropped: tuple[str, ...]
-    truncated: int
+    counts: Counter[str]
 
 
 class Encoder:
@@ -71,6 +74,7 @@ class Encoder:
         """Keep the tokenizer unchanged."""
         self.tokenizer = tokenizer
         self.renderer = renderer
+        self._marked = MarkedText(tokenizer, renderer.control)
 
     def encode(self, examples: Sequence[Example]) -> list[TokenRow]:
         """Tokenise conversations with their responses.
@@ -82,22 +86,33 @@ class Encoder:
             A row for each example. Its supervised tokens include the end of each response turn.
 
         Raises:
-            TokenError: An example has no supervised token.
+            TokenError: An example has no supervised token, or spells a control token that the
+                tokenizer cannot read as text.
         """
         rendered = [self.renderer.segments(example) for example in examples]
         texts = [
-            text
-            for segments in rendered
+            (text, example.where)
+            for example, segments in zip(examples, rendered, strict=True)
             for text in accumulate(segment.text for segment in segments)
         ]
         ids = iter(self._tokenise(texts))
         rows: list[TokenRow] = []
         for example, segments in zip(examples, rendered, strict=True):
             row = TokenRow([], [])
+            text = ""
             for segment in segments:
-                new = self._behind(row.input_ids, next(ids), segment.text)
-                row.input_ids.extend(new)
-                row.supervised.extend([segment.supervised] * len(new))
+                joined = next(ids)
+                before = self._shared(row.input_ids, joined, text, segment)
+                if before is None:  # tokenised alone, so that the prompt is that of generation
+                    (new,) = self._tokenise([(segment.text, example.where)])
+                    joined, before = row.input_ids + new, len(row.input_ids)
+                row.input_ids[:] = joined
+                row.supervised[:] = [
+                    *row.supervised[:before],
+                    *[False] * (before - len(row.supervised)),
+                    *[segment.supervised] * (len(joined) - before),
+                ]
+                text += segment.text
             # No token stands before the first one to predict it.
             if not any(row.supervised[1:]):
                 raise TokenError(
@@ -107,9 +122,35 @@ class Encoder:
             rows.append(row)
         return rows
 
+    def _shared(
+        self, known: list[int], joined: list[int], text: str, segment: Segment
+    ) -> int | None:
+        """Return how many tokens of a text and the next segment belong to the text before.
+
+        Args:
+            known: The ids of the text.
+            joined: The ids of the text and the segment, tokenised together.
+            text: The text.
+            segment: The next segment.
+
+        Returns:
+            The number. A token that joins the end of a prompt with white space before a response
+            belongs to the prompt. None if a token joins it with more than that.
+        """
+        if joined[: len(known)] == known:
+            return len(known)
+        both, border = text + segment.text, len(text)
+        if not (segment.supervised and self.tokenizer.is_fast) or MARK in both:
+            return None
+        options = {"add_special_tokens": False, "return_offsets_mapping": True}
+        places = self.tokenizer(both, **options)["offset_mapping"]
+        before = sum(start < border for start, _ in places)
+        end = max(end for _, end in places[:before])
+        return before if not both[border:end].strip() else None
+
     def prompt_ids(self, examples: Sequence[Example]) -> list[list[int]]:
         """Tokenise prompts up to and including the generation prompt."""
-        return self._tokenise([self.renderer.prompt_text(example) for example in examples])
+        return self._tokenise([(self.renderer.prompt_text(e), e.where) for e in examples])
 
     def begun_ids(self, examples: Sequence[Example], beginning: str) -> list[list[int]]:
         """Tokenise prompts with the beginning of their response, as in a training row.
@@ -120,30 +161,36 @@ class Encoder:
                 usually belongs to the next token.
         """
         beginning = beginning.strip()
+        marked = self.renderer.control.mark(beginning)
         begun = [
             replace(example, turns=(*example.prompt_turns, Turn("assistant", beginning)))
             for example in examples
         ]
-        prompts = [self.renderer.prompt_text(example) for example in begun]
+        prompts = [(self.renderer.prompt_text(example), example.where) for example in begun]
         answers = []
         for example in begun:
             answer = self.renderer.segments(example)[-1].text
-            answers.append(answer[: answer.index(beginning) + len(beginning)])
-        texts = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+            answers.append(answer[: answer.index(marked) + len(marked)])
+        texts = [
+            (prompt + answer, where)
+            for (prompt, where), answer in zip(prompts, answers, strict=True)
+        ]
         known = self._tokenise(prompts)
         return [
-            ids + self._behind(ids, joined, answer)
-            for ids, joined, answer in zip(known, self._tokenise(texts), answers, strict=True)
+            ids + self._behind(ids, joined, (answer, text[1]))
+            for ids, joined, answer, text in zip(
+                known, self._tokenise(texts), answers, texts, strict=True
+            )
         ]
 
-    def _behind(self, known: list[int], joined: list[int], text: str) -> list[int]:
+    def _behind(self, known: list[int], joined: list[int], text: tuple[str, str]) -> list[int]:
         """Return the ids of a text that follows the known ids.
 
         Args:
             known: The ids of the text before.
             joined: The ids of both texts, tokenised together.
-            text: The text. It is tokenised alone if a token of `joined` crosses the border: the
-                prompt would differ from the one in generation.
+            text: The text and its place. It is tokenised alone if a token of `joined` crosses the
+                border: the prompt would differ from the one in generation.
         """
         if joined[: len(known)] == known:
             return joined[len(known) :]
@@ -151,7 +198,8 @@ class Encoder:
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Count the tokens of plain texts."""
-        return [len(ids) for ids in self._tokenise(texts)]
+        mark = self.renderer.control.mark
+        return [len(ids) for ids in self._tokenise([(mark(text), "answer") for text in texts])]
 
     def token_id(self, text: str, where: str) -> int:
         """Return the id of a text that is one token.
@@ -159,11 +207,11 @@ class Encoder:
         Raises:
             TokenError: The text is no token, or several.
         """
-        (ids,) = self._tokenise([text])
+        (ids,) = self._tokenise([(text, where)])
         if len(ids) == 1:
             return ids[0]
         # Some tokenizers put a space before every text, but not after a letter.
-        letter, behind = self._tokenise(["a", f"a{text}"])
+        letter, behind = self._tokenise([("a", where), (f"a{text}", where)])
         if behind[:-1] == letter:
             return behind[-1]
         raise TokenError(
@@ -171,16 +219,30 @@ class Encoder:
             f"{len(ids)}. Give a text that the tokenizer knows as a whole."
         )
 
-    def _tokenise(self, texts: Sequence[str]) -> list[list[int]]:
+    def _tokenise(self, texts: Sequence[tuple[str, str]]) -> list[list[int]]:
+        """Tokenise rendered texts, each given with its place."""
         if not texts:
             return []
         encoded = self.tokenizer(
-            list(texts),
+            [text for text, _ in texts],
             add_special_tokens=False,
             return_attention_mask=False,
             return_token_type_ids=False,
         )
-        ids: list[list[int]] = encoded["input_ids"]
+        found: list[list[int]] = encoded["input_ids"]
+        for index, (text, where) in enumerate(texts):
+            if MARK in text:
+                found[index] = self._marked_ids(text, where)
+        return found
+
+    def _marked_ids(self, text: str, where: str) -> list[int]:
+        ids = self._marked.ids(text)
+        if ids is None:
+            raise TokenError(
+                f"{where}: a text must not spell a control token that the tokenizer cannot read as "
+                f"ordinary text, got one of {', '.join(sorted(self.renderer.control.texts))}. "
+                "Remove it from the row."
+            )
         return ids
 
 
@@ -208,27 +270,52 @@ def encode_source(
     Raises:
         TokenError: An example is too long under `error`, or cannot be cut to fit.
     """
-    rows = encoder.encode([apply_anchor(record, anchor, variant) for record in records])
-    kept: list[TokenRow] = []
-    indices: list[int] = []
+    counts: Counter[str] = Counter()
+    parts: list[Record] = []
+    for record in records:
+        example = apply_anchor(record, anchor, variant)
+        counts["control_text"] += encoder.renderer.spells_control(example)
+        counts["without_thinking"] += encoder.renderer.strips_thinking(example)
+        counts["system_in_prompt"] += (
+            encoder.renderer.folds_system and example.turns[0].role == "system"
+        )
+        parts += _split(encoder.renderer, record, example)
+    rows = encoder.encode([apply_anchor(part, anchor, variant) for part in parts])
+    kept: list[tuple[Record, TokenRow]] = []
     dropped: list[str] = []
-    truncated = 0
-    for index, (record, row) in enumerate(zip(records, rows, strict=True)):
+    for part, row in zip(parts, rows, strict=True):
         length = len(row.input_ids)
         if length > max_tokens and overlong == "error":
             raise TokenError(
-                f"{record.where}: an example must fit data.max_tokens {max_tokens}, got {length} "
+                f"{part.where}: an example must fit data.max_tokens {max_tokens}, got {length} "
                 f"tokens. Raise data.max_tokens, or set {name}.overlong: truncate_prompt or drop."
             )
         if length > max_tokens and overlong == "drop":
-            dropped.append(f"{record.where}: {length} tokens, more than {max_tokens}, left out")
+            dropped.append(f"{part.where}: {length} tokens, more than {max_tokens}, left out")
             continue
         if length > max_tokens:
-            row = _truncate_prompt(encoder, record, anchor, variant, max_tokens)
-            truncated += 1
-        kept.append(row)
-        indices.append(index)
-    return Encoded(kept, indices, tuple(dropped), truncated)
+            row = _truncate_prompt(encoder, part, anchor, variant, max_tokens)
+            counts["truncated"] += 1
+        kept.append((part, row))
+    counts["extra_rows"] = len(parts) - len(records)
+    return Encoded([row for _, row in kept], [part for part, _ in kept], tuple(dropped), counts)
+
+
+def _split(renderer: Renderer, record: Record, example: Example) -> list[Record]:
+    """Cut a record into one for each row, usually one."""
+    ends = renderer.split(example)
+    if len(ends) == 1:
+        return [record]
+    missing = [len(example.turns) - end for end in ends]
+    return [
+        replace(
+            record,
+            id=f"{record.id}/{number}",
+            turns=record.turns[: len(record.turns) - behind],
+            last_only=True,
+        )
+        for number, behind in enumerate(missing, start=1)
+    ]
 
 
 def _truncate_prompt(
