@@ -5,7 +5,7 @@ scored again later.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tell_lightning.errors import TellError
@@ -56,6 +56,11 @@ def split_thinking(text: str) -> tuple[str, str]:
     thinking, tag, rest = text.rpartition("</think>")
     answer = rest.lstrip()
     return (thinking + tag + rest[: len(rest) - len(answer)], answer) if tag else ("", text)
+
+
+def texts_of(predictions: Sequence[Prediction]) -> tuple[list[str], list[str]]:
+    """Return the answers, and the references in the same order."""
+    return [p.prediction for p in predictions], [p.reference or "" for p in predictions]
 
 
 def strip_prefix(text: str, response_prefix: str | None) -> tuple[str, bool | None]:
