@@ -46,6 +46,12 @@ class ControlTokens:
         return self.in_rendered.sub(lambda found: found[1] or found[0], rendered)
 
 
+def first_marked(rendered: str) -> str:
+    """Return the first marked text in a rendered text, without its marks."""
+    found = re.search(f"(?:{MARK}.)+", rendered, re.DOTALL)
+    return found[0][1::2] if found else ""
+
+
 class MarkedText:
     """Tokenises texts with marks.
 
@@ -74,8 +80,10 @@ class MarkedText:
         text = self._control.in_rendered.sub(read, rendered)
         new_ids = copy.encode(text, add_special_tokens=False).ids
         ids = [old_ids.get(new, new) for new in new_ids]
-        # Some vocabularies hold the control tokens as words, too.
+        # Some vocabularies hold the control tokens as words, too. The token for what is unknown may
+        # stand for any text.
         control_ids = {old_ids[copy.token_to_id(name)] for name in names.values()}
+        control_ids -= {self._tokenizer.unk_token_id}
         return ids if sum(id in control_ids for id in ids) == len(written) else None
 
     @cached_property
@@ -94,4 +102,5 @@ class MarkedText:
                 names[token["content"]] = f"{MARK}{token['id']}{MARK}"
                 token["content"] = names[token["content"]]
         copy = Tokenizer.from_str(json.dumps(parts))
-        return copy, names, {copy.token_to_id(token["content"]): token["id"] for token in added}
+        old_ids: dict[Any, int] = {copy.token_to_id(t["content"]): t["id"] for t in added}
+        return copy, names, old_ids

@@ -19,6 +19,7 @@ from tell_lightning.data.leaks import Protected
 from tell_lightning.data.progress import PreparingProgress
 from tell_lightning.data.reading import RecordSet, check_bad_share, iterate_records
 from tell_lightning.data.records import Fields, Record
+from tell_lightning.data.report import CHANGES
 from tell_lightning.data.settings import DataSettings, Overlong
 from tell_lightning.data.splits import SplitError, Splits, cache_folder
 from tell_lightning.data.tokens import Encoder, TokenError, encode_source
@@ -33,9 +34,6 @@ BATCH_CHARACTERS = 2**22
 """A batch also ends after this many characters."""
 MOST_NOTES = 1_000
 """Most left-out rows that are named in the report; the others are only counted."""
-
-CHANGES = ("control_text", "without_thinking", "system_in_prompt", "extra_rows")
-"""What is counted beside the rows left out; `plan` says it in words."""
 
 Entry = Record | RecordError
 

@@ -27,8 +27,6 @@ from tell_lightning.data.records import Conversation, Turn
 from tell_lightning.errors import TellError
 from tell_lightning.metrics.predictions import split_thinking
 
-Thinking = Literal["strip", "keep"]
-
 PLAIN_TEMPLATE = """\
 {%- if bos_token %}{{ bos_token }}{% endif %}
 {%- for message in messages %}
@@ -82,7 +80,7 @@ class Renderer:
         stop_ids: The ids of these tokens.
     """
 
-    def __init__(self, tokenizer: Any, thinking: Thinking = "strip") -> None:
+    def __init__(self, tokenizer: Any, thinking: Literal["strip", "keep"] = "strip") -> None:
         """Choose the template, and render a question and its answer to learn how it works.
 
         Args:

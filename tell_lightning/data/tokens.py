@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tell_lightning.data.anchors import Anchor, Example, anchor_record
-from tell_lightning.data.control import MARK, MarkedText
+from tell_lightning.data.control import MARK, MarkedText, first_marked
+from tell_lightning.data.formats import cut
+from tell_lightning.data.limits import base_limits, check_embeddings
 from tell_lightning.data.permutation import Indices
 from tell_lightning.data.records import Record, Turn
 from tell_lightning.data.settings import Overlong
@@ -71,10 +73,16 @@ class Encoder:
     """Turns examples into tokens with one tokenizer and one renderer."""
 
     def __init__(self, tokenizer: Any, renderer: Renderer) -> None:
-        """Keep the tokenizer unchanged."""
+        """Keep the tokenizer unchanged, and read the limits of its model.
+
+        Raises:
+            LimitError: The tokenizer has more tokens than the model has embeddings.
+        """
         self.tokenizer = tokenizer
         self.renderer = renderer
         self._marked = MarkedText(tokenizer, renderer.control)
+        self.limits = base_limits(tokenizer)
+        check_embeddings(tokenizer, self.limits)
 
     def encode(self, examples: Sequence[Example]) -> list[TokenRow]:
         """Tokenise conversations with their responses.
@@ -151,6 +159,34 @@ class Encoder:
     def prompt_ids(self, examples: Sequence[Example]) -> list[list[int]]:
         """Tokenise prompts up to and including the generation prompt."""
         return self._tokenise([(self.renderer.prompt_text(e), e.where) for e in examples])
+
+    def check_positions(self, where: str, tokens: int, answer: int = 0) -> None:
+        """Check that a row fits into the positions of the model.
+
+        Args:
+            where: The row.
+            tokens: Its tokens.
+            answer: The longest answer that will be generated behind it. A model with learned
+                positions cannot go beyond its last position; another one can.
+
+        Raises:
+            TokenError: The row is too long.
+        """
+        positions = self.limits.positions
+        if positions is None:
+            return
+        if tokens > positions or (answer and tokens == positions):
+            raise TokenError(
+                f"{where}: a row must fit the {positions:,} positions of the model, got {tokens:,} "
+                "tokens. Shorten or remove it, or use a base with more positions. For training "
+                f"rows, data.max_tokens: {positions} and overlong: drop or truncate_prompt do it."
+            )
+        if self.limits.learned and tokens + answer > positions:
+            raise TokenError(
+                f"{where}: a prompt and its longest answer must fit the {positions:,} positions of "
+                f"the model, got {tokens:,} and {answer:,} tokens. Lower the task's "
+                f"max_new_tokens to {positions - tokens}, or shorten the row."
+            )
 
     def begun_ids(self, examples: Sequence[Example], beginning: str) -> list[list[int]]:
         """Tokenise prompts with the beginning of their response, as in a training row.
@@ -240,8 +276,7 @@ class Encoder:
         if ids is None:
             raise TokenError(
                 f"{where}: a text must not spell a control token that the tokenizer cannot read as "
-                f"ordinary text, got one of {', '.join(sorted(self.renderer.control.texts))}. "
-                "Remove it from the row."
+                f"ordinary text, got {cut(first_marked(text))}. Remove it from the row."
             )
         return ids
 

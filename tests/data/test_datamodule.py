@@ -458,7 +458,7 @@ def test_a_resume_with_another_tokenizer_or_template_is_refused(
     larger = make_tokenizer(None)
     larger.add_tokens(["Translate"])
     refused(place(ready(tokenizer=larger)), state, ["the tokenizer"])
-    gemma = (Path(__file__).parent / "templates/gemma.jinja").read_text()
+    gemma = chat_template("gemma")
     names = ["the chat template", "the tokenizer"]
     refused(place(ready(tokenizer=make_tokenizer(gemma))), state, names)
 
