@@ -11,6 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from tiny_tokenizers import chat_template
 
 from tell_lightning.callbacks.resume import Resume
 from tell_lightning.data.anchors import Anchor
