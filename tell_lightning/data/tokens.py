@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -98,29 +98,19 @@ class Encoder:
                 tokenizer cannot read as text.
         """
         rendered = [self.renderer.segments(example) for example in examples]
-        texts = [
-            (text, example.where)
-            for example, segments in zip(examples, rendered, strict=True)
-            for text in accumulate(segment.text for segment in segments)
-        ]
-        ids = iter(self._tokenise(texts))
-        rows: list[TokenRow] = []
-        for example, segments in zip(examples, rendered, strict=True):
-            row = TokenRow([], [])
-            text = ""
-            for segment in segments:
-                joined = next(ids)
-                before = self._shared(row.input_ids, joined, text, segment)
-                if before is None:  # tokenised alone, so that the prompt is that of generation
-                    (new,) = self._tokenise([(segment.text, example.where)])
-                    joined, before = row.input_ids + new, len(row.input_ids)
-                row.input_ids[:] = joined
-                row.supervised[:] = [
-                    *row.supervised[:before],
-                    *[False] * (before - len(row.supervised)),
-                    *[segment.supervised] * (len(joined) - before),
+        texts = [_texts(segments) for segments in rendered]
+        ids = iter(
+            self._tokenise(
+                [
+                    (text, example.where)
+                    for example, of_example in zip(examples, texts, strict=True)
+                    for text in of_example
                 ]
-                text += segment.text
+            )
+        )
+        rows: list[TokenRow] = []
+        for example, segments, of_example in zip(examples, rendered, texts, strict=True):
+            row = self._row(segments, list(islice(ids, len(of_example))), example.where)
             # No token stands before the first one to predict it.
             if not any(row.supervised[1:]):
                 raise TokenError(
@@ -129,6 +119,32 @@ class Encoder:
                 )
             rows.append(row)
         return rows
+
+    def _row(self, segments: Sequence[Segment], ids: list[list[int]], where: str) -> TokenRow:
+        """Make the row of a conversation of the ids of its `_texts`."""
+        if len(segments) > 2:
+            *parts, whole = ids
+            pairs = list(zip(parts[::2], parts[1::2], strict=False))
+            joined = [id for _, pair in pairs for id in pair] + (
+                parts[-1] if len(parts) % 2 else []
+            )
+            if joined == whole and all(pair[: len(first)] == first for first, pair in pairs):
+                supervised = [
+                    index >= len(first) for first, pair in pairs for index in range(len(pair))
+                ]
+                return TokenRow(whole, supervised + [False] * (len(whole) - len(supervised)))
+            ids = self._tokenise([(t, where) for t in accumulate(s.text for s in segments)])
+        row = TokenRow([], [])
+        text = ""
+        for segment, joined in zip(segments, ids, strict=True):
+            before = self._shared(row.input_ids, joined, text, segment)
+            if before is None:  # tokenised alone, so that the prompt is that of generation
+                (new,) = self._tokenise([(segment.text, where)])
+                joined, before = row.input_ids + new, len(row.input_ids)
+            context = [*row.supervised, *[False] * (before - len(row.supervised))][:before]
+            row = TokenRow(joined, context + [segment.supervised] * (len(joined) - before))
+            text += segment.text
+        return row
 
     def _shared(
         self, known: list[int], joined: list[int], text: str, segment: Segment
@@ -143,7 +159,7 @@ class Encoder:
 
         Returns:
             The number. A token that joins the end of a prompt with white space before a response
-            belongs to the prompt. None if a token joins it with more than that.
+            belongs to the prompt. None if the text before has other tokens for another reason.
         """
         if joined[: len(known)] == known:
             return len(known)
@@ -153,8 +169,9 @@ class Encoder:
         options = {"add_special_tokens": False, "return_offsets_mapping": True}
         places = self.tokenizer(both, **options)["offset_mapping"]
         before = sum(start < border for start, _ in places)
-        end = max(end for _, end in places[:before])
-        return before if not both[border:end].strip() else None
+        end = places[before - 1][1]
+        joins_space = end > border and not both[border:end].strip()
+        return before if joins_space and joined[: before - 1] == known[: before - 1] else None
 
     def prompt_ids(self, examples: Sequence[Example]) -> list[list[int]]:
         """Tokenise prompts up to and including the generation prompt."""
@@ -279,6 +296,20 @@ class Encoder:
                 f"ordinary text, got {cut(first_marked(text))}. Remove it from the row."
             )
         return ids
+
+
+def _texts(segments: Sequence[Segment]) -> list[str]:
+    """Return what is tokenised for a conversation: each context, alone and with its response.
+
+    If there are several responses, the whole conversation comes last. Its tokens show whether the
+    exchanges can be tokenised one by one, which takes less time than all beginnings of the
+    conversation.
+    """
+    texts = [segment.text for segment in segments]
+    if len(texts) <= 2:
+        return list(accumulate(texts))
+    pairs = [texts[start : start + 2] for start in range(0, len(texts), 2)]
+    return [*(text for pair in pairs for text in accumulate(pair)), "".join(texts)]
 
 
 def encode_source(
