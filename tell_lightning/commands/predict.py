@@ -149,7 +149,7 @@ def _answer(request: PredictionRequest, answers: Answers) -> None:
     from tell_lightning.model.base import default_precision, precision_context
 
     tokenizer = load_tokenizer(request.model.base, **request.model.hub_options)
-    encoder = Encoder(tokenizer, Renderer(tokenizer))
+    encoder = Encoder(tokenizer, Renderer(tokenizer, request.config.data.thinking))
     template = encoder.renderer.template_digest
     if request.template_digest not in {None, template}:
         raise TellError(

@@ -128,8 +128,9 @@ def _task_options(anchors: AnchorFile) -> list[str]:
 
 
 def _trained_options(anchors: AnchorFile) -> list[str]:
-    """Return the options for the anchor's form and the base that an adapter was trained with."""
+    """Return the options for the prompts and the base that an adapter was trained with."""
     return [
+        f"--data.thinking={anchors.thinking}",
         f"--data.mixture.anchor={anchors.variant}",
         f"--model.base={anchors.base}",
         f"--model.revision={anchors.revision or 'null'}",

@@ -19,6 +19,7 @@ from tell_lightning.data.leaks import Protected
 from tell_lightning.data.progress import PreparingProgress
 from tell_lightning.data.reading import RecordSet, check_bad_share, iterate_records
 from tell_lightning.data.records import Fields, Record
+from tell_lightning.data.report import CHANGES
 from tell_lightning.data.settings import DataSettings, Overlong
 from tell_lightning.data.splits import SplitError, Splits, cache_folder
 from tell_lightning.data.tokens import Encoder, TokenError, encode_source
@@ -91,7 +92,7 @@ class Tally:
 
     Attributes:
         rows: Number of rows read.
-        counts: Numbers of rows: bad, leaks, overlong, truncated, kept.
+        counts: Numbers of rows: bad, leaks, overlong, truncated, kept, and those of `CHANGES`.
         notes: One line for each row left out, by reason; at most `MOST_NOTES` for each.
     """
 
@@ -172,6 +173,8 @@ class Preparation:
                 draft.add(batches, vars(tally), named)
                 total.add(**vars(tally))
         parts = {**self._parts(source), "ids": draft.id_digest()}
+        if total.counts["control_text"]:  # up to tokens-v4 these rows had other tokens
+            parts["control_text"] = total.counts["control_text"]
         return {"parts": parts, **self._report(source, total)}
 
     def _entries(
@@ -205,14 +208,14 @@ class Preparation:
                 overlong=source.overlong,
             )
             tally.leave_out("overlong", encoded.dropped)
-            tally.counts.update(truncated=encoded.truncated, kept=len(encoded.rows))
+            tally.counts.update({**encoded.counts, "kept": len(encoded.rows)})
             tokens += sum(len(row.input_ids) for row in encoded.rows)
             yield store.record_batch(
                 {
                     "input_ids": [row.input_ids for row in encoded.rows],
                     "supervised": [row.supervised for row in encoded.rows],
-                    "id": [records[index].id for index in encoded.records],
-                    "where": [records[index].where for index in encoded.records],
+                    "id": [record.id for record in encoded.records],
+                    "where": [record.where for record in encoded.records],
                 }
             )
             progress.advance(tally.rows - before)
@@ -267,6 +270,7 @@ class Preparation:
                 f"than data.max_tokens {self.settings.max_tokens}. Raise data.max_tokens."
             )
         report_counts |= {reason: counts[reason] for reason in ("overlong", "truncated", "kept")}
+        report_counts |= {reason: counts[reason] for reason in CHANGES if counts[reason]}
         reasons = ("bad", "leaks", "overlong")
         left_out = [note for reason in reasons for note in total.notes.get(reason, [])]
         more = sum(counts[reason] for reason in reasons) - len(left_out[:MOST_NOTES])

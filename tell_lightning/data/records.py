@@ -29,12 +29,14 @@ class Conversation:
         where: File and line, for messages.
         turns: The messages.
         row: The fields as read.
+        last_only: Whether only the last response is trained on.
     """
 
     id: str
     where: str
     turns: tuple[Turn, ...]
     row: Mapping[str, object]
+    last_only: bool = False
 
     @property
     def response(self) -> str | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tell_lightning.data.datamodule import TellDataModule
+from tell_lightning.data.templates import PLAIN_TEMPLATE
 from tell_lightning.data.tokenizer import base_path
 from tell_lightning.export.anchor_file import AnchorFile, TaskPrompt
 from tell_lightning.model.module import TellModule
@@ -56,6 +57,7 @@ def save_adapter(
         variant=settings.mixture.anchor,
         template_digest=data.prepared.encoder.renderer.template_digest,
         tasks=tasks,
+        thinking=settings.thinking,
     )
     write_adapter(
         module.model, data.tokenizer, Path(folder), module.settings, anchors, weights=weights
@@ -88,6 +90,8 @@ def write_adapter(
         model.save_pretrained(str(draft), state_dict=weights, save_embedding_layers=False)
         _settle_config(draft / "adapter_config.json", settings)
         tokenizer.save_pretrained(str(draft))
+        if not tokenizer.chat_template:  # other tools then prompt as in training
+            (draft / "chat_template.jinja").write_text(PLAIN_TEMPLATE, encoding="utf-8")
         text = json.dumps(anchors.to_json(), indent=2, ensure_ascii=False) + "\n"
         (draft / "anchor.json").write_text(text, encoding="utf-8")
         (draft / "README.md").write_text(_readme(model, settings, anchors), encoding="utf-8")

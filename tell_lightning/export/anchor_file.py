@@ -11,6 +11,7 @@ from typing import Any, cast, get_args
 
 from tell_lightning.data.anchors import Anchor, anchor_from_json, anchor_to_json
 from tell_lightning.data.records import Fields
+from tell_lightning.data.settings import Thinking
 from tell_lightning.data.variants import Variant
 from tell_lightning.errors import TellError
 
@@ -41,6 +42,7 @@ class AnchorFile:
     variant: Variant
     template_digest: str
     tasks: dict[str, TaskPrompt]
+    thinking: Thinking = "strip"
 
     def to_json(self) -> dict[str, Any]:
         """Return the content as JSON values."""
@@ -87,6 +89,7 @@ def read_anchor_file(folder: Path) -> AnchorFile:
             _variant(data["variant"], path),
             data["template_digest"],
             tasks,
+            data.get("thinking", "strip"),  # missing in folders of earlier versions
         )
     except FileNotFoundError as error:
         raise AdapterFolderError(
