@@ -15,7 +15,7 @@ CURES = (
     ("does not support Flash", "Set model.attn_implementation: sdpa or eager."),
     (
         "(?i)flash.?att",
-        "Install the package flash-attn, or set model.attn_implementation: sdpa (or eager).",
+        "Install the package flash-attn, or set model.attn_implementation: sdpa.",
     ),
     (
         r"(?i)not installed|pip install|not found in your environment|No module named",
