@@ -20,7 +20,9 @@ from tell_lightning.callbacks.folder import (
 from tell_lightning.commands.arguments import KEYS, CommandParser
 from tell_lightning.commands.check import Config, check, keys_help
 from tell_lightning.commands.config_files import read_config
+from tell_lightning.commands.evaluate import check_run_base
 from tell_lightning.commands.startup import quieten
+from tell_lightning.data.base_files import ACCEPT, ACCEPT_HELP
 from tell_lightning.data.splits import read_splits
 from tell_lightning.settings import ConfigError
 
@@ -46,6 +48,7 @@ def fit(arguments: list[str]) -> None:
     """
     parser = CommandParser("fit", DESCRIPTION, keys=KEYS, list_keys=keys_help)
     parser.add_argument("--resume", metavar="RUN", help="the folder of a run to go on with")
+    parser.add_argument(ACCEPT, action="store_true", help=ACCEPT_HELP)
     asked, options = parser.parse_with_keys(arguments)
     folder = existing_folder(asked.resume) if asked.resume else None
     if folder:
@@ -65,6 +68,8 @@ def fit(arguments: list[str]) -> None:
 
     with nullcontext(folder) if checkpoint else _claimed(folder, config) as folder:
         session = open_session(config, folder, splits, training=True)
+        if checkpoint and not asked.accept_base:
+            check_run_base(folder, config.model)
         # Before the base is loaded and anything is written.
         step = _prepare(session, config, folder, checkpoint)
     with held(folder) if session.trainer.is_global_zero else nullcontext():
@@ -224,7 +229,8 @@ def _fit(
     rank_zero_info(f"Adapter: {selected['by']}, of step {selected['step']}")
     weights = gathered_adapters(module.model)  # each rank may hold a part
     if trainer.is_global_zero:
-        save_adapter(folder.adapter, module, datamodule, weights=weights)
+        files = record.facts["base"]["sha256"]
+        save_adapter(folder.adapter, module, datamodule, weights=weights, base_files=files)
     if has_test:
         with _timed(seconds, "after"):
             rank_zero_info("After training:")
@@ -238,10 +244,9 @@ def _write_inputs(
     session: "Session", config: Config, folder: RunFolder, record: "RunRecord", *, resuming: bool
 ) -> None:
     """Write config.yaml, plan.json and the first run.json; print the plan."""
-    from tell_lightning.callbacks.run_record import file_digest
     from tell_lightning.callbacks.wandb_record import log_plan
     from tell_lightning.commands.plan import print_plan
-    from tell_lightning.data.tokenizer import base_path
+    from tell_lightning.data.base_files import base_digests
 
     datamodule = session.datamodule
     folder.path.mkdir(parents=True, exist_ok=True)
@@ -256,7 +261,7 @@ def _write_inputs(
         base={
             "name": config.model.base,
             "revision": config.model.revision,
-            "sha256": file_digest(base_path(config.model.base)),
+            "sha256": base_digests(config.model.base, config.model.revision),
         },
         data={"inputs": plan["inputs"], "plan_digest": plan["digest"]},
         mixture=plan["realised"],

@@ -25,6 +25,7 @@ from tell_lightning.commands.arguments import CommandParser
 from tell_lightning.commands.check import Config
 from tell_lightning.commands.prediction_request import Part, PredictionRequest, read_request, say
 from tell_lightning.commands.startup import quieten
+from tell_lightning.data.base_files import ACCEPT, ACCEPT_HELP, check_base
 from tell_lightning.data.evaluation_rows import EvaluationRows
 from tell_lightning.data.prediction_rows import CheckedRows, settle_anchor
 from tell_lightning.data.records import other_columns
@@ -124,6 +125,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         metavar="FILE",
         help="where the answers go, instead of standard output; an existing file is continued",
     )
+    parser.add_argument(ACCEPT, action="store_true", help=ACCEPT_HELP)
     options, keys = parser.parse_with_keys(arguments)
     if options.base and keys and not keys[0].startswith("-"):
         raise ConfigError(
@@ -149,6 +151,7 @@ def _answer(request: PredictionRequest, answers: Answers) -> None:
     from tell_lightning.model.base import default_precision, precision_context
 
     tokenizer = load_tokenizer(request.model.base, **request.model.hub_options)
+    check_base(request.base_files, request.model.base, request.model.revision)
     encoder = Encoder(tokenizer, Renderer(tokenizer, request.config.data.thinking))
     template = encoder.renderer.template_digest
     if request.template_digest not in {None, template}:

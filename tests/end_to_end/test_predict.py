@@ -549,7 +549,9 @@ def test_another_base_is_used_where_it_is_typed_and_refused_where_it_does_not_fi
     weights = load_file(moved / "model.safetensors")
     fewer = {name: value for name, value in weights.items() if ".layers.1." not in name}
     save_file(fewer, moved / "model.safetensors", metadata={"format": "pt"})
-    error = refused(capsys, *options, f"--model.base={moved}")
+    typed = f"--model.base={moved}"
+    assert refused(capsys, *options, typed) == says("model.base", cure="--accept-base")
+    error = refused(capsys, *options, typed, "--accept-base")
     assert error == says(str(run.folder / "adapter"), rule="model.lora", cure="layers.1.")
 
 
