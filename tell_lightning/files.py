@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file completely or not at all.
+    """Write a file completely, or not at all.
 
     Raises:
         OSError: The file cannot be written.

@@ -202,7 +202,7 @@ def _fit(
     from tell_lightning.callbacks.run_record import scores_json
     from tell_lightning.callbacks.selection import described
     from tell_lightning.export.adapter import save_adapter
-    from tell_lightning.model.sharding import whole_adapters
+    from tell_lightning.model.sharding import gathered_adapters
 
     trainer, module, datamodule = session.trainer, session.module, session.datamodule
     if trainer.is_global_zero:
@@ -224,7 +224,7 @@ def _fit(
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     selected = _select(session, config, has_dev)
     rank_zero_info(f"Adapter: {described(selected)}")
-    weights = whole_adapters(module.model)  # each rank may hold a part
+    weights = gathered_adapters(module.model)  # each rank may hold a part
     if trainer.is_global_zero:
         save_adapter(folder.adapter, module, datamodule, weights=weights)
     if has_test:

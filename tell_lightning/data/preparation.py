@@ -16,10 +16,10 @@ from tell_lightning.data.anchors import Anchor, anchor_digest
 from tell_lightning.data.formats import Meter, RecordError, RowFile
 from tell_lightning.data.ids import Ids
 from tell_lightning.data.leaks import Protected
-from tell_lightning.data.reading import check_bad_share, iterate_records
+from tell_lightning.data.reading import RecordSet, check_bad_share, iterate_records
 from tell_lightning.data.records import Fields, Record
 from tell_lightning.data.settings import DataSettings, Overlong
-from tell_lightning.data.splits import Pool, SplitError, Splits, cache_folder
+from tell_lightning.data.splits import SplitError, Splits, cache_folder
 from tell_lightning.data.tokens import Encoder, TokenError, encode_source
 from tell_lightning.progress import Progress
 
@@ -49,7 +49,7 @@ class TrainingSource:
     """
 
     key: str
-    rows: Pool | RowFile
+    rows: RecordSet | RowFile
     fields: Fields
     anchor: Anchor
     overlong: Overlong
@@ -175,7 +175,7 @@ class Preparation:
     def _entries(
         self, source: TrainingSource, ids: Ids, meter: Meter, start: int
     ) -> Iterator[Entry]:
-        if isinstance(source.rows, Pool):
+        if isinstance(source.rows, RecordSet):
             return iter(source.rows.records[start:])
         return iterate_records(source.rows, source.fields, ids, meter, start=start)
 
@@ -246,9 +246,9 @@ class Preparation:
             TellError: Too many rows are bad, or no row is left.
         """
         counts = total.counts
-        if isinstance(source.rows, Pool):
-            report_counts = dict(source.rows.counts)
-            total.leave_out("bad", source.rows.notes)
+        if isinstance(source.rows, RecordSet):
+            report_counts = source.rows.counts
+            total.leave_out("bad", source.rows.bad)
         else:
             good, bad = total.rows - counts["bad"], total.notes.get("bad", [])
             share = self.settings.max_bad_share
