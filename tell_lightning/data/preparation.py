@@ -16,7 +16,6 @@ from tell_lightning.data.anchors import Anchor, anchor_digest
 from tell_lightning.data.formats import Meter, RowFile
 from tell_lightning.data.ids import Ids
 from tell_lightning.data.leaks import Protected
-from tell_lightning.data.progress import PreparingProgress
 from tell_lightning.data.reading import RecordSet, check_bad_share, iterate_records
 from tell_lightning.data.records import Fields, Record
 from tell_lightning.data.report import CHANGES
@@ -24,6 +23,7 @@ from tell_lightning.data.settings import DataSettings, Overlong
 from tell_lightning.data.splits import SplitError, Splits, cache_folder
 from tell_lightning.data.tokens import Encoder, TokenError, encode_source
 from tell_lightning.errors import TellError
+from tell_lightning.progress import Progress
 
 CHUNK_ROWS = 20_000
 """Rows of a chunk. A killed process loses at most one chunk."""
@@ -163,7 +163,8 @@ class Preparation:
         for table in draft.ids():
             ids.extend(table)
         entries = self._entries(source, ids, meter, total.rows)
-        with PreparingProgress(source.name, meter, total.rows) as progress:
+        what, share = f"preparing {source.name}", lambda: meter.share
+        with Progress(what, done=total.rows, share=share) as progress:
             while True:
                 tally = Tally()
                 batches = list(self._chunk(source, entries, tally, progress))
@@ -189,7 +190,7 @@ class Preparation:
         source: TrainingSource,
         entries: Iterator[Entry],
         tally: Tally,
-        progress: PreparingProgress,
+        progress: Progress,
     ) -> Iterator[Any]:
         """Yield the Arrow batches of the next chunk; nothing at the end of the source."""
         tokens = 0
