@@ -17,7 +17,7 @@ PIP_INSTALL := -m pip install -qq --disable-pip-version-check --no-input
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
-fit: .venv/ready ## Train and score the embedded default; options: make fit ARGS="--trainer.max_steps=20"
+fit: .venv/ready ## Train and score the demo; options: make fit ARGS="--trainer.max_steps=20"
 	@$(RUN) -m tell_lightning fit $(ARGS)
 
 test: .venv/ready ## Run the quick tests; options: make test ARGS="-k anchor"

@@ -43,7 +43,7 @@ commands:
   COMMAND --help   shows the options of a command
   --version        shows the version
 
-`fit` without options trains on the embedded default, in about two minutes on two cores.
+`fit` without options runs the demo, `-c microworld`, in about two minutes on two cores.
 """
 
 

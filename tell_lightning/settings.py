@@ -9,12 +9,19 @@ import re
 from argparse import ArgumentError
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from jsonargparse import ArgumentParser
 
 from tell_lightning.errors import TellError
 
+DEMO = "microworld"
+"""The shipped configuration that is used if the command line names no file."""
+SHIPPED = {file.stem: str(file) for file in Path(__file__).with_name("configs").glob("*.yaml")}
+"""The file of each shipped configuration, by name."""
+EXTENDS = "extends"
+"""Key of a file: the name of the shipped configuration that the file changes."""
 Settings = TypeVar("Settings")
 Files = Mapping[str, Mapping[str, Any]]
 """Values by file name; the empty name is the command line."""
@@ -115,7 +122,8 @@ def explain(text: str, keys: Collection[str], files: Files) -> str:
     if match := re.search(r"[Uu]nrecognized arguments: (\S+)", flat):
         return _unrecognised(match[1], keys, files)
     if match := re.search(r"following arguments are required: (\S+)", flat):
-        return f"{place(match[1], files)}: must be given, got nothing. Add it."
+        cure = f"Add it to a configuration file, or write --{match[1]}=VALUE."
+        return f"{place(match[1], files)}: must be given, got nothing. {cure}"
     value = re.search(r"(?:Got|Given) value: (.+?)(?: Given|$)", flat)
     if inside and value:
         types = re.findall(r"Expected an? (.+?)(?= Got| - |\. | Given|$)", flat)

@@ -8,24 +8,24 @@ Lightning's Trainer, read from its source; `session` checks their values when it
 import ast
 import contextlib
 import io
+import json
 import sys
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
-from jsonargparse import SUPPRESS, ArgumentParser, set_parsing_settings
+from jsonargparse import SUPPRESS, ArgumentParser, Namespace, set_parsing_settings
 
 from tell_lightning.callbacks.settings import LEAST, EvalSettings, RunSettings
 from tell_lightning.commands.config_files import (
     config_paths,
     read_config,
-    without_default_tasks,
+    with_shipped,
 )
 from tell_lightning.data.settings import LEAST as LEAST_OF_DATA
 from tell_lightning.data.settings import DataSettings, General, Task
@@ -33,6 +33,9 @@ from tell_lightning.metrics.kinds.registry import BUILT_IN, check_kind, kind_of
 from tell_lightning.metrics.predictions import MetricError
 from tell_lightning.model.settings import ModelSettings
 from tell_lightning.settings import (
+    DEMO,
+    EXTENDS,
+    SHIPPED,
     ConfigError,
     Files,
     check_least,
@@ -42,7 +45,6 @@ from tell_lightning.settings import (
     place,
 )
 
-DEFAULT = str(files("tell_lightning") / "default.yaml")
 SECTIONS = {"run": RunSettings, "data": DataSettings, "model": ModelSettings, "eval": EvalSettings}
 BOUNDS: dict[str, dict[str, float]] = {
     **LEAST,
@@ -50,6 +52,10 @@ BOUNDS: dict[str, dict[str, float]] = {
     "trainer": {"log_every_n_steps": 1},
 }
 """The least that a number may be, by section."""
+TRAINER_DEFAULTS = {"log_every_n_steps": 10, "gradient_clip_val": 1.0}
+"""Defaults of ours for keys of Lightning's Trainer; the others have Lightning's own."""
+_EXTENDS_HELP = f"""In a file: the shipped configuration that the file changes, as if -c NAME came
+before all files. {DEMO}: the demo."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +75,14 @@ class Config:
         return yaml.safe_dump(self.values, sort_keys=False, allow_unicode=True)
 
 
-def check(arguments: list[str]) -> Config:
-    """Parse the configuration files and options of `fit`, `prepare` or `plan`.
+def check(arguments: list[str], default: str | None = DEMO) -> Config:
+    """Parse the configuration files and keys of a command.
+
+    What they leave unset has its neutral default.
+
+    Args:
+        arguments: `-c FILE` and `--KEY=VALUE`; later ones win, and keys win over files.
+        default: The shipped configuration to use if no file is given; None: none.
 
     Raises:
         ConfigError: A file that is missing or no YAML, a wrong key, a wrong value.
@@ -83,22 +95,20 @@ def check(arguments: list[str]) -> Config:
     says = io.StringIO()
     try:
         with contextlib.redirect_stderr(says):
-            parsed = parser.parse_args(without_default_tasks(arguments))
+            parsed = parser.parse_args(with_shipped(arguments, default))
             made = parser.instantiate_classes(parsed)
     except SystemExit as error:
         keys = {*parser.get_defaults(skip_validation=True).keys(), *field_names(Task, General)}
         raise ConfigError(explain(says.getvalue(), keys, given)) from error
-    values = yaml.safe_load(parser.dump(parsed, skip_none=False))
-    values["trainer"] = {key: v for key, v in values["trainer"].items() if v is not None}
+    values = _plain(parser, parsed)
     _rename_floors(values["data"]["tasks"], given)
     _check_stop(values["trainer"].get("max_steps"), made["data"].mixture.cycles)
-    # As Lightning says it, or the saved configuration would get back the default's number.
-    values["trainer"].setdefault("max_steps", -1)
+    values["trainer"].setdefault("max_steps", -1)  # Lightning's word for no limit
     config = Config(
         seed=_seed(made.seed_everything),
         **{name: made[name] for name in SECTIONS},
         trainer=values["trainer"],
-        values={key: value for key, value in values.items() if key != "config"},
+        values=values,
     )
     for section, least in BOUNDS.items():
         check_least(config.values[section], least, f"{section}.")
@@ -115,16 +125,37 @@ def keys_help() -> str:
     return f"The configuration:\n\n{parser.format_help()}"
 
 
+def neutral() -> dict[str, Any]:
+    """Return the default of every key, as plain values; `model.base` has none."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=False)
+    parser = _parser()
+    return _plain(parser, parser.get_defaults(skip_validation=True))
+
+
+def _plain(parser: ArgumentParser, parsed: Namespace) -> dict[str, Any]:
+    """Return parsed values as a file holds them: plain types, no file names, no unset Trainer key.
+
+    A Trainer key that is set to null in place of a default of ours stays.
+    """
+    text = parser.dump(parsed, format="json", skip_none=False, skip_validation=True)
+    values: dict[str, Any] = json.loads(text)
+    values["trainer"] = {
+        key: value
+        for key, value in values["trainer"].items()
+        if value is not None or key in TRAINER_DEFAULTS
+    }
+    return {key: value for key, value in values.items() if key not in {"config", EXTENDS}}
+
+
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
-        default_config_files=[DEFAULT], prog="tell_lightning", allow_abbrev=False
-    )
+    parser = ArgumentParser(prog="tell_lightning", allow_abbrev=False)
     parser.add_argument("-c", "--config", action="config")
+    parser.add_argument(f"--{EXTENDS}", type=Literal[*SHIPPED] | None, help=_EXTENDS_HELP)  # type: ignore[valid-type]
     parser.add_argument("--seed_everything", type=bool | int, default=42)
     for name, settings in SECTIONS.items():
         parser.add_class_arguments(settings, name)
     for name, type_ in trainer_options().items():
-        parser.add_argument(f"--trainer.{name}", type=type_, default=None)
+        parser.add_argument(f"--trainer.{name}", type=type_, default=TRAINER_DEFAULTS.get(name))
     return parser
 
 
@@ -138,17 +169,30 @@ def _seed(seed: bool | int) -> int:
 
 
 def _check_stop(max_steps: int | None, cycles: float | None) -> None:
-    """Refuse a run that has no end, or two."""
+    """Refuse a run that has two ends, or none that can be reached."""
     if cycles is not None and max_steps not in {None, -1}:
         raise ConfigError(
             f"trainer.max_steps: must be null where data.mixture.cycles: {cycles:g} says when to "
             f"stop, got {max_steps}. Write --trainer.max_steps=null or --data.mixture.cycles=null."
         )
-    if cycles is None and (max_steps is None or max_steps < 1):
-        got = "null" if max_steps is None else max_steps
+    if cycles is None and max_steps is not None and max_steps < 1 and max_steps != -1:
         raise ConfigError(
-            f"trainer.max_steps: must be at least 1, got {got}. Runs are measured in optimizer "
-            "steps, or in cycles of the plan with data.mixture.cycles."
+            f"trainer.max_steps: must be at least 1, got {max_steps}. Runs are measured in "
+            "optimizer steps, or in cycles of the plan with data.mixture.cycles."
+        )
+
+
+def check_training(config: Config) -> None:
+    """Refuse what no training can do, before anything is loaded.
+
+    Raises:
+        ConfigError: The run has no end.
+    """
+    if config.data.mixture.cycles is None and config.trainer["max_steps"] == -1:
+        raise ConfigError(
+            "trainer.max_steps: must say after how many optimizer steps the run ends, got nothing. "
+            "Write --trainer.max_steps=500, or --data.mixture.cycles=1 to end after one cycle of "
+            "the plan."
         )
 
 

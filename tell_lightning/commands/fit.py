@@ -18,7 +18,7 @@ from tell_lightning.callbacks.folder import (
     write_json,
 )
 from tell_lightning.commands.arguments import KEYS, CommandParser
-from tell_lightning.commands.check import Config, check, keys_help
+from tell_lightning.commands.check import Config, check, check_training, keys_help
 from tell_lightning.commands.config_files import read_config
 from tell_lightning.commands.startup import quieten
 from tell_lightning.data.splits import read_splits
@@ -52,6 +52,7 @@ def fit(arguments: list[str]) -> None:
         # The saved configuration comes first, so that what is typed now wins.
         options = ["-c", str(folder.latest_config), *options]
     config = check(options)
+    check_training(config)
     if folder:
         _check_place(folder, config)
     splits = read_splits(config.data)  # before torch: a bad row is answered at once

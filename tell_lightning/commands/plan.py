@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tell_lightning.commands.arguments import KEYS, CommandParser, whole_number
-from tell_lightning.commands.check import check, keys_help
+from tell_lightning.commands.check import check, check_training, keys_help
 from tell_lightning.commands.startup import quieten
 from tell_lightning.commands.tables import print_rows
 from tell_lightning.data.report import table
@@ -54,6 +54,7 @@ def plan(arguments: list[str]) -> None:
             "Write --positions A:B, too."
         )
     config = check(options)
+    check_training(config)
     splits = read_splits(config.data)
     quieten()
     from tell_lightning.data.prepared import PreparedData

@@ -114,8 +114,8 @@ class DataSettings:
     """Which tokens are trained on, in which order, and what is evaluated."""
 
     root: str = "."
-    """Folder that the paths below start from; 'microworld': the embedded default; 'testbeds': the
-    data of experiments/."""
+    """Folder that the paths below start from; 'microworld': the data of the demo; 'testbeds': those
+    of experiments/."""
     tasks: dict[str, Task] = field(default_factory=dict)
     """The low-resource tasks, by name."""
     general: dict[str, General] = field(default_factory=dict)

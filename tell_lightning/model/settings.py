@@ -42,8 +42,8 @@ class OptimizerSettings:
 class ModelSettings:
     """The base model, its adapters and how they are trained."""
 
-    base: str = "microworld"
-    """Hugging Face hub id, a folder, or 'microworld', the embedded default."""
+    base: str
+    """Hugging Face hub id, a folder, or 'microworld', the small base of the demo."""
     revision: str | None = None
     """Commit, tag or branch of the hub model."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

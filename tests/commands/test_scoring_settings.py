@@ -19,7 +19,9 @@ def write(tmp_path: Path):
     def file(name: str = "mine.yaml", **scoring: object) -> list[str]:
         tasks = {"turn": {"train": "a.jsonl", "scoring": scoring}}
         path = tmp_path / name
-        path.write_text(yaml.safe_dump({"data": {"tasks": tasks}}), encoding="utf-8")
+        path.write_text(
+            yaml.safe_dump({"data": {"tasks": tasks}, "model": {"base": "b"}}), encoding="utf-8"
+        )
         return ["-c", str(path)]
 
     return file

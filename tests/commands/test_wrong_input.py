@@ -39,6 +39,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     settings = {
         "run": {"dir": str(tmp_path / "runs")},
         "data": data,
+        "model": {"base": "microworld"},
         "trainer": {"max_steps": 2, "accelerator": "cpu", "devices": 1},
     }
     path.write_text(yaml.safe_dump(settings))
