@@ -18,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from tell_lightning.callbacks.folder import write_jsonl
 from tell_lightning.callbacks.samples import log_samples
-from tell_lightning.callbacks.settings import LEAST
+from tell_lightning.callbacks.settings import EVAL_RANGES
 from tell_lightning.data.batches import log_stage
 from tell_lightning.data.evaluation_rows import EvaluationRows
 from tell_lightning.errors import TellError
@@ -30,7 +30,7 @@ from tell_lightning.metrics.score import Scores, baselines, saved_row, score
 from tell_lightning.metrics.score_facts import facts_of
 from tell_lightning.metrics.settings import Scoring
 from tell_lightning.model.lora import is_untrained
-from tell_lightning.settings import check_least
+from tell_lightning.settings import check_ranges
 
 SPLITS = ("dev", "test")
 """The splits that baselines are scored on: not those with a swapped anchor."""
@@ -128,7 +128,7 @@ class GenerationEvaluation(pl.Callback):
         self.samples = samples
         self.table_rows = table_rows
         self.folder = None if folder is None else Path(folder)
-        check_least(vars(self) | {"batch_tokens": batch_tokens}, LEAST["eval"], "eval.")
+        check_ranges(vars(self) | {"batch_tokens": batch_tokens}, EVAL_RANGES, "eval")
         self.history: list[Scored] = []
         self.floors: dict[str, dict[str, dict[str, Scores]]] = {}
         self._budget = Budget(batch_tokens)

@@ -21,16 +21,22 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import SUPPRESS, ArgumentParser, Namespace, set_parsing_settings
 
-from tell_lightning.callbacks.settings import LEAST, EvalSettings, RunSettings
+from tell_lightning.callbacks.settings import (
+    EVAL_RANGES,
+    RUN_RANGES,
+    EvalSettings,
+    RunSettings,
+)
 from tell_lightning.commands.config_files import (
     config_paths,
     read_config,
     with_shipped,
 )
-from tell_lightning.data.settings import LEAST as LEAST_OF_DATA
-from tell_lightning.data.settings import DataSettings, General, Task
+from tell_lightning.data.settings import RANGES as DATA_RANGES
+from tell_lightning.data.settings import DataSettings, General, Task, check_batches
 from tell_lightning.metrics.kinds.registry import BUILT_IN, check_kind, kind_of
 from tell_lightning.metrics.predictions import MetricError
+from tell_lightning.model.settings import RANGES as MODEL_RANGES
 from tell_lightning.model.settings import ModelSettings
 from tell_lightning.settings import (
     DEMO,
@@ -38,7 +44,9 @@ from tell_lightning.settings import (
     SHIPPED,
     ConfigError,
     Files,
-    check_least,
+    Range,
+    Ranges,
+    check_ranges,
     explain,
     field_names,
     locate,
@@ -46,12 +54,19 @@ from tell_lightning.settings import (
 )
 
 SECTIONS = {"run": RunSettings, "data": DataSettings, "model": ModelSettings, "eval": EvalSettings}
-BOUNDS: dict[str, dict[str, float]] = {
-    **LEAST,
-    "data": LEAST_OF_DATA,
-    "trainer": {"log_every_n_steps": 1},
+RANGES: dict[str, Ranges] = {
+    "run": RUN_RANGES,
+    "data": DATA_RANGES,
+    "model": MODEL_RANGES,
+    "eval": EVAL_RANGES,
+    "trainer": {
+        "log_every_n_steps": Range(1),
+        "gradient_clip_val": Range(0),
+        "devices": Range(-1),
+        "num_nodes": Range(1),
+    },
 }
-"""The least that a number may be, by section."""
+"""The numbers that each key may have, by section."""
 TRAINER_DEFAULTS = {"log_every_n_steps": 10, "gradient_clip_val": 1.0}
 """Defaults of ours for keys of Lightning's Trainer; the others have Lightning's own."""
 _EXTENDS_HELP = f"""In a file: the shipped configuration that the file changes, as if -c NAME came
@@ -110,8 +125,8 @@ def check(arguments: list[str], default: str | None = DEMO) -> Config:
         trainer=values["trainer"],
         values=values,
     )
-    for section, least in BOUNDS.items():
-        check_least(config.values[section], least, f"{section}.")
+    for section, ranges in RANGES.items():
+        check_ranges(config.values[section], ranges, section)
     _check_scoring(config.data.tasks, given)
     _check_trainer(config.trainer)
     return config
@@ -160,10 +175,10 @@ def _parser() -> ArgumentParser:
 
 
 def _seed(seed: bool | int) -> int:
-    if isinstance(seed, bool) or seed < 0:
+    if isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise ConfigError(
-            f"seed_everything: must be a whole number from 0 on, got {seed}. "
-            "A run without a fixed seed cannot be repeated."
+            f"seed_everything: must be a whole number from 0 to {2**32 - 1}, got {seed}. "
+            "Choose one: a run without a fixed seed cannot be repeated."
         )
     return seed
 
@@ -186,13 +201,23 @@ def check_training(config: Config) -> None:
     """Refuse what no training can do, before anything is loaded.
 
     Raises:
-        ConfigError: The run has no end.
+        ConfigError: The run has no end, batches that do not divide, or half precision on a CPU.
     """
-    if config.data.mixture.cycles is None and config.trainer["max_steps"] == -1:
+    trainer, data = config.trainer, config.data
+    if data.mixture.cycles is None and trainer["max_steps"] == -1:
         raise ConfigError(
             "trainer.max_steps: must say after how many optimizer steps the run ends, got nothing. "
             "Write --trainer.max_steps=500, or --data.mixture.cycles=1 to end after one cycle of "
             "the plan."
+        )
+    devices = trainer.get("devices")
+    world = max(devices, 1) if isinstance(devices, int) else 1
+    check_batches(data.optimizer_batch, data.micro_batch, world * trainer.get("num_nodes", 1))
+    precision = str(trainer.get("precision", ""))
+    if trainer.get("accelerator") == "cpu" and precision.startswith("16"):
+        raise ConfigError(
+            f"trainer.precision: must be 32-true or bf16-mixed on a CPU, got {precision}, which "
+            "needs a GPU. Leave it out, or set trainer.accelerator: gpu."
         )
 
 

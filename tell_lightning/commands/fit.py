@@ -20,6 +20,7 @@ from tell_lightning.callbacks.folder import (
 from tell_lightning.commands.arguments import KEYS, CommandParser
 from tell_lightning.commands.check import Config, check, check_training, keys_help
 from tell_lightning.commands.config_files import read_config
+from tell_lightning.commands.plan import print_plan, say_contradictions
 from tell_lightning.commands.startup import quieten
 from tell_lightning.data.splits import read_splits
 from tell_lightning.settings import ConfigError
@@ -66,6 +67,8 @@ def fit(arguments: list[str]) -> None:
 
     with nullcontext(folder) if checkpoint else _claimed(folder, config) as folder:
         session = open_session(config, folder, splits, training=True)
+        if session.trainer.is_global_zero:
+            say_contradictions(splits)
         # Before the base is loaded and anything is written.
         step = _prepare(session, config, folder, checkpoint)
     with held(folder) if session.trainer.is_global_zero else nullcontext():
@@ -241,7 +244,6 @@ def _write_inputs(
     """Write config.yaml, plan.json and the first run.json; print the plan."""
     from tell_lightning.callbacks.run_record import file_digest
     from tell_lightning.callbacks.wandb_record import log_plan
-    from tell_lightning.commands.plan import print_plan
     from tell_lightning.data.tokenizer import base_path
 
     datamodule = session.datamodule

@@ -9,6 +9,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from tell_lightning.callbacks.audit import Audit
 from tell_lightning.callbacks.checkpoints import LastCheckpoint, WholeFiles, selection_callbacks
@@ -84,8 +85,8 @@ def open_session(
         every = config.run.checkpoint_every_steps
         callbacks.append(LastCheckpoint(folder, every, termination))
     asked = _instantiated(config.trainer)
-    trainer = Trainer(
-        **asked
+    trainer = _trainer(
+        asked
         | {
             "callbacks": [*_listed(asked["callbacks"]), *callbacks],
             "plugins": [*_listed(asked["plugins"]), WholeFiles()],
@@ -102,6 +103,30 @@ def open_session(
         }
     )
     return Session(trainer, module, datamodule, evaluation, throughput)
+
+
+def _trainer(options: Mapping[str, Any]) -> Trainer:
+    """Make the Trainer.
+
+    Raises:
+        ConfigError: The machine has not what the options ask for, or they do not fit together.
+    """
+    try:
+        trainer = Trainer(**options)
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        keys = ("accelerator", "devices", "strategy", "precision")
+        given = ", ".join(f"{key} {options[key]}" for key in keys)
+        raise ConfigError(
+            f"trainer: its keys must fit this machine and each other, got {given}: "
+            f"{' '.join(str(error).split())} Change one of these keys, or leave it out."
+        ) from error
+    precision = str(options["precision"])
+    if precision.startswith("16") and trainer.strategy.root_device.type == "cpu":
+        raise ConfigError(
+            f"trainer.precision: must be 32-true or bf16-mixed on a CPU, got {precision}. Leave it "
+            "out, or use a machine with a GPU."
+        )
+    return trainer
 
 
 def _instantiated(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,9 +23,9 @@ from tell_lightning.model.isolation import check_isolation
 from tell_lightning.model.lora import AdapterError, add_adapters, count_parameters, load_weights
 from tell_lightning.model.loss import sums_by_source, token_losses
 from tell_lightning.model.schedule import lr_scale
-from tell_lightning.model.settings import LoraSettings, ModelSettings, OptimizerSettings
+from tell_lightning.model.settings import RANGES, LoraSettings, ModelSettings, OptimizerSettings
 from tell_lightning.model.sharding import cut_like, shard, whole
-from tell_lightning.settings import as_settings, plain
+from tell_lightning.settings import as_settings, check_ranges, plain
 
 # Keeps the loss near 1. A power of two, so scaling by it and back is exact.
 REFERENCE_TOKENS = 1024.0
@@ -92,6 +92,7 @@ class TellModule(pl.LightningModule):
             init_seed=init_seed,
             dropout_seed=dropout_seed,
         )
+        check_ranges(plain(self.settings), RANGES, "model")
         self.seed = seed
         self.adapter = adapter
         self.save_hyperparameters({**plain(self.settings), "seed": seed})

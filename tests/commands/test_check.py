@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
-from messages import says
+import torch
+from messages import Says, says
 
-from tell_lightning.commands.check import BOUNDS, check, check_training, neutral
+from tell_lightning.cli import main
+from tell_lightning.commands.check import RANGES, check, check_training, neutral
 from tell_lightning.settings import ConfigError
 
 
@@ -75,39 +77,129 @@ def test_two_ends_are_refused(options: list[str], got: str) -> None:
     )
 
 
+WRONG = {
+    "run.checkpoint_every_steps": "0",
+    "data.max_tokens": "0",
+    "data.optimizer_batch": "0",
+    "data.micro_batch": "-16",
+    "data.num_workers": "-1",
+    "data.prefetch_factor": "0",
+    "data.max_bad_share": "1.5",
+    "data.mixture.task_share": "-0.1",
+    "data.mixture.task_passes": "0",
+    "data.mixture.cycles": "0",
+    "data.tasks.*.dev_from_train": "0",
+    "data.tasks.*.max_new_tokens": "0",
+    "data.tasks.*.min_new_tokens": "-1",
+    "data.general.*.weight": "0",
+    "model.lora.rank": "0",
+    "model.lora.alpha": "0",
+    "model.lora.dropout": "1",
+    "model.optimizer.lr": "-1",
+    "model.optimizer.weight_decay": "-1",
+    "model.optimizer.betas": "[0.9,3]",
+    "model.optimizer.warmup_share": "5",
+    "model.optimizer.final_lr_share": "-0.5",
+    "eval.every_steps": "0",
+    "eval.dev_rows": "0",
+    "eval.test_rows": "0",
+    "eval.batch_tokens": "0",
+    "eval.temperature": "-0.5",
+    "eval.samples": "-1",
+    "eval.table_rows": "-1",
+    "eval.patience": "0",
+    "trainer.log_every_n_steps": "0",
+    "trainer.gradient_clip_val": "-1",
+    "trainer.devices": "-2",
+    "trainer.num_nodes": "0",
+}
+NAMES = {"tasks.*": "tasks.translate", "general.*": "general.instructions"}
+
+
+def test_every_range_has_a_wrong_value_here() -> None:
+    assert set(WRONG) == {f"{section}.{key}" for section, each in RANGES.items() for key in each}
+
+
+@pytest.mark.parametrize("key", WRONG)
+def test_a_number_out_of_its_range_is_refused(key: str) -> None:
+    section, _, below = key.partition(".")
+    path = key
+    for star, name in NAMES.items():
+        path = path.replace(star, name)
+    stop = ["--trainer.max_steps=null"] if path.endswith("cycles") else []
+    assert refused(f"--{path}={WRONG[key]}", *stop) == says(
+        path,
+        rule=str(RANGES[section][below]),
+        got=WRONG[key].strip("[]").split(",")[-1],
+        cure="help",
+    )
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf", "1e400"])
+def test_what_is_no_finite_number_is_refused(value: str) -> None:
+    message = refused(f"--model.optimizer.lr={value}")
+    assert message.startswith("model.optimizer.lr: must be at least 0, got ")
+
+
+def test_numbers_at_the_border_of_their_range_are_taken() -> None:
+    check(
+        [
+            "--model.optimizer.warmup_share=0",
+            "--model.optimizer.final_lr_share=1",
+            "--model.optimizer.weight_decay=0",
+            "--model.lora.dropout=0",
+            "--eval.samples=0",
+            "--trainer.gradient_clip_val=0",
+            "--trainer.devices=-1",
+        ]
+    )
+
+
+@pytest.mark.parametrize("command", ["fit", "plan"])
 @pytest.mark.parametrize(
-    ("key", "least"),
-    [(f"{section}.{key}", n) for section, least in BOUNDS.items() for key, n in least.items()],
-)
-def test_numbers_below_the_least_are_refused(key: str, least: int) -> None:
-    assert refused(f"--{key}={least - 1}") == says(key, rule=f"{least}", got=f"{least - 1}")
-
-
-def test_the_least_numbers_are_accepted() -> None:
-    options = [
-        f"--{section}.{key}={n}" for section, each in BOUNDS.items() for key, n in each.items()
-    ]
-    values = check(options).values
-    for section, least in BOUNDS.items():
-        assert least.items() <= values[section].items()
-
-
-@pytest.mark.parametrize(
-    ("option", "instead"),
+    ("options", "error"),
     [
-        ("limit_train_batches=0.5", "trainer.max_steps"),
-        ("num_sanity_val_steps=2", ""),
-        ("use_distributed_sampler=true", ""),
-        ("enable_checkpointing=false", "run.checkpoint_every_steps"),
-        ("enable_progress_bar=true", ""),
-        ("barebones=true", ""),
-        ("enable_model_summary=true", ""),
+        (["--data.micro_batch=5"], says("data.optimizer_batch", rule="5", got="32")),
+        (
+            ["--trainer.devices=3", "--trainer.accelerator=cpu"],
+            says("data.optimizer_batch", rule="3 device", got="32"),
+        ),
+        (
+            ["--trainer.precision=16-mixed", "--trainer.accelerator=cpu"],
+            says("trainer.precision", rule=["32-true", "bf16-mixed"], got="16-mixed"),
+        ),
+        (["--model.lora.rank=0"], says("model.lora.rank", rule="1", got="0")),
+        (
+            ["--model.lora.target_modules=[q_proj,frob]"],
+            says("model.lora.target_modules", got="['frob']", cure="q_proj"),
+        ),
     ],
 )
-def test_trainer_options_that_a_run_would_ignore_are_refused(option: str, instead: str) -> None:
-    key, _, value = option.partition("=")
-    value = {"true": "True", "false": "False"}.get(value, value)
-    assert refused(f"--trainer.{option}") == says(f"trainer.{key}", got=value, cure=instead)
+def test_plan_refuses_what_fit_refuses(
+    command: str,
+    options: list[str],
+    error: Says,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, f"--run.dir={tmp_path / 'runs'}", *options])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].removeprefix("error: ") == error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_gpu_that_is_not_there_is_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("Requires: [a machine without GPU]")
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", f"--run.dir={tmp_path / 'runs'}", "--trainer.accelerator=gpu"])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.splitlines()[-1].removeprefix("error: ")
+    assert error == says("trainer", got="accelerator gpu", cure="leave it out")
+    assert not (tmp_path / "runs").exists()
 
 
 # Where the values come from
