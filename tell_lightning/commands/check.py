@@ -9,6 +9,7 @@ import ast
 import contextlib
 import io
 import json
+import re
 import sys
 import typing
 from collections.abc import Mapping
@@ -51,6 +52,7 @@ from tell_lightning.settings import (
     field_names,
     locate,
     place,
+    plain,
 )
 
 SECTIONS = {"run": RunSettings, "data": DataSettings, "model": ModelSettings, "eval": EvalSettings}
@@ -73,6 +75,17 @@ _EXTENDS_HELP = f"""In a file: the shipped configuration that the file changes, 
 before all files. {DEMO}: the demo."""
 
 
+class _Dumper(yaml.SafeDumper):
+    """Puts text in quotes also where another reader of YAML takes it for a number, as 1e-4."""
+
+
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?$|[-+]?\.(inf|nan)$", re.IGNORECASE),
+    list("-+.0123456789"),
+)
+
+
 @dataclass(frozen=True)
 class Config:
     """The typed sections, and the rest as plain values."""
@@ -87,7 +100,7 @@ class Config:
 
     def to_yaml(self) -> str:
         """Write every key; read again, it gives the same configuration."""
-        return yaml.safe_dump(self.values, sort_keys=False, allow_unicode=True)
+        return yaml.dump(self.values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def check(arguments: list[str], default: str | None = DEMO) -> Config:
@@ -115,8 +128,8 @@ def check(arguments: list[str], default: str | None = DEMO) -> Config:
     except SystemExit as error:
         keys = {*parser.get_defaults(skip_validation=True).keys(), *field_names(Task, General)}
         raise ConfigError(explain(says.getvalue(), keys, given)) from error
-    values = _plain(parser, parsed)
-    _rename_floors(values["data"]["tasks"], given)
+    values = _plain(made)
+    _say_floors(parsed.data.tasks, given)
     _check_stop(values["trainer"].get("max_steps"), made["data"].mixture.cycles)
     values["trainer"].setdefault("max_steps", -1)  # Lightning's word for no limit
     config = Config(
@@ -144,22 +157,26 @@ def neutral() -> dict[str, Any]:
     """Return the default of every key, as plain values; `model.base` has none."""
     set_parsing_settings(docstring_parse_attribute_docstrings=False)
     parser = _parser()
-    return _plain(parser, parser.get_defaults(skip_validation=True))
+    values = _plain(parser.instantiate_classes(parser.parse_args(["--model.base="])))
+    values["model"]["base"] = None
+    return values
 
 
-def _plain(parser: ArgumentParser, parsed: Namespace) -> dict[str, Any]:
-    """Return parsed values as a file holds them: plain types, no file names, no unset Trainer key.
+def _plain(made: Namespace) -> dict[str, Any]:
+    """Return the settings as a file holds them: plain types, no file names, no unset Trainer key.
 
     A Trainer key that is set to null in place of a default of ours stays.
     """
-    text = parser.dump(parsed, format="json", skip_none=False, skip_validation=True)
-    values: dict[str, Any] = json.loads(text)
-    values["trainer"] = {
+    sections: dict[str, Any] = {name: plain(made[name]) for name in SECTIONS}
+    for task in sections["data"]["tasks"].values():
+        task["scoring"].pop("floors")
+    trainer = {
         key: value
-        for key, value in values["trainer"].items()
+        for key, value in made.trainer.as_dict().items()
         if value is not None or key in TRAINER_DEFAULTS
     }
-    return {key: value for key, value in values.items() if key not in {"config", EXTENDS}}
+    values = {"seed_everything": made.seed_everything, **sections, "trainer": trainer}
+    return dict(json.loads(json.dumps(values)))  # tuples become lists
 
 
 def _parser() -> ArgumentParser:
@@ -237,15 +254,13 @@ def _check_scoring(tasks: Mapping[str, Task], given: Files) -> None:
             raise ConfigError(f"{place(f'data.tasks.{name}.{key}', given)}:{rest}") from error
 
 
-def _rename_floors(tasks: Mapping[str, Any], given: Files) -> None:
-    """Give the baselines of a configuration their new name, and tell the user of it once.
+def _say_floors(tasks: Mapping[str, Any], given: Files) -> None:
+    """Tell the user once that baselines have another name than the one in the configuration.
 
     Nothing is said of the saved configuration of a run, which is not for the user to change.
     """
     for name, task in tasks.items():
-        scoring = task.get("scoring") or {}
-        if floors := scoring.pop("floors", None):
-            scoring["baselines"] = {**floors, **scoring.get("baselines", {})}
+        if (task.get("scoring") or {}).get("floors"):
             key = f"data.tasks.{name}.scoring.floors"
             if not (Path(locate(key, given)[0]).parent / "run.json").is_file():
                 _say_renamed(place(key, given))
@@ -330,9 +345,9 @@ def trainer_options() -> dict[str, Any]:
 
 
 def _type(annotation: ast.expr) -> Any:
-    plain = {"int": int, "float": float, "bool": bool, "str": str}
+    simple = {"int": int, "float": float, "bool": bool, "str": str}
     names = {node.id for node in ast.walk(annotation) if isinstance(node, ast.Name)}
-    known = {**plain, "Optional": typing.Optional, "Union": typing.Union}
+    known = {**simple, "Optional": typing.Optional, "Union": typing.Union}
     if not names <= set(known):
         return Any
     text = compile(ast.Expression(annotation), "annotation", "eval")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from messages import Says, says
 
 from tell_lightning.cli import main
@@ -263,5 +264,44 @@ def test_a_saved_configuration_needs_no_other(tmp_path: Path) -> None:
     """Also where a default of ours was switched off."""
     saved = tmp_path / "config.yaml"
     made = check(["--trainer.gradient_clip_val=null"])
+    saved.write_text(made.to_yaml())
+    assert check(["-c", str(saved)]) == made
+
+
+TEXTS = ["1e-4", "5e12345", "+1E5", ".5e3", "1.e3", "12", "0x1f", "1_000", "1:30", "2024-01-01"]
+TEXTS += ["true", "no", ".inf", "nan", "a: b", "#x", "[a]", "'q'", "é 😀", "two\nlines"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_that_looks_like_something_else_stays_text(tmp_path: Path, text: str) -> None:
+    """In every key of text: as it is given, as it is saved, and as it is read again."""
+    task = {
+        "train": text,
+        "fields": {"prompt": text, "response": text},
+        "anchor": {"text": text, "response_prefix": text, "separator": text},
+        "scoring": {"kind": "text", "baselines": {"b": {"text": text}}},
+        "stop_tokens": [text],
+    }
+    values = {
+        "run": {"name": "1e-4", "dir": text, "wandb_project": text},
+        "data": {"root": text, "tasks": {"t": task}, "general": {"g": {"train": text}}},
+        "model": {"base": text, "lora": {"target_modules": [text]}},
+    }
+    path, saved = tmp_path / "mine.yaml", tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(values, default_style='"'), encoding="utf-8")
+    made = check(["-c", str(path)])
+    assert made.data.tasks["t"].anchor.text == text
+    saved.write_text(made.to_yaml(), encoding="utf-8")
+    assert check(["-c", str(saved)]) == made
+    found = yaml.safe_load(made.to_yaml())
+    assert found == made.values
+    assert [found["run"]["dir"], found["model"]["base"], found["data"]["root"]] == [text] * 3
+    assert found["data"]["tasks"]["t"]["fields"]["prompt"] == text
+
+
+def test_text_typed_on_the_command_line_stays_text(tmp_path: Path) -> None:
+    made = check(["--run.name=1e-4", "--model.revision=5e12345"])
+    assert (made.run.name, made.model.revision) == ("1e-4", "5e12345")
+    saved = tmp_path / "config.yaml"
     saved.write_text(made.to_yaml())
     assert check(["-c", str(saved)]) == made
