@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -186,14 +185,10 @@ def _print_positions(data: "PreparedData", positions: range, form: str) -> None:
         "{position:>%(position)d}  {cycle:>%(cycle)d}  {source:<%(source)d}  {row:>%(row)d}  {id}"
     )
     line %= widths
-    try:
-        if form == "table":
-            print(line.format(**{name: name for name in (*widths, "id")}))
-        for slot in _slots(data, positions):
-            print(json.dumps(slot, ensure_ascii=False) if form == "jsonl" else line.format(**slot))
-        sys.stdout.flush()
-    except BrokenPipeError:  # a reader such as `head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if form == "table":
+        print(line.format(**{name: name for name in (*widths, "id")}))
+    for slot in _slots(data, positions):
+        print(json.dumps(slot, ensure_ascii=False) if form == "jsonl" else line.format(**slot))
 
 
 def _slots(data: "PreparedData", positions: range) -> Iterator[dict[str, Any]]:
