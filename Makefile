@@ -11,7 +11,7 @@ RUN := .venv/bin/python
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help fit test test-long test-all check lock python
+.PHONY: help fit test test-long test-all reference check lock python
 .DELETE_ON_ERROR:
 
 help: ## List the commands
@@ -28,6 +28,9 @@ test-long: .venv/ready ## Run the long tests and the examples in docstrings
 
 test-all: .venv/ready ## Run both, each test once
 	@$(PYTEST) $(EVERYTHING) $(ARGS)
+
+reference: .venv/ready ## Write docs/reference.md, every key of the configuration, from its docstrings
+	@$(RUN) -m tell_lightning help --markdown > docs/reference.md
 
 check: .venv/ready ## Lint, format, types and the direction of imports
 	@$(RUN) -m ruff check .

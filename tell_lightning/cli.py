@@ -25,9 +25,11 @@ COMMANDS = {
     "prepare": "tokenise the training rows into the cache, without training",
     "experiment": "run, in parallel, what an experiment has no result of yet",
     "plan": "show the resolved mixture, and rendered examples, without training",
+    "help": "explain a key of the configuration, or all of them",
 }
 
 _MODULES = {
+    "help": "commands.reference",
     "validate": "commands.evaluate",
     "test": "commands.evaluate",
     "neural": "neural.command",

@@ -129,7 +129,7 @@ def check_ranges(values: Mapping[str, Any], ranges: Ranges, section: str) -> Non
             if isinstance(value, int | float) and not allowed.holds(value):
                 raise ConfigError(
                     f"{path}: must be {allowed}, got {value}. "
-                    f"See `python -m tell_lightning help {section}.{key}`."
+                    f"See `python -m tell_lightning help {path}`."
                 )
 
 

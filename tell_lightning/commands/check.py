@@ -19,8 +19,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+import docstring_parser
 import yaml
-from jsonargparse import SUPPRESS, ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from tell_lightning.callbacks.settings import (
     EVAL_RANGES,
@@ -69,10 +70,25 @@ RANGES: dict[str, Ranges] = {
     },
 }
 """The numbers that each key may have, by section."""
+DECIDED_ELSEWHERE = {
+    "accumulate_grad_batches": "Set data.optimizer_batch and data.micro_batch instead",
+    "max_epochs": "Set trainer.max_steps instead",
+    "val_check_interval": "Set eval.every_steps instead",
+    "check_val_every_n_epoch": "Set eval.every_steps instead",
+    "fast_dev_run": "Set trainer.max_steps: 2 instead",
+    "overfit_batches": "Set data.mixture.task_examples instead",
+    "limit_train_batches": "Set trainer.max_steps instead",
+    "num_sanity_val_steps": "Leave it out: the base is scored before training",
+    "use_distributed_sampler": "Leave it out: the stream divides its rows among devices",
+    "enable_checkpointing": "Set run.checkpoint_every_steps instead",
+    "enable_progress_bar": "Leave it out: a terminal gets a bar, a file plain lines",
+    "enable_model_summary": "Leave it out: one line says what is trained",
+    "barebones": "Leave it out: a run keeps checkpoints and numbers",
+    "default_root_dir": "Set run.dir instead",
+}
+"""Keys of Lightning's Trainer that are refused, and what to set instead."""
 TRAINER_DEFAULTS = {"log_every_n_steps": 10, "gradient_clip_val": 1.0}
 """Defaults of ours for keys of Lightning's Trainer; the others have Lightning's own."""
-_EXTENDS_HELP = f"""In a file: the shipped configuration that the file changes, as if -c NAME came
-before all files. {DEMO}: the demo."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -145,14 +161,6 @@ def check(arguments: list[str], default: str | None = DEMO) -> Config:
     return config
 
 
-def keys_help() -> str:
-    """Describe every key: its type, its default and what it means."""
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = _parser()
-    parser.usage = SUPPRESS
-    return f"The configuration:\n\n{parser.format_help()}"
-
-
 def neutral() -> dict[str, Any]:
     """Return the default of every key, as plain values; `model.base` has none."""
     set_parsing_settings(docstring_parse_attribute_docstrings=False)
@@ -182,11 +190,11 @@ def _plain(made: Namespace) -> dict[str, Any]:
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(prog="tell_lightning", allow_abbrev=False)
     parser.add_argument("-c", "--config", action="config")
-    parser.add_argument(f"--{EXTENDS}", type=Literal[*SHIPPED] | None, help=_EXTENDS_HELP)  # type: ignore[valid-type]
+    parser.add_argument(f"--{EXTENDS}", type=Literal[*SHIPPED] | None)
     parser.add_argument("--seed_everything", type=bool | int, default=42)
     for name, settings in SECTIONS.items():
         parser.add_class_arguments(settings, name)
-    for name, type_ in trainer_options().items():
+    for name, (type_, _) in trainer_arguments().items():
         parser.add_argument(f"--trainer.{name}", type=type_, default=TRAINER_DEFAULTS.get(name))
     return parser
 
@@ -272,23 +280,7 @@ def _say_renamed(where: str) -> None:
 
 
 def _check_trainer(trainer: dict[str, Any]) -> None:
-    ours = {
-        "accumulate_grad_batches": "Set data.optimizer_batch and data.micro_batch instead",
-        "max_epochs": "Set trainer.max_steps instead",
-        "val_check_interval": "Set eval.every_steps instead",
-        "check_val_every_n_epoch": "Set eval.every_steps instead",
-        "fast_dev_run": "Set trainer.max_steps: 2 instead",
-        "overfit_batches": "Set data.mixture.task_examples instead",
-        "limit_train_batches": "Set trainer.max_steps instead",
-        "num_sanity_val_steps": "Leave it out: the base is scored before training",
-        "use_distributed_sampler": "Leave it out: the stream divides its rows among devices",
-        "enable_checkpointing": "Set run.checkpoint_every_steps instead",
-        "enable_progress_bar": "Leave it out: a terminal gets a bar, a file plain lines",
-        "enable_model_summary": "Leave it out: one line says what is trained",
-        "barebones": "Leave it out: a run keeps checkpoints and numbers",
-        "default_root_dir": "Set run.dir instead",
-    }
-    for key, instead in ours.items():
+    for key, instead in DECIDED_ELSEWHERE.items():
         if key in trainer:
             raise ConfigError(
                 f"trainer.{key}: is decided by other keys, got {trainer[key]}. {instead}."
@@ -319,10 +311,10 @@ def _check_strategy(strategy: Any, precision: str) -> None:
 
 
 @cache
-def trainer_options() -> dict[str, Any]:
-    """Return the options of Lightning's Trainer with their types, read from its source.
+def trainer_arguments() -> dict[str, tuple[Any, str]]:
+    """Return the types and the meanings of the arguments of Lightning's Trainer, from its source.
 
-    Types that need an import to be known are `Any`; LightningCLI checks those later.
+    Types that need an import to be known are `Any`; the Trainer checks those later.
     """
     spec = find_spec("lightning")
     assert spec is not None
@@ -337,11 +329,19 @@ def trainer_options() -> dict[str, Any]:
         for node in trainer.body
         if isinstance(node, ast.FunctionDef) and node.name == "__init__"
     )
+    told = docstring_parser.parse(ast.get_docstring(init) or "").params
+    meanings = {param.arg_name: (param.description or "").partition("\n\n")[0] for param in told}
     return {
-        argument.arg: _type(argument.annotation)
+        argument.arg: (_type(argument.annotation), _first_sentence(meanings.get(argument.arg, "")))
         for argument in init.args.kwonlyargs
         if argument.annotation is not None
     }
+
+
+def _first_sentence(text: str) -> str:
+    """Return the first sentence of a docstring, without its marks of reStructuredText."""
+    plain = re.sub(r":\w+:`~?([^`]*)`|``([^`]*)``", r"\1\2", " ".join(text.split()))
+    return re.split(r"(?<=[a-z)])\. |\.$", plain)[0] + "." if plain else "See Lightning's Trainer."
 
 
 def _type(annotation: ast.expr) -> Any:

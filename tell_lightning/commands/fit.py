@@ -18,9 +18,10 @@ from tell_lightning.callbacks.folder import (
     write_json,
 )
 from tell_lightning.commands.arguments import KEYS, CommandParser
-from tell_lightning.commands.check import Config, check, check_training, keys_help
+from tell_lightning.commands.check import Config, check, check_training
 from tell_lightning.commands.config_files import read_config
 from tell_lightning.commands.plan import print_plan, say_contradictions
+from tell_lightning.commands.reference import keys_help
 from tell_lightning.commands.startup import quieten
 from tell_lightning.data.splits import read_splits
 from tell_lightning.settings import ConfigError

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tell_lightning.commands.arguments import KEYS, CommandParser, whole_number
-from tell_lightning.commands.check import check, check_training, keys_help
+from tell_lightning.commands.check import check, check_training
+from tell_lightning.commands.reference import keys_help
 from tell_lightning.commands.startup import quieten
 from tell_lightning.commands.tables import print_rows
 from tell_lightning.data.leaks import contradictions

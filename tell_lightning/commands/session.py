@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer, seed_everything
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from tell_lightning.callbacks.audit import Audit
 from tell_lightning.callbacks.checkpoints import (
