@@ -149,7 +149,7 @@ def test_help_of_a_command_explains_its_options(commands: Commands, name: str, u
     text = " ".join(done.stdout.split())
     assert text.startswith(f"usage: python -m tell_lightning {name} [-h] {usage}")
     if name != "predict":
-        assert "Rank r of the update. (type: int, default: 16)" in text
+        assert "Rank r of the update. (type: whole number, default: 16)" in text
         assert "--data.mixture.task_share" in text
         assert "--trainer.max_steps" in text
 

@@ -93,7 +93,7 @@ def help(arguments: list[str]) -> None:
         print(markdown(), end="")
         return
     known = list(all_keys())
-    found = [key for key in known if asked.key is None or key.fits(asked.key.lstrip("-"))]
+    found = [key for key in known if asked.key is None or key.fits(asked.key)]
     if not found:
         names = [*(key.path for key in known), *(key.path.rpartition(".")[2] for key in known)]
         advice = did_you_mean(asked.key, names) or "Give none to see all keys."
@@ -145,7 +145,7 @@ def all_keys() -> Iterator[Key]:
         "seed_everything",
         "whole number",
         "42",
-        "Seed of the run, from 0 on. The seeds of the draw of examples, the order, the first adapter "
+        "Seed of the run, from 0 on. The seeds of the draw of examples, the order, the adapters "
         "and dropout are derived from it.",
     )
     for name, settings in SECTIONS.items():

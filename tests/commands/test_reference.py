@@ -57,7 +57,6 @@ def test_defaults_on_the_page_are_those_of_an_empty_configuration() -> None:
     ("asked", "found"),
     [
         ("data.mixture.task_share", ["data.mixture.task_share"]),
-        ("--data.mixture.task_share", ["data.mixture.task_share"]),
         ("data.tasks.halu.anchor.position", ["data.tasks.NAME.anchor.position"]),
         ("gradient_clip_val", ["trainer.gradient_clip_val"]),
         ("scoring.positive", ["data.tasks.NAME.scoring.positive"]),
