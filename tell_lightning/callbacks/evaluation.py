@@ -19,7 +19,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from tell_lightning.callbacks.folder import write_jsonl
 from tell_lightning.callbacks.samples import log_samples
-from tell_lightning.callbacks.settings import LEAST
+from tell_lightning.callbacks.settings import EVAL_RANGES
 from tell_lightning.data.batches import log_stage
 from tell_lightning.data.evaluation_rows import EvaluationRows
 from tell_lightning.errors import TellError
@@ -32,7 +32,7 @@ from tell_lightning.metrics.score_facts import facts_of
 from tell_lightning.metrics.settings import Scoring
 from tell_lightning.model.lora import is_untrained
 from tell_lightning.progress import Progress
-from tell_lightning.settings import check_least
+from tell_lightning.settings import check_ranges
 
 SPLITS = ("dev", "test")
 """The splits that baselines are scored on: not those with a swapped anchor."""
@@ -137,7 +137,7 @@ class GenerationEvaluation(pl.Callback):
         self.samples = samples
         self.table_rows = table_rows
         self.folder = None if folder is None else Path(folder)
-        check_least(vars(self) | {"batch_tokens": batch_tokens}, LEAST["eval"], "eval.")
+        check_ranges(vars(self) | {"batch_tokens": batch_tokens}, EVAL_RANGES, "eval")
         self.history: list[Scored] = []
         self.baselines: dict[str, dict[str, dict[str, Any]]] = {}
         self._budget = Budget(batch_tokens)
@@ -174,7 +174,7 @@ class GenerationEvaluation(pl.Callback):
             every = min(self.every_steps, steps) if steps > 0 else self.every_steps
             trainer.check_val_every_n_epoch = None
             trainer.val_check_interval = every * trainer.accumulate_grad_batches
-            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            for callback in trainer.callbacks:
                 if isinstance(callback, EarlyStopping) and str(callback.monitor)[:4] == "val/":
                     # It may have concluded from the old interval that epochs are what counts.
                     callback._check_on_train_epoch_end = False
@@ -189,7 +189,7 @@ class GenerationEvaluation(pl.Callback):
     ) -> None:
         """Have the last step scored, too, if `every_steps` does not divide the run."""
         if self.every_steps is not None and trainer.global_step == trainer.max_steps:
-            trainer.val_check_batch = 1  # type: ignore[attr-defined]
+            trainer.val_check_batch = 1
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Score dev."""

@@ -18,9 +18,11 @@ from tell_lightning.callbacks.folder import (
     write_json,
 )
 from tell_lightning.commands.arguments import KEYS, CommandParser
-from tell_lightning.commands.check import Config, check, keys_help
+from tell_lightning.commands.check import Config, check, check_training
 from tell_lightning.commands.config_files import read_config
 from tell_lightning.commands.evaluate import check_run_base
+from tell_lightning.commands.plan import print_plan, say_contradictions
+from tell_lightning.commands.reference import keys_help
 from tell_lightning.commands.startup import quieten
 from tell_lightning.data.base_files import ACCEPT, ACCEPT_HELP
 from tell_lightning.data.splits import read_splits
@@ -55,6 +57,7 @@ def fit(arguments: list[str]) -> None:
         # The saved configuration comes first, so typed keys win.
         options = ["-c", str(folder.latest_config), *options]
     config = check(options)
+    check_training(config)
     if folder:
         _check_place(folder, config)
     splits = read_splits(config.data)  # before torch is imported: a bad row is refused at once
@@ -70,6 +73,8 @@ def fit(arguments: list[str]) -> None:
         session = open_session(config, folder, splits, training=True)
         if checkpoint and not asked.accept_base:
             check_run_base(folder, config.model)
+        if session.trainer.is_global_zero:
+            say_contradictions(splits)
         # Before the base is loaded and anything is written.
         step = _prepare(session, config, folder, checkpoint)
     with held(folder) if session.trainer.is_global_zero else nullcontext():
@@ -247,7 +252,6 @@ def _write_inputs(
 ) -> None:
     """Write config.yaml, plan.json and the first run.json; print the plan."""
     from tell_lightning.callbacks.wandb_record import log_plan
-    from tell_lightning.commands.plan import print_plan
     from tell_lightning.data.base_files import base_digests
 
     datamodule = session.datamodule
