@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -50,6 +51,8 @@ def compare(arguments: list[str]) -> None:
     if not all(scoring.words_field in p.row for p in (*ours, *theirs)):
         scoring = replace(scoring, words_field=None)
     settled = _settled(scoring, [*ours, *theirs])
+    for note in settled.notes([p.reference or "" for p in ours]):
+        print(note, file=sys.stderr)
     found = compare_predictions(settled.scoring, ours, theirs)
     if asked.format == "jsonl":
         for line in _lines(found, len(ours)):

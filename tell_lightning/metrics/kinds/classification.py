@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tell_lightning.metrics.characters import composed
 from tell_lightning.metrics.intervals import RowSums
 from tell_lightning.metrics.json_text import is_repairable, read_object
 from tell_lightning.metrics.kinds.base import KindScores, Reading, ScoringKind, Verdict
@@ -74,6 +75,7 @@ class Classification(ScoringKind):
         Raises:
             MetricError: A positive label that is none.
         """
+        scoring = _composed(scoring)
         super().__init__(scoring)
         self.key, self.labels = scoring.label_key, scoring.labels
         if self.labels and scoring.positive not in {None, *self.labels}:
@@ -140,6 +142,7 @@ class Classification(ScoringKind):
         Of a reference the bare word is a label, too, where answers are JSON: some files hold no
         more than `Yes.`.
         """
+        text = composed(text)
         values = read_object(text) or {}
         label = self._known(values.get(self.key)) if self.key else self._word(text)
         if label is None and reference and not text.lstrip().startswith("{"):
@@ -246,6 +249,12 @@ def _listed(labels: Collection[str], most: int = 10) -> str:
     """List labels, the first of them where they are many."""
     more = f" and {len(labels) - most} more" if len(labels) > most else ""
     return ", ".join(list(labels)[:most]) + more
+
+
+def _composed(scoring: Scoring) -> Scoring:
+    """Write the labels in composed characters, as answers are read."""
+    labels, positive = scoring.labels and tuple(map(composed, scoring.labels)), scoring.positive
+    return replace(scoring, labels=labels, positive=positive and composed(positive))
 
 
 def _bare(text: str) -> str:
