@@ -20,6 +20,7 @@ from tell_lightning.callbacks.folder import (
 from tell_lightning.commands.arguments import KEYS, CommandParser
 from tell_lightning.commands.check import Config, check, keys_help
 from tell_lightning.commands.config_files import read_config
+from tell_lightning.commands.preview import print_lines, scoring_lines
 from tell_lightning.commands.startup import quieten
 from tell_lightning.data.splits import read_splits
 from tell_lightning.settings import ConfigError
@@ -67,11 +68,12 @@ def fit(arguments: list[str]) -> None:
         session = open_session(config, folder, splits, training=True)
         # Before the base is loaded and anything is written.
         step = _prepare(session, config, folder, checkpoint)
+        scoring = scoring_lines(session.datamodule.prepared, config.eval)
     with held(folder) if session.trainer.is_global_zero else nullcontext():
         record = RunRecord(folder, _earlier_facts(folder) if checkpoint else None)
         log = logged(session.trainer, folder, config.run, config.values, step=step)
         with log, _recorded(record):
-            _fit(session, config, folder, record, checkpoint)
+            _fit(session, config, folder, record, checkpoint, scoring)
 
 
 def _check_place(folder: RunFolder, config: Config) -> None:
@@ -195,6 +197,7 @@ def _fit(
     folder: RunFolder,
     record: "RunRecord",
     checkpoint: Path | None,
+    scoring: list[str],
 ) -> None:
     from lightning.pytorch.utilities import rank_zero_info
 
@@ -205,6 +208,7 @@ def _fit(
     trainer, module, datamodule = session.trainer, session.module, session.datamodule
     if trainer.is_global_zero:
         _write_inputs(session, config, folder, record, resuming=checkpoint is not None)
+        print_lines(scoring)
     seconds: dict[str, float] = record.facts["seconds"]
     has_test = config.eval.test and bool(datamodule.evaluation["test"])
     has_dev = bool(datamodule.evaluation["dev"])

@@ -6,8 +6,6 @@ import re
 import warnings
 from typing import Any
 
-from tell_lightning.metrics.characters import composed
-
 _TRAILING_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)
 
 NOTHING = object()
@@ -18,11 +16,10 @@ def read_value(text: str) -> Any:
     """Read a text that is one JSON value and nothing else.
 
     Returns:
-        The value, in composed characters; `NOTHING` for anything else, such as text around it, a
-        code fence or NaN.
+        The value; `NOTHING` for anything else, such as text around it, a code fence or NaN.
     """
     try:
-        return json.loads(composed(text).strip(), parse_constant=_refuse_constant)
+        return json.loads(text.strip(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):  # a model may well answer with ten thousand brackets
         return NOTHING
 

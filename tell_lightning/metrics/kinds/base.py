@@ -56,6 +56,8 @@ class ScoringKind(ABC):
     """The scores in the line after each evaluation; none: those of the table."""
     only_with_intervals: frozenset[str] = frozenset()
     """Scores too slow for dev, which are computed where intervals are; none can be primary."""
+    positive: str | None = None
+    """The label that precision, recall and F1 are of, unless the settings name another one."""
     verdicts: Sequence[Verdict] = ("exact",)
     """What `verdict` may say, in the order in which it is counted."""
 
@@ -116,6 +118,23 @@ class ScoringKind(ABC):
             labels: Labels that are known beside.
         """
         return self.scoring
+
+    def preview(self, predictions: Sequence[Prediction]) -> Mapping[str, float]:
+        """Score as `score` does, but without torch where it can be left out, for `plan`."""
+        return self.score(predictions).values
+
+    def perfect(self, reference: str) -> str:
+        """Return an answer that is right, as a model would write it."""
+        return reference
+
+    def check(self, predictions: Sequence[Prediction]) -> None:
+        """Check the references of all rows that will be scored.
+
+        Raises:
+            MetricError: A reference that cannot be used.
+        """
+        for prediction in predictions:
+            self.read(prediction.reference or "", reference=True)
 
     def notes(self, references: Sequence[str]) -> Iterator[str]:
         """Say before training what in the settings hardly fits the references.

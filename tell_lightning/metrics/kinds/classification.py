@@ -4,9 +4,10 @@ An answer gives its label as plain text, or under `scoring.label_key` of a JSON 
 a readable label is a predicted class of its own: it is counted, and never right.
 """
 
+import json
 import string
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -53,7 +54,9 @@ class Classification(ScoringKind):
         "unparseable": ScoreFacts("answers without a readable label", "count", 0, "lower", FORM),
     }
     primary = "balanced_accuracy"
-    table: Sequence[str] = ("balanced_accuracy", "f1", "macro_f1", "mcc", "label_valid")
+    table: Sequence[str] = (
+        *("balanced_accuracy", "accuracy", "f1", "macro_f1", "mcc", "label_valid"),
+    )
     report: Sequence[str] = (
         "balanced_accuracy",
         "accuracy",
@@ -122,6 +125,39 @@ class Classification(ScoringKind):
             values |= _json_valid(answers).whole()
             values["json_valid_repaired"] = sum(map(is_repairable, answers)) / len(answers)
         return KindScores(values)
+
+    def preview(self, predictions: Sequence[Prediction]) -> Mapping[str, float]:
+        """Score by the counts of the rows, without torch."""
+        return ScoringKind.score(self, predictions).values
+
+    def perfect(self, reference: str) -> str:
+        """Return the reference, or its label in JSON where the reference is a bare word."""
+        label = self.read(reference, reference=True).label
+        bare = self.key is not None and self.read(reference).label is None
+        return json.dumps({self.key: label}, ensure_ascii=False) if bare else reference
+
+    def check(self, predictions: Sequence[Prediction]) -> None:
+        """Check that every reference gives one of the labels.
+
+        Raises:
+            MetricError: One that does not.
+        """
+        for prediction in predictions:
+            self._gold(prediction)
+
+    def notes(self, references: Sequence[str]) -> Iterator[str]:
+        """Name labels that no reference has, and references that all have the same one."""
+        found = {self.read(reference, reference=True).label for reference in references}
+        if lacking := [label for label in self.labels or () if label not in found]:
+            yield (
+                f"scoring.labels: no reference has {_listed(lacking)}. Correct the labels, or add "
+                "rows with them."
+            )
+        if len(found) == 1:
+            yield (
+                f"scoring.labels: all references have {next(iter(found))!r}, so a constant answer "
+                "is always right. Add rows with other labels."
+            )
 
     def row_sums(self, predictions: Sequence[Prediction]) -> list[RowSums]:
         """Give the counts of labels, and of valid JSON or of readable labels."""
@@ -215,7 +251,8 @@ class Classification(ScoringKind):
 class Judge(Classification):
     """A verdict, no or yes, in a JSON object with a thought: a case of classification."""
 
-    table = ("balanced_accuracy", "f1", "mcc", "json_valid")
+    table = ("balanced_accuracy", "accuracy", "f1", "macro_f1", "mcc", "json_valid")
+    positive = "yes"
     report = ("balanced_accuracy", "accuracy", "majority_accuracy", "f1", "mcc", "json_valid")
     summary = (
         *("balanced_accuracy", "accuracy", "majority_accuracy", "f1", "json_valid"),
@@ -229,6 +266,8 @@ class Judge(Classification):
             MetricError: A positive label that is none.
         """
         given = {name: getattr(scoring, name) or value for name, value in PAPERS_TASK.items()}
+        if scoring.positive is None and given["positive"] not in given["labels"]:
+            given["positive"] = None
         super().__init__(replace(scoring, **given))
 
 
