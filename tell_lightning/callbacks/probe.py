@@ -25,7 +25,7 @@ from tell_lightning.data.templates import Renderer
 from tell_lightning.data.tokens import Encoder
 from tell_lightning.generation.batched import Budget, generate
 from tell_lightning.generation.decoding import Decoding
-from tell_lightning.generation.evaluating import evaluating
+from tell_lightning.model.evaluating import evaluating
 from tell_lightning.model.loss import token_losses
 
 LONGEST = 32

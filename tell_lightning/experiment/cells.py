@@ -1,7 +1,7 @@
-"""Cells: one run each, with its name, its configuration and the digest of that configuration.
+"""Cells: each is one run, with its name, its configuration and the digest of the configuration.
 
-The configuration is merged, later ones winning, from the shared one, the testbed's, what tuning
-chose for the arm, the arm's, the group's, the variant's and the user's files. `fit` gets it.
+The configuration is merged from: the shared one, the testbed's, the settings that tuning chose for
+the arm, the arm's, the group's, the variant's, and the user's files. Later ones win.
 """
 
 import json
@@ -28,12 +28,12 @@ from tell_lightning.experiment.specification import (
 TUNING = "tuning"
 """The kind of rule, and the name of the folder, that choose the settings of each arm."""
 APART = {"run": None, "data.cache_dir": None, "eval.samples": None, "eval.table_rows": None}
-"""Keys that change nothing in a result, so that the digest leaves them out."""
+"""Keys without an effect on a result; the digest leaves them out."""
 
 PHASED = ("general_then_task", "task_then_general", "late_mix")
-"""Orders with phases: what comes first in a cycle is not what comes last."""
+"""Orders with phases: a cycle begins with other rows than it ends with."""
 WHOLE = 1e-6
-"""Passes that are so near to a whole number are whole."""
+"""Passes that differ less than this from a whole number are whole."""
 
 Chosen = Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]
 """`chosen.json`: by testbed, tuned arm and number of examples the variant with its `set`."""
@@ -65,7 +65,7 @@ class Cell:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a result holds of its cell."""
+        """The description of the cell that its result holds."""
         return {key: getattr(self, key) for key in ("testbed", "arm", "n", "seed", "variant")}
 
 
@@ -73,7 +73,7 @@ def expand(experiment: Experiment) -> list[Cell]:
     """List the cells: by group, and in a group by testbed, n, seed, arm and variant.
 
     An arm without task examples has one cell, n = 0, for all n of the group. All arms of a seed
-    come one after the other, so that a stopped experiment has complete pairs.
+    follow each other, so that an experiment that is stopped has complete pairs.
 
     Raises:
         SpecificationError: Two groups give a cell of one name different settings.
@@ -113,7 +113,7 @@ def configuration(
     Args:
         experiment: The experiment.
         cell: One of its cells.
-        chosen: What tuning has chosen; needed if the arm is tuned.
+        chosen: The settings that tuning chose; needed if the arm is tuned.
         overlays: The user's own files.
 
     Raises:

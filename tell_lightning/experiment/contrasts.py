@@ -1,4 +1,4 @@
-"""What TELL is compared with, and how sure each difference is.
+"""The arms that TELL is compared with, and the uncertainty of each difference.
 
 The family of contrasts is declared here once: six, at one declared n. P-values are adjusted within
 it (Holm), on each testbed on its own. Half a second a testbed.
@@ -28,7 +28,7 @@ FAMILY = (
     "general_then_task",
     "arbitrary_anchor",
 )
-"""What TELL is compared with, arm for arm."""
+"""The arms that TELL is compared with."""
 DECLARED_N = 10
 """Task examples at which the family is compared."""
 

@@ -7,7 +7,7 @@ by TELL's n. The ratio of tokens trained on is computed in the same way. 0.3 s f
     score |            .---- SFT          If the curve never reaches the score, the ratio is known
     TELL -|- - - - - -/                   to be at least that of its largest n; if it starts above
     at 10 |      .---'|                   the score, at most that of its smallest n. Draws keep the
-          +--+---+----+---+-- log n       bounds, so that an end of an interval may be one: >= 300.
+          +--+---+----+---+-- log n       bounds, so that an end of an interval may be one: ≥ 300.
             10       120                  ratio 120 / 10 = 12
 
 The curve is that of the mean over seeds, in each draw too: the ratio of means is defined even if
@@ -43,14 +43,14 @@ class Bound:
     """A number, or a bound of it if the curve does not reach the score.
 
     >>> print(Bound(30.0, "at_least"), Bound(4.26))
-    >= 30 4.3
+    ≥ 30 4.3
     """
 
     value: float
     side: Literal["at_most", "exact", "at_least"] = "exact"
 
     def __str__(self) -> str:
-        sign = {"at_most": "<= ", "exact": "", "at_least": ">= "}[self.side]
+        sign = {"at_most": "≤ ", "exact": "", "at_least": "≥ "}[self.side]
         return sign + (f"{self.value:,.0f}" if self.value >= 10 else f"{self.value:.2g}")
 
 

@@ -1,4 +1,4 @@
-"""What results hold of an arm: scores and losses by seed, curves over n, and what is missing.
+"""What the results say about an arm: scores and losses by seed, curves over n, missing runs.
 
 Failed runs give no samples; `gaps` names them. An arm without task examples has one point, n = 0,
 which stands for every n.
@@ -6,14 +6,13 @@ which stands for every n.
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
 from tell_lightning.experiment.cells import Cell
 from tell_lightning.experiment.equivalence import Equivalence, equivalence
-from tell_lightning.experiment.results import COMPLETED, Result, read_results
+from tell_lightning.experiment.results import COMPLETED, Result
 from tell_lightning.experiment.specification import Experiment, read_experiment
 from tell_lightning.experiment.statistics import (
     Estimate,
@@ -42,15 +41,6 @@ class CurvePoint:
 def used_experiments(experiment: Experiment) -> list[Experiment]:
     """Read the experiment's own folder and those that it uses, itself first."""
     return [experiment, *(read_experiment(folder) for folder in experiment.uses)]
-
-
-def all_results(experiment: Experiment) -> dict[str, Result]:
-    """Read the results of the folder and of those that it uses; its own win."""
-    folders = [experiment.results, *(folder / "results" for folder in experiment.uses)]
-    found: dict[str, Result] = {}
-    for folder in reversed(folders):
-        found |= read_results(folder)
-    return found
 
 
 def samples(
@@ -99,7 +89,7 @@ def losses(
 
 
 def tokens(results: Results, testbed: str, arm: str, n: int, variant: str | None = None) -> float:
-    """Average the tokens that an arm trains on, task and general, over its seeds."""
+    """Return the mean over seeds of the tokens that an arm trains on, task and general together."""
     found = [sum(r["tokens"].values()) for r in _completed(results, testbed, arm, variant, n)]
     return float(np.mean(found)) if found else 0.0
 
@@ -123,10 +113,6 @@ def curve(
         for n in sizes(results, testbed, arm, variant)
         if (found := of(results, testbed, arm, n, variant, part))
     ]
-
-
-loss_curve = partial(curve, of=losses)
-"""`curve` of the losses."""
 
 
 def data_equivalence(
@@ -163,7 +149,8 @@ def gaps(cells: Iterable[Cell], results: Results, otherwise: Collection[str] = (
     Args:
         cells: The cells whose runs are needed.
         results: By the cell's name.
-        otherwise: Names of those whose result was left out: it is of another configuration.
+        otherwise: Names of cells whose result was left out, because it was made with another
+            configuration.
     """
     found = []
     for cell in cells:

@@ -20,7 +20,7 @@ class Form:
     """What a value may be."""
 
     says: str
-    """It in words, after `must be`."""
+    """The same in words, after `must be`."""
     holds: Callable[[Any], bool]
     example: str
     """A value of this form, as YAML."""
@@ -35,8 +35,8 @@ def check_keys(
     """Check that a mapping has its keys, no other ones, and values of the right form.
 
     Args:
-        where: The file and, after a colon, the place in it, to which a key can be appended.
-        values: What stands there.
+        where: The file and, after a colon, the place in it; a key is appended to it.
+        values: The values at this place.
         needed: The keys that must be given.
         optional: The keys that may be given.
 
@@ -68,7 +68,7 @@ def check_keys(
 
 
 def is_whole(value: Any, least: int = 0) -> bool:
-    """Return whether a value is a whole number from `least` on; true and false are none."""
+    """Return whether a value is a whole number of at least `least`; true and false are not."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 

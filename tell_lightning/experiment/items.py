@@ -1,15 +1,15 @@
-"""Scores as functions of sums: what each test row adds, and what a sum over rows is worth.
+"""Scores as functions of sums: the counts that each test row adds, and the score of a sum of rows.
 
-A row is a list of whole numbers, and the score of any sum of rows is in points from 0 to 100. So a
-result file can be resampled by rows and seeds without its answers.
+A row is a list of whole numbers, and the score of a sum of rows is in points from 0 to 100. So rows
+and seeds of a result file can be resampled without its answers.
 
     bleu                correct and total n-grams of orders 1 to 4, length, length of the reference
     balanced_accuracy   of each label, the positive one first: right rows, rows
     exact_match         right, 1
 
 The counts of BLEU are sacreBLEU's own. The score of many sums at once is not: `report experiments`
-asks for it 31 million times, which takes 6 s here and 150 s by `BLEU.compute_bleu`. A test holds
-both equal.
+computes it 31 million times, in 6 s here and in 150 s by `BLEU.compute_bleu`. A test compares the
+two.
 """
 
 from collections.abc import Callable, Mapping, Sequence

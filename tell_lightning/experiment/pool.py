@@ -26,20 +26,20 @@ ONE_THREAD = dict.fromkeys(
 )
 """Environment of a process that shares the cores with others; libraries read it as they start."""
 LAST_LINES = 5
-"""Of a log, as the reason of a failure."""
+"""Lines of a log that are shown as the reason of a failure."""
 
 
 class Work(Protocol):
-    """What a process is given."""
+    """One piece of work for a process."""
 
     @property
     def log(self) -> Path:
-        """Where its output goes."""
+        """The file for the output of this piece."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """What came of one piece of work."""
+    """The result of one piece of work."""
 
     work: Any
     seconds: float
@@ -71,7 +71,7 @@ def run(
         environments: Variables of each process, on top of the present ones.
 
     Yields:
-        What came of each piece, as soon as it has ended.
+        The result of each piece, as soon as it has ended.
     """
     workers: list[_Worker] = []
     free = deque(environments)
@@ -134,7 +134,7 @@ def _give(worker: _Worker, work: Work) -> None:
 
 
 def _death(worker: _Worker) -> str:
-    """Describe how a process ended that should not have ended."""
+    """Describe how a process ended that should have kept running."""
     worker.process.join(timeout=10)
     code = worker.process.exitcode
     worker.pipe.close()

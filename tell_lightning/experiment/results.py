@@ -1,7 +1,6 @@
-"""Result files: one of each run of an experiment, whole or not there, and what they hold.
+"""Result files: one for each run of an experiment, complete or absent, and their content.
 
-They are written so that two of them can be read beside each other: sorted keys, one line for a list
-of numbers. No torch.
+Two of them can be compared line by line: sorted keys, one line for a list of numbers. No torch.
 """
 
 import json
@@ -33,7 +32,8 @@ _NEEDED: dict[str, tuple[str, ...]] = {
 }
 _COMPLETED: dict[str, tuple[str, ...]] = {"test": (), "tokens": ("task", "general")}
 _PART = ("loss", "items")
-"""Keys that a result is read by, and what must be below each; of a completed one there are more."""
+"""The keys that a result must have, and the keys that each of these must hold; a completed result
+must have more."""
 
 Result = Mapping[str, Any]
 """What a result file holds."""
@@ -44,10 +44,10 @@ class ResultError(TellError):
 
 
 def read_results(folder: Path) -> dict[str, Result]:
-    """Read every result of a folder, by name; none where there is no such folder.
+    """Read every result of a folder, by name; an absent folder has none.
 
     Raises:
-        ResultError: A file is no result.
+        ResultError: A file is not a result.
     """
     return {path.stem: read_result(path) for path in sorted(folder.glob("[!.]*.json"))}
 
@@ -56,7 +56,7 @@ def read_result(path: Path) -> Result:
     """Read one result.
 
     Raises:
-        ResultError: It is none.
+        ResultError: It is not a result.
     """
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
@@ -74,7 +74,7 @@ def read_result(path: Path) -> Result:
 
 
 def _lacking(facts: Any) -> str:
-    """Name what a result lacks of that which is read of it; nothing where it is whole."""
+    """Name the first key that a result lacks; an empty text if it has all of them."""
     if not isinstance(facts, dict):
         return "keys"
     needed = _NEEDED
@@ -92,7 +92,7 @@ def _lacking(facts: Any) -> str:
 
 
 def write_result(folder: Path, facts: Result) -> Path:
-    """Write a result whole."""
+    """Write a result file completely or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{facts['name']}.json"
     write_whole(path, as_text(facts).encode("utf-8", "backslashreplace"))

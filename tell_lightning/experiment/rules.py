@@ -1,8 +1,8 @@
 """Rules and verdicts: reproduced, refuted, undecided or none, for each testbed and for the claim.
 
 Every threshold is in the YAML. There is no verdict if a needed run failed or is missing. There is
-none either if the rule was changed after a result was made, since nobody who has seen the numbers
-may choose the rule. Fewer than five seeds are exploratory and decide nothing.
+none either if the rule was changed after a result was made: a rule must be written before its
+numbers are seen. Fewer than five seeds are exploratory and decide nothing.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -79,8 +79,9 @@ def verdicts(
 
     Args:
         experiment: The claim.
-        results: Those of its folder and of the folders that it uses (`evidence.all_results`).
-        otherwise: Names of cells whose result was left out: it is of another configuration.
+        results: Those of its folder and of the folders that it uses; its own win.
+        otherwise: Names of cells whose result was left out, because it was made with another
+            configuration.
 
     Returns:
         One verdict for each testbed that has cells which the rule needs, and at the end the verdict

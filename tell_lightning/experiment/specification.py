@@ -78,11 +78,11 @@ class Testbed:
     score: str
     """The score that rules are about, one of `items.SCORES`, in points from 0 to 100."""
     chance: float
-    """What needs no skill, in points."""
+    """The score of a prediction without any skill, in points."""
     config: Mapping[str, Any]
     """Overlay over the base configuration."""
 
-    __test__ = False  # no class of tests, whatever pytest thinks
+    __test__ = False  # pytest takes a class of this name for tests
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class Experiment:
 
     @property
     def rule_digest(self) -> str:
-        """What every result is stored with: it changes with the rule."""
+        """Digest of the rule. Every result is stored with it."""
         return digest(self.rule)
 
     @property

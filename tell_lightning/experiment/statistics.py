@@ -1,4 +1,4 @@
-"""How sure a score is, over seeds and test rows: 95 % intervals, paired differences, p-values.
+"""The uncertainty of a score over seeds and test rows: 95 % intervals, differences, p-values.
 
 All arms are tested on the same rows, so that rows are crossed with seeds. A draw resamples both:
 the seeds, and the rows, once for all seeds and arms. The draws are always the same; 20,000 of them
@@ -33,7 +33,7 @@ from tell_lightning.experiment.items import SCORES
 
 DRAWS = 20_000
 """Draws of seeds and rows. With 10 seeds an end of the interval is the 0.86 % quantile. Only 17 of
-2,000 draws lie beyond it, which is not stable; with 20,000 draws it is sure to 1 % of the width."""
+2,000 draws lie beyond it, too few; with 20,000 draws the end varies by 1 % of the width."""
 LEVEL = 0.95
 EXACT = 2**14
 """The most sign flips that are tried: all of them, up to 14 seeds."""
@@ -193,7 +193,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
     Args:
         p_values: The declared family; None is a contrast that was not measured. It counts as
-            failed, so that a family cannot shrink to the contrasts that came out well.
+            failed, so that nobody can leave out the contrasts that would fail.
 
     >>> holm([0.01, 0.04, 0.03, None])
     [0.04, 0.09, 0.09, None]

@@ -23,7 +23,7 @@ from tell_lightning.experiment.results import FAILED, Result, ResultError, read_
 from tell_lightning.experiment.specification import Experiment
 
 SECONDS_PER_CELL, SECONDS_PER_STEP = 4.0, 0.08
-"""Of a run on one core, as long as nothing is known."""
+"""Estimates for a run on one core, used until there are results."""
 
 State = Literal["there", "missing", "failed", "other"]
 
@@ -44,7 +44,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Places:
-    """Where results, and what tuning chose, are."""
+    """The folders of results, and the file of the settings that tuning chose."""
 
     results: Path
     """Results of the experiment."""
@@ -59,8 +59,8 @@ def places(experiment: Experiment, root: Path | None = None, *, own_config: bool
     Args:
         experiment: The experiment.
         root: Used in place of the folder that the experiments lie in.
-        own_config: Whether the user changes the configuration. What tuning chose for the
-            experiments as they are does not count then.
+        own_config: Whether the user changes the configuration. Then the settings that tuning
+            chose without this change do not count.
     """
     chosen = tuning_folder(experiment) / "chosen.json"
     if root is None:

@@ -1,4 +1,4 @@
-"""What tuning chooses: for each testbed, arm and number of examples the best variant on dev."""
+"""Choose settings: for each testbed, arm and number of examples the best variant on dev."""
 
 from collections import defaultdict
 from collections.abc import Sequence

@@ -85,10 +85,10 @@ def test_the_interval_holds_the_true_ratio_about_19_times_of_20():
 def test_what_lies_beyond_the_curve_keeps_its_bound():
     curve = {10: exactly(10, 10, 10), 3000: exactly(60, 60, 60)}
     above = equivalence(exactly(70, 70, 70), 10, curve, (1000, {10: 1000, 3000: 20_000}))
-    assert str(above.examples) == ">= 300 [>= 300, >= 300]"
-    assert str(above.tokens) == ">= 20 [>= 20, >= 20]"
+    assert str(above.examples) == "≥ 300 [≥ 300, ≥ 300]"
+    assert str(above.tokens) == "≥ 20 [≥ 20, ≥ 20]"
     below = equivalence(exactly(5, 5, 5), 100, curve)
-    assert str(below.examples) == "<= 0.1 [<= 0.1, <= 0.1]"
+    assert str(below.examples) == "≤ 0.1 [≤ 0.1, ≤ 0.1]"
 
 
 def test_an_end_of_the_interval_may_be_a_bound_where_the_ratio_is_none():

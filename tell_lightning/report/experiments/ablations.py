@@ -1,4 +1,4 @@
-"""What TELL is compared with at the declared number of examples, and the 2 x 2 design."""
+"""TELL compared with other arms at the declared number of examples, and the 2 x 2 design."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -103,7 +103,7 @@ def factors(estimates: Estimates) -> Section:
 def _differences(estimates: Estimates, testbed: str) -> Iterator[tuple[Row, Cells]]:
     """Compare TELL with every arm of the testbed, those of the family first.
 
-    An arm with another anchor than it was trained with comes once more, behind them.
+    After them each trained arm comes again, tested with the other anchor setting.
 
     Yields:
         The row of the figure, and that of the table.

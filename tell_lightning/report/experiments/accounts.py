@@ -110,7 +110,7 @@ def cost(contents: Contents) -> Section:
 
 
 def failures(contents: Contents) -> Section:
-    """Return the section of the cells that are not there."""
+    """Return the section of failed and missing cells."""
     failed, missing, otherwise = [], [], []
     texts = [
         f"Two folders hold {name}, made with different configurations; the first counts."
@@ -150,7 +150,7 @@ def failures(contents: Contents) -> Section:
 
 
 def progress(cells: int, results: Sequence[Result], what: str) -> str:
-    """Say how many cells are completed, and how many failed."""
+    """Write how many cells are completed, and how many failed."""
     counts = Counter(str(result["status"]) for result in results)
     text = f"{number(counts[COMPLETED])} of {number(cells)} {what}"
     return text + (f", {number(counts[FAILED])} failed" if counts[FAILED] else "")
@@ -221,7 +221,7 @@ def _tried(contents: Contents) -> Table:
 
 
 def _used(contents: Contents) -> Table:
-    """List what each arm was trained with: settings, steps, passes, tokens."""
+    """List settings, steps, passes and tokens of each arm."""
     rows = []
     for key in [key for testbed in contents.testbeds for key in contents.keys(testbed)]:
         found = list(contents.groups[key].values())

@@ -1,4 +1,4 @@
-"""The claims with their verdicts, and the one number that stands for each on a testbed."""
+"""The claims with their verdicts, and the main number of each claim on each testbed."""
 
 import re
 from collections.abc import Mapping
@@ -19,12 +19,12 @@ from tell_lightning.report.experiments.sections import with_interval, with_seeds
 SIGNS = {"reproduced": "✓", "refuted": "✗", "undecided": "?", "none": "\N{EN DASH}"}
 NO_VERDICT = "no verdict"
 TELL_LESS = "tell - "
-"""How the name of a difference between TELL and an arm begins."""
+"""The beginning of the name of a difference between TELL and an arm."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What is said of a claim on one testbed, or on all."""
+    """The verdict on a claim on one testbed, or on all."""
 
     testbed: str
     """Its name; empty: all of them."""
@@ -32,7 +32,7 @@ class Judgement:
     verdict: str
     reason: str
     number: str
-    """The number that stands for it, with its interval; empty where there is none."""
+    """The main number with its interval; empty if there is none."""
 
     @property
     def sign(self) -> str:
@@ -41,7 +41,7 @@ class Judgement:
 
     @property
     def word(self) -> str:
-        """What the verdict is called."""
+        """The verdict as a word."""
         return NO_VERDICT if self.verdict == "none" else self.verdict
 
     @property
@@ -58,7 +58,7 @@ class Claim:
     rule: str
     """Its rule in words."""
     measure: str
-    """What its number is."""
+    """The meaning of its main number."""
     testbeds: Mapping[str, Judgement]
     """By name."""
     whole: Judgement
@@ -71,9 +71,9 @@ def claims(contents: Contents) -> list[Claim]:
 
 
 def main_row(finding: Finding) -> ContrastRow | None:
-    """Choose the difference that stands for a finding.
+    """Choose the main difference of a finding.
 
-    That at the declared number of examples; of several that are all needed, the weakest.
+    It is the one at the declared number of examples; of several that are all needed, the weakest.
     """
     rows = finding.contrasts
     declared = [row for row in rows if row.name == f"n = {DECLARED_N}"]
@@ -115,7 +115,7 @@ def _judgement(contents: Contents, verdict: Verdict) -> Judgement:
 
 
 def _measure(study: Study) -> str:
-    """Say what the number of a claim is."""
+    """Describe the main number of a claim."""
     rule, arms = study.experiment.rule, study.experiment.arms
     findings = [verdict.finding for verdict in study.verdicts if verdict.finding]
     if any(finding.equivalence for finding in findings):
@@ -144,6 +144,5 @@ def _value(value: Any) -> str:
 
 
 def _typographic(reason: str) -> str:
-    """Write signs as signs."""
-    text = reason.replace(">= ", "≥ ").replace("<= ", "≤ ").replace(" - ", f" {MINUS} ")
-    return re.sub(r"(?<=[\[, ])-(?=\d)", MINUS, text)
+    """Write hyphens that mean minus as minus signs."""
+    return re.sub(r"(?<=[\[, ])-(?=\d)", MINUS, reason.replace(" - ", f" {MINUS} "))

@@ -25,7 +25,7 @@ KINDS = ("activation", "same_data", "tenfold", "ten_examples", "anchor", "shuffl
 
 
 class Key(NamedTuple):
-    """What the seeds of one estimate have in common."""
+    """The runs of one estimate: they differ in the seed alone."""
 
     testbed: str
     arm: str
@@ -39,15 +39,15 @@ class Study:
 
     experiment: Experiment
     chosen: Chosen
-    """What tuning chose."""
+    """The settings that tuning chose."""
     cells: Sequence[Cell]
     """Its planned runs."""
     kept: Mapping[str, Result]
-    """All results of its folder by the name of their cell, but for those of `otherwise`."""
+    """All results of its folder by the name of their cell, except those of `otherwise`."""
     otherwise: Sequence[str]
     """Cells whose result was made with another configuration than they have now: left out."""
     verdicts: Sequence[Verdict] = ()
-    """One a testbed, and that of the whole at the end; none of tuning."""
+    """One for each testbed, and at the end that of the whole claim; tuning has none."""
 
     @cached_property
     def results(self) -> dict[str, Result]:
@@ -61,7 +61,7 @@ class Study:
 
     @property
     def tuning(self) -> bool:
-        """Whether it chooses settings and claims nothing."""
+        """Whether it only chooses settings."""
         return self.experiment.kind == TUNING
 
     def with_status(self, status: str) -> list[Result]:
@@ -89,10 +89,10 @@ class Contents:
     groups: Mapping[Key, Mapping[int, Result]]
     """The completed ones by what was trained and by seed."""
     settings: Mapping[str, Mapping[str, Any]]
-    """What a variant sets, by its name."""
+    """The settings of each variant, by its name."""
     chosen: Chosen
     conflicts: Sequence[str]
-    """Cells of one name that two folders have run with other configurations."""
+    """Names of cells that two folders have run with different configurations."""
     least_seeds: int = LEAST_SEEDS
     """Fewer are called exploratory."""
 
@@ -120,14 +120,14 @@ class Contents:
         return self.studies[0].experiment.arms
 
     def label(self, arm: str) -> str:
-        """Return what an arm is called, as it begins a line."""
+        """Return the label of an arm with a capital first letter."""
         found = self.arms[arm].label if arm in self.arms else arm
         return found[:1].upper() + found[1:]
 
     def keys(
         self, testbed: str, arms: Iterable[str] | None = None, variant: str | None = None
     ) -> list[Key]:
-        """Return what was run of a testbed without a variant or with one, by arm and n."""
+        """List the keys of a testbed and a variant (None: without one), ordered by arm and n."""
         order = {name: index for index, name in enumerate(self.arms)}
         wanted = set(self.arms if arms is None else arms)
         found = [
@@ -147,14 +147,14 @@ def read_experiments(folder: Path, root: Path | None = None) -> Contents:
     """Read a folder of experiments, or one experiment with those that it uses.
 
     Args:
-        folder: What they ask.
-        root: Where `experiment --results` has put their results; None: they are in the folders. Of
-            those it is not known which files were laid over the configuration (-c), so that none is
-            held against its cell's configuration, and none is left out.
+        folder: A folder of experiments, or one experiment.
+        root: The folder of `experiment --results`; None: the results are in the experiments'
+            folders. Results below a root are not checked against the configuration of their cells,
+            since the files given with -c are not known; none is left out.
 
     Raises:
         ReportError: There is no experiment, or no result below the root.
-        TellError: One is not written as it must be.
+        TellError: An experiment's file is wrong.
     """
     single = (folder / SPECIFICATION).is_file()
     folders = sorted(path.parent for path in folder.glob(f"*/{SPECIFICATION}"))
@@ -184,7 +184,7 @@ def read_experiments(folder: Path, root: Path | None = None) -> Contents:
 
 
 def _read(folder: Path, root: Path | None) -> Study:
-    """Read one experiment, its verdicts left out."""
+    """Read one experiment, without its verdicts."""
     experiment = read_experiment(folder)
     where = places(experiment, root)
     chosen = read_choice(where.chosen) or {}
@@ -195,7 +195,7 @@ def _read(folder: Path, root: Path | None) -> Study:
 
 
 def _judged(study: Study, known: Mapping[Path, Study]) -> Study:
-    """Add the verdicts, for which the results of other experiments may be needed."""
+    """Add the verdicts, which may need the results of other experiments."""
     results: dict[str, Result] = {}
     others = [known[path.resolve()] for path in study.experiment.uses]
     for each in (*reversed(others), study):

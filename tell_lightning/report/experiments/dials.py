@@ -38,12 +38,12 @@ LABELS = {
     "steps": "optimizer steps",
     "lr": "learning rate",
 }
-"""What a dial is called, by the beginning of its variants' names."""
+"""The label of a dial, by the beginning of its variants' names."""
 CENTRE = "centre"
-"""What is run without a variant."""
+"""The label of the runs without a variant."""
 GENERAL = "data.general."
 MIXTURE = (GENERAL, "data.mixture.")
-"""Keys that change nothing for an arm that trains on the task alone."""
+"""Keys without an effect on an arm that trains on the task alone."""
 COLUMNS = ("Setting", "Arm", "Task examples", "Score, points", "Leverage", "Loss, nats", "Seeds")
 NUMBERS = "Leverage is the arm less SFT of the same task examples: the line at 0 is SFT."
 NAMES = "Each setting with its arms; the centre is what is run everywhere else."
@@ -69,7 +69,7 @@ def dials(estimates: Estimates) -> list[Section]:
 
 
 def scale(contents: Contents, variants: Sequence[str]) -> dict[str, float] | None:
-    """Read the number that each variant sets, or that its name ends with; None: names."""
+    """Return the number that each variant sets, or that ends its name; None if there is none."""
     settings = {name: contents.settings.get(name, {}) for name in variants}
     keys = {key for values in settings.values() for key in values}
     numeric = [
@@ -118,7 +118,7 @@ def _section(estimates: Estimates, dial: str, by_testbed: Mapping[str, list[Key]
 
 
 def _reference(contents: Contents, key: Key) -> Key | None:
-    """Find SFT of the same task examples: of the same variant, or untouched by it."""
+    """Find SFT with the same task examples and variant, or without a variant that changes it."""
     same, plain = key._replace(arm="sft"), key._replace(arm="sft", variant=None)
     if same in contents.groups:
         return same

@@ -1,7 +1,7 @@
 """The numbers of the report: means over seeds, paired differences, effects and ratios.
 
 The statistics and their draws are those of the verdicts, so that a number is the same wherever it
-stands. Where cells are missing there is None. A new number takes 10 to 50 ms; it is kept.
+stands. If cells are missing, the number is None. A new number takes 10 to 50 ms; it is kept.
 """
 
 from collections.abc import Callable
@@ -37,13 +37,18 @@ class Known(NamedTuple):
 
     estimate: Estimate
     seeds: tuple[float, ...]
-    """The number of each seed."""
+    """The value of each seed."""
     few: bool
     """Whether the seeds are too few for evidence."""
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The ends of the interval."""
+        return self.estimate.low, self.estimate.high
+
 
 class Estimates:
-    """Asks the statistics, and keeps what they say."""
+    """Computes numbers with the statistics, each number once."""
 
     def __init__(self, contents: Contents) -> None:
         """Ask about the results of some experiments."""
@@ -62,7 +67,7 @@ class Estimates:
         return _or_none(factorial, testbed, self.contents.results, DECLARED_N) or []
 
     def known(self, effect: ContrastRow) -> Known:
-        """Say of an effect whether its seeds are few."""
+        """Add to an effect whether its seeds are few."""
         return Known(effect.estimate, (*effect.deltas.values(),), self.few(effect.estimate.seeds))
 
     def few(self, seeds: int) -> bool:
@@ -91,7 +96,7 @@ class Estimates:
         return Samples.of_losses(known) if known else None
 
     def _of(self, key: Key, what: What = "score") -> Known | None:
-        """Estimate the mean over seeds; what trains nothing needs no more than one of them."""
+        """Estimate the mean over seeds. An arm that trains nothing needs only one seed."""
         found = self.samples(key, what)
         if found is None:
             return None
@@ -101,13 +106,13 @@ class Estimates:
     def _contrast(
         self, first: Key, second: Key, what: What = "score", other: What | None = None
     ) -> Known | None:
-        """Take the second from the first, paired on seeds and rows.
+        """Subtract the second from the first, paired on seeds and rows.
 
         Args:
-            first: What was run.
-            second: What it is compared with; one that trains nothing stands for every seed.
-            what: Which number.
-            other: Which number of the second; None: the same.
+            first: The runs of one arm.
+            second: The runs to subtract; if this arm trains nothing, its one seed is used for all.
+            what: The number to compare.
+            other: The number of the second; None: the same.
         """
         one, two = self.samples(first, what), self.samples(second, other or what)
         if one is None or two is None:
@@ -121,7 +126,7 @@ class Estimates:
 
 
 def _or_none(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
-    """Ask for a number that there is none of where no seed has all that it needs."""
+    """Call a function; return None if no seed has everything that the number needs."""
     try:
         return function(*args, **kwargs)
     except StatisticsError:

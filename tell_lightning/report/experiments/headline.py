@@ -12,7 +12,7 @@ from tell_lightning.report.rendering import render
 
 BEGIN, END = "<!-- headline -->", "<!-- /headline -->"
 FEW = 3
-"""More commits than these are counted here, and named in the report."""
+"""The most commits that are named here; of more the number is given."""
 
 
 def headline(contents: Contents) -> str:
@@ -22,7 +22,7 @@ def headline(contents: Contents) -> str:
 
 
 def provenance(contents: Contents) -> str:
-    """Say in one line where the numbers are from."""
+    """Write one line on the origin of the numbers."""
     results = contents.own_results
     seeds = {len(found) for key, found in contents.groups.items() if key.arm == "tell"}
     names = commits(results)
@@ -40,10 +40,10 @@ def provenance(contents: Contents) -> str:
 
 
 def write_headline(path: Path, text: str) -> None:
-    """Replace what stands between the marks.
+    """Replace the text between the marks.
 
     Raises:
-        ReportError: The file cannot be read or written, or the marks are not there.
+        ReportError: The file cannot be read or written, or lacks the marks.
     """
     try:
         known = path.read_text(encoding="utf-8")
@@ -58,7 +58,7 @@ def write_headline(path: Path, text: str) -> None:
     if not begin or not end:
         raise ReportError(
             f"--readme: must hold the mark {BEGIN} and, below it, {END}, got '{path}' without "
-            f"{END if begin else BEGIN}. Add both on lines of their own where the table shall be."
+            f"{END if begin else BEGIN}. Add both on lines of their own, where the table belongs."
         )
     content = f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
     try:

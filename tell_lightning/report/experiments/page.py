@@ -68,7 +68,7 @@ def _sections(contents: Contents) -> list[Section]:
 
 
 def _lacks(contents: Contents) -> list[str]:
-    """Say which cells are missing from the report, or failed."""
+    """List which cells are missing from the report, or failed."""
     lines = []
     for study in contents.studies:
         counts = {

@@ -67,19 +67,9 @@ def ratios(estimates: Estimates) -> Section:
     )
 
 
-def written(ratio: Ratio) -> str:
-    """Write a ratio with its interval.
-
-    >>> from tell_lightning.experiment.equivalence import Bound
-    >>> written(Ratio(Bound(4.26), Bound(2.5), Bound(30.0, "at_least")))
-    '4.3 [2.5, ≥ 30]'
-    """
-    return str(ratio).replace(">=", "≥").replace("<=", "≤")
-
-
 def times(ratio: Ratio) -> str:
     """Write a ratio as a multiple: 5.2x [3.9, 7.5], with the sign of multiplication."""
-    return written(ratio).replace(" [", "\N{MULTIPLICATION SIGN} [")
+    return str(ratio).replace(" [", "\N{MULTIPLICATION SIGN} [")
 
 
 def _thresholds(contents: Contents) -> list[float]:
@@ -110,7 +100,7 @@ def _rows(estimates: Estimates, arm: str, found: Equivalence) -> Iterator[Row]:
         beyond = "left" if ratio.low.side == "at_most" else ""
         yield Row(
             f"{estimates.contents.label(arm)}, {what}",
-            with_seeds(written(ratio), few=few),
+            with_seeds(str(ratio), few=few),
             style,
             ratio.value.value,
             (ratio.low.value, ratio.high.value),
@@ -126,12 +116,12 @@ def _table(
     rows: list[Cells] = []
     for (arm, n), ratio in found.items():
         few, place = estimates.few(ratio.seeds), f"{testbed}/{arm}/{n}"
-        tokens = with_seeds(written(ratio.tokens), few=few) if ratio.tokens else ""
+        tokens = with_seeds(str(ratio.tokens), few=few) if ratio.tokens else ""
         rows.append(
             [
                 estimates.contents.label(arm),
                 number(n),
-                Cell(with_seeds(written(ratio.examples), few=few), f"der/{place}"),
+                Cell(with_seeds(str(ratio.examples), few=few), f"der/{place}"),
                 Cell(tokens, f"der-tokens/{place}"),
                 number(ratio.seeds),
             ]

@@ -1,4 +1,4 @@
-"""What the report of experiments is made of, and how it writes and draws its numbers."""
+"""Sections and tables of the report of experiments, and the format of its numbers."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,13 +59,13 @@ class Table:
 
 @dataclass
 class Section:
-    """One heading with what stands below it; groups and tables that are empty are left out."""
+    """A heading and the content below it; empty groups and tables are left out."""
 
     id: str
     title: str
     texts: Sequence[str] = ()
     figures: Sequence[Sequence[Chart | Intervals]] = ()
-    """Groups; the figures of one stand above each other, groups side by side."""
+    """Groups, shown side by side; the figures of one group stand above each other."""
     tables: Sequence[Table] = ()
     folded: Sequence[Table] = ()
     """Behind a click on the page."""
@@ -117,7 +117,7 @@ def with_interval(found: Estimate, what: What = "score", *, change: bool = False
 
 
 def with_seeds(text: str, *, few: bool) -> str:
-    """Put the sign behind a number of few seeds."""
+    """Append the sign to a number that rests on few seeds."""
     return f"{text} {FEW_SIGN}" if few else text
 
 
@@ -129,18 +129,14 @@ def cell(found: Known | None, path: str, what: What = "score", *, change: bool =
 def row(label: str, arm: str, found: Known, what: What = "score", *, change: bool = False) -> Row:
     """Make the row of an estimate in a figure of intervals."""
     style, shape = style_of(arm)
-    value, interval = found.estimate.value, (found.estimate.low, found.estimate.high)
-    text = _text(found, what, change=change)
-    return Row(label, text, style, value, interval, found.seeds, shape, hollow=found.few)
+    text, value = _text(found, what, change=change), found.estimate.value
+    return Row(label, text, style, value, found.interval, found.seeds, shape, hollow=found.few)
 
 
 def line(label: str, arm: str, found: Iterable[tuple[float, Known | None]]) -> list[Line]:
     """Make the line of an arm from its places and estimates; none where nothing is known."""
     known = [(x, each) for x, each in found if each is not None]
-    spots = [
-        Point(x, each.estimate.value, (each.estimate.low, each.estimate.high), each.seeds)
-        for x, each in known
-    ]
+    spots = [Point(x, each.estimate.value, each.interval, each.seeds) for x, each in known]
     style, shape = style_of(arm)
     few = any(each.few for _, each in known)
     return [Line(label, spots, style, shape=shape, hollow=few)] if spots else []
@@ -150,8 +146,7 @@ def level(label: str, arm: str, found: Known | None) -> list[Level]:
     """Make the level of an arm from its estimate; none where nothing is known."""
     if found is None:
         return []
-    value, interval = found.estimate.value, (found.estimate.low, found.estimate.high)
-    return [Level(label, value, style_of(arm)[0], interval)]
+    return [Level(label, found.estimate.value, style_of(arm)[0], found.interval)]
 
 
 def score_label(score: str) -> str:

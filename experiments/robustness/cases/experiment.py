@@ -1,0 +1,1 @@
+"""Cases about the commands that many lines of the list share."""
