@@ -125,7 +125,11 @@ def _give_tasks(files: Sequence[str]) -> bool:
 def _task_options(anchors: AnchorFile) -> list[str]:
     """Return the options that replace the default's tasks by those of an adapter."""
     tasks = {
-        name: {**asdict(prompt), "stop_tokens": list(prompt.stop_tokens)}
+        name: {
+            **asdict(prompt),
+            "stop_tokens": list(prompt.stop_tokens),
+            "scoring": prompt.reading,
+        }
         for name, prompt in anchors.tasks.items()
     }
     # As YAML, not JSON: YAML reads JSON's escapes of letters beyond the basic plane differently.

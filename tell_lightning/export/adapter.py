@@ -51,6 +51,8 @@ def save_adapter(
             fields=task.fields,
             min_new_tokens=task.min_new_tokens,
             stop_tokens=task.stop_tokens,
+            force_response_prefix=task.force_response_prefix,
+            scoring=data.prepared.scorings[name],
         )
         for name, task in settings.tasks.items()
     }

@@ -243,3 +243,26 @@ def test_several_processes_score_every_row_once_as_one_does(
     assert all(ours == other for ours, other in decided)
     if len(decided) == rows:
         assert found == scores
+
+
+def test_chat_prompts_of_no_task_stand_in_run_json_the_table_and_the_report(
+    fit: Fits, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = fit("--eval.probe=true", "--eval.anchor_check=false")
+    test = run.record["metrics"]["test"]
+    assert test["before"]["probe"]["unchanged"] == 1
+    assert test["after"]["probe"]["rows"] == 100
+    assert 0 <= test["after"]["probe"]["unchanged"] < 1
+    assert test["after"]["probe"]["loss"] > test["before"]["probe"]["loss"]
+    screen = capsys.readouterr().out
+    assert f"{test['after']['probe']['loss']:.3f}" in screen
+    assert "chat probe: 100 short prompts that no training source holds" in screen
+    main(["report", str(run.folder)])
+    page = (run.folder / "report.html").read_text(encoding="utf-8")
+    assert "Chat prompts that no training source holds" in page
+    assert 'data-path="test/after/probe/unchanged"' in page
+
+
+def test_a_base_that_cannot_chat_gets_no_chat_prompts(run: Run) -> None:
+    assert "probe" not in run.record["metrics"]["test"]["after"]
+    assert "chat probe" not in run.stdout
