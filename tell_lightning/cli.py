@@ -5,6 +5,7 @@
 A command's module is imported when it is called, so that no command pays for another one's imports.
 """
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -63,12 +64,15 @@ def main(args: Sequence[str] | None = None) -> None:
         return
     try:
         _command(arguments[0])(arguments[1:])
+        sys.stdout.flush()
     except TellError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:  # the reader of the output, such as `head`, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _command(name: str) -> Callable[[list[str]], None]:

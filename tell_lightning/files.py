@@ -1,5 +1,6 @@
-"""Write a file in one step, lock a file for one process, and read YAML."""
+"""Write a file in one step, lock a file for one process, digest a file, and read YAML."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from filelock import FileLock, Timeout
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file completely or not at all.
+    """Write a file completely, or not at all.
 
     Raises:
         OSError: The file cannot be written.
@@ -22,6 +23,12 @@ def write_whole(path: Path, content: bytes) -> None:
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -107,15 +107,15 @@ def explain(text: str, keys: Collection[str], files: Files) -> str:
     """
     flat = " ".join(text.split())
     inside = ".".join(re.findall(r'Parser key "([^"]+)"', flat))
-    place = f"{inside}." if inside else ""
+    above = f"{inside}." if inside else ""
     if match := re.search(r"Group '([^']+)' does not accept option '([^']+)'", flat):
-        return _unknown(f"{place}{match[1]}.{match[2]}", keys, files)
+        return _unknown(f"{above}{match[1]}.{match[2]}", keys, files)
     if match := re.search(r"Option '([^']+)' is not accepted", flat):
-        return _unknown(place + match[1], keys, files)
+        return _unknown(above + match[1], keys, files)
     if match := re.search(r"[Uu]nrecognized arguments: (\S+)", flat):
         return _unrecognised(match[1], keys, files)
     if match := re.search(r"following arguments are required: (\S+)", flat):
-        return f"{_place(match[1], files)}: must be given, got nothing. Add it."
+        return f"{place(match[1], files)}: must be given, got nothing. Add it."
     value = re.search(r"(?:Got|Given) value: (.+?)(?: Given|$)", flat)
     if inside and value:
         types = re.findall(r"Expected an? (.+?)(?= Got| - |\. | Given|$)", flat)
@@ -123,9 +123,14 @@ def explain(text: str, keys: Collection[str], files: Files) -> str:
         advice = "See `fit --help`."
         if "str" in wanted and value[1] in {"True", "False"}:
             advice = "Put it in quotes: YAML reads yes and no as true and false."
-        return f"{_place(inside, files)}: must be {wanted}, got {value[1]}. {advice}"
+        return f"{place(inside, files)}: must be {wanted}, got {value[1]}. {advice}"
     reason = flat.partition("error: ")[2] or flat or "could not be read"
     return f"configuration: must fit together, got: {reason}. See `fit --help`."
+
+
+def place(key: str, files: Files) -> str:
+    """Say where a key is, for the beginning of a message: `file: key`, or `key` alone."""
+    return ": ".join(part for part in locate(key, files) if part)
 
 
 def locate(key: str, files: Files) -> tuple[str, str]:
@@ -150,10 +155,6 @@ def _dataclasses_in(hint: Any) -> Iterable[type]:
     return [cls for part in get_args(hint) for cls in _dataclasses_in(part)]
 
 
-def _place(key: str, files: Files) -> str:
-    return ": ".join(part for part in locate(key, files) if part)
-
-
 def _unrecognised(argument: str, keys: Collection[str], files: Files) -> str:
     if argument.startswith("-"):
         return _unknown(argument.lstrip("-").partition("=")[0], keys, files)
@@ -169,7 +170,7 @@ def _unknown(key: str, keys: Collection[str], files: Files) -> str:
     wrong = next((part for part in key.split(".") if part not in known), key.rpartition(".")[2])
     close = [paths.get(name, name) for name in difflib.get_close_matches(wrong, known, n=1)]
     advice = f"Did you mean '{close[0]}'?" if close else "See `fit --help` for the keys."
-    return f"{_place(key, files)}: must be a key of the configuration, got '{wrong}'. {advice}"
+    return f"{place(key, files)}: must be a key of the configuration, got '{wrong}'. {advice}"
 
 
 def _type_name(name: str) -> str:

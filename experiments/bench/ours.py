@@ -14,7 +14,7 @@ from tell_lightning.data.permutation import derive_key
 from tell_lightning.data.plan import resolve_plan
 from tell_lightning.data.settings import Mixture
 from tell_lightning.data.store import Draft, load, prepare, record_batch
-from tell_lightning.data.stream import MicroBatches, PreparedRows, Stream, Workers
+from tell_lightning.data.stream import MicroBatches, PreparedRows, Stream
 from tell_lightning.data.units import Examples, Place
 
 DISTRIBUTION = "tell_lightning"
@@ -55,8 +55,7 @@ class Feed:
         """Deliver complete batches to the end of the cycle."""
         stop = self.plan.cycle // BATCH * BATCH
         order = MicroBatches(Examples(self.plan), Place(0, 1, BATCH), self.consumed, stop)
-        workers = Workers(self.job.workers)
-        stream = Stream(lambda: order, self.rows, total=stop // BATCH, workers=workers)
+        stream = Stream(lambda: order, self.rows, total=stop // BATCH, num_workers=self.job.workers)
         for batch in stream:
             self.consumed += len(batch.input_ids)
             yield batch

@@ -14,7 +14,7 @@ from tell_lightning.callbacks.settings import EvalSettings
 from tell_lightning.callbacks.termination import Termination
 
 
-class WholeFiles(TorchCheckpointIO):
+class AtomicCheckpoints(TorchCheckpointIO):
     """Writes a draft in the same folder and renames it, so a killed run keeps the old checkpoint.
 
     Lightning writes its draft to the temporary folder. If that is on another disk, moving the draft

@@ -7,7 +7,7 @@ everything that was scored.
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
@@ -90,7 +90,8 @@ class GenerationEvaluation(pl.Callback):
 
     Attributes:
         history: Everything scored so far.
-        floors: Scores of the baselines that need no model, by split and task.
+        baselines: Scores of the baselines that need no model, as plain values, by split, task and
+            name.
     """
 
     def __init__(
@@ -130,7 +131,7 @@ class GenerationEvaluation(pl.Callback):
         self.folder = None if folder is None else Path(folder)
         check_least(vars(self) | {"batch_tokens": batch_tokens}, LEAST["eval"], "eval.")
         self.history: list[Scored] = []
-        self.floors: dict[str, dict[str, dict[str, Scores]]] = {}
+        self.baselines: dict[str, dict[str, dict[str, Any]]] = {}
         self._budget = Budget(batch_tokens)
 
     @property
@@ -140,15 +141,8 @@ class GenerationEvaluation(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was scored so far, as text: a checkpoint holds plain values alone."""
-        floors = {
-            split: {
-                task: {name: asdict(scores) for name, scores in named.items()}
-                for task, named in tasks.items()
-            }
-            for split, tasks in self.floors.items()
-        }
         history = [asdict(scored) for scored in self.history]
-        return {"history": json.dumps(history), "floors": json.dumps(floors)}
+        return {"history": json.dumps(history), "floors": json.dumps(self.baselines)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with what earlier sessions have scored; what this one has scored stays."""
@@ -158,13 +152,7 @@ class GenerationEvaluation(pl.Callback):
             Scored(**{**saved, "tasks": {name: Scores(**s) for name, s in saved["tasks"].items()}})
             for saved in json.loads(state_dict["history"])
         ]
-        self.floors = {
-            split: {
-                task: {name: Scores(**scores) for name, scores in named.items()}
-                for task, named in tasks.items()
-            }
-            for split, tasks in json.loads(state_dict["floors"]).items()
-        }
+        self.baselines = json.loads(state_dict["floors"])
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Find the rows, and set the validation interval, in micro-batches as Lightning counts it.
@@ -193,12 +181,12 @@ class GenerationEvaluation(pl.Callback):
         self._evaluate(trainer, pl_module, self._data.test_split, self.test_rows)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep the losses beside the scores."""
+        """Add the losses to the scores in `history`."""
         if not trainer.sanity_checking:
             self._keep_losses(trainer)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep the losses beside the scores."""
+        """Add the losses to the scores in `history`."""
         self._keep_losses(trainer)
 
     def _evaluate(
@@ -226,18 +214,25 @@ class GenerationEvaluation(pl.Callback):
                     world=trainer.world_size,
                 )
             scored.tasks[name] = score(rows.scoring, predictions, intervals=split != "dev")
-            if split in SPLITS and name not in self.floors.setdefault(split, {}):
-                self.floors[split][name] = baselines(rows.scoring, predictions)
+            if split in SPLITS and name not in (known := self.baselines.setdefault(split, {})):
+                found = baselines(rows.scoring, predictions)
+                known[name] = {baseline: asdict(scores) for baseline, scores in found.items()}
             values = scored.tasks[name].values
             pl_module.log_dict({f"{stage}/{name}/{key}": float(v) for key, v in values.items()})
             self._write(scored, name, predictions, rows.scoring)
             log_samples(trainer, f"{stage}/{name}/samples", rows, predictions, self.table_rows)
             if split == "test" and adapter:
-                samples += self._samples(name, predictions)
+                for each in predictions[: self.samples]:
+                    samples += [
+                        f"  {name} {each.id}",
+                        f"    answer     {each.prediction}",
+                        f"    reference  {each.reference}",
+                    ]
         if scored.tasks:
             pl_module.log(f"{stage}/score", scored.selection, prog_bar=True)
         self.history.append(scored)
-        self._print(scored)
+        for name, scores in scored.tasks.items():
+            rank_zero_info(f"  {scored.split} {name}: {summary(scores)}")
         for line in samples:
             rank_zero_info(one_line(line))
 
@@ -258,16 +253,6 @@ class GenerationEvaluation(pl.Callback):
         moment = f"step-{scored.step:06d}" if scored.adapter else "base"
         path = self.folder / f"{scored.split}-{name}-{moment}.jsonl"
         write_jsonl(path, (saved_row(each, scoring) for each in predictions))
-
-    def _print(self, scored: Scored) -> None:
-        for name, scores in scored.tasks.items():
-            rank_zero_info(f"  {scored.split} {name}: {summary(scores)}")
-
-    def _samples(self, name: str, predictions: Sequence[Prediction]) -> Iterator[str]:
-        for prediction in predictions[: self.samples]:
-            yield f"  {name} {prediction.id}"
-            yield f"    answer     {prediction.prediction}"
-            yield f"    reference  {prediction.reference}"
 
 
 def _evaluation_data(trainer: pl.Trainer) -> EvaluationData:

@@ -1,6 +1,5 @@
 """The folder of a run: its name, its files, and how to write them."""
 
-import hashlib
 import json
 import os
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tell_lightning.errors import TellError
-from tell_lightning.files import locked, write_whole
+from tell_lightning.files import locked, sha256_of, write_whole
 
 LAST = "last.ckpt"
 """File name of the checkpoint to resume from."""
@@ -169,8 +168,7 @@ def current_neural_scores(folder: RunFolder, metrics: Mapping[str, Any]) -> dict
             elsewhere = path.parent != folder.predictions
             digest = entry.get("predictions_sha256") if elsewhere else None
             if path.is_file():
-                with path.open("rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                digest = sha256_of(path)
             if digest is not None and digest == entry.get("predictions_sha256"):
                 found.setdefault(stem, {})[metric] = entry
     return found
@@ -188,5 +186,5 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 def _replace(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A model may write half a surrogate pair, which is no UTF-8; its JSON escape means the same.
+    # A model may write half a surrogate pair, which UTF-8 does not allow: it becomes a JSON escape.
     write_whole(path, text.encode("utf-8", "backslashreplace"))

@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from tell_lightning.callbacks.folder import RunFolder
-from tell_lightning.callbacks.metrics_log import whole_lines
+from tell_lightning.callbacks.metrics_log import complete_lines
 from tell_lightning.callbacks.settings import RunSettings
 from tell_lightning.callbacks.wandb_record import open_wandb
 
@@ -55,7 +55,7 @@ class MetricsFile(CSVLogger):
             # Lightning warns of any file in the folder, and a run folder holds several.
             warnings.filterwarnings("ignore", message="Experiment logs directory .* exists")
             writer = super().experiment
-        if before and (lines := whole_lines(before)) and _is_rank_zero():
+        if before and (lines := complete_lines(before)) and _is_rank_zero():
             heading, *rows = lines
             with path.open("w", encoding="utf-8", newline="") as file:
                 kept = (row for row in rows if self._keeps(dict(zip(heading, row, strict=True))))

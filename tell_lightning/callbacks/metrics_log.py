@@ -15,15 +15,15 @@ def read_log(path: Path) -> list[dict[str, float]]:
     """
     if not path.is_file():
         return []
-    heading, *lines = whole_lines(path.read_text(encoding="utf-8")) or [[]]
+    heading, *lines = complete_lines(path.read_text(encoding="utf-8")) or [[]]
     rows = [zip(heading, map(_number, line), strict=True) for line in lines]
     return [{name: value for name, value in row if math.isfinite(value)} for row in rows]
 
 
-def whole_lines(text: str) -> list[list[str]]:
+def complete_lines(text: str) -> list[list[str]]:
     r"""Split the file into lines of fields, the heading first. An incomplete line is left out.
 
-    >>> whole_lines("step,a\n1,0.25\n2,0.5\n3,0.")
+    >>> complete_lines("step,a\n1,0.25\n2,0.5\n3,0.")
     [['step', 'a'], ['1', '0.25'], ['2', '0.5']]
     """
     whole, _, _ = text.rpartition("\n")

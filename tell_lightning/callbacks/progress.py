@@ -30,11 +30,6 @@ ROOM = 90
 """Terminal columns that are needed for a bar beside the numbers."""
 
 
-def progress_callback(tasks: Collection[str], *, terminal: bool) -> pl.Callback:
-    """Return a bar for a terminal, else plain lines; `tasks` are the names of the tasks."""
-    return StepsBar(tasks) if terminal else PlainProgress(tasks)
-
-
 class Pace:
     """The clock of a training session, and its latest numbers."""
 

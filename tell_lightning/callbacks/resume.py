@@ -1,4 +1,4 @@
-"""Make a loaded checkpoint fit the present configuration and the present place of the run.
+"""Adapt a loaded checkpoint to the present configuration and the present folder of the run.
 
 - A checkpoint counts micro-batches. If the micro-batch or the number of devices has changed, the
   counters of Lightning are computed again from the optimizer step.
@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 class Resume(pl.Callback):
-    """Makes a loaded checkpoint fit the present configuration."""
+    """Adapts a loaded checkpoint to the present configuration."""
 
     def __init__(self, patience: int | None) -> None:
         """Take the patience of the configuration."""
@@ -36,8 +36,8 @@ class Resume(pl.Callback):
                 state = checkpoint["callbacks"].get(callback.state_key, {})
                 if not relocate(state, folder, step):
                     rank_zero_info(
-                        f"{folder}: holds no best adapter of the steps up to {step}; it is looked "
-                        "for among those from here on."
+                        f"{folder}: has no best adapter of the steps up to {step}; the best one of "
+                        "the following steps is kept."
                     )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
-from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from tell_lightning.callbacks.evaluation import GenerationEvaluation, Scored
 from tell_lightning.callbacks.folder import RunFolder, write_json
+from tell_lightning.files import sha256_of
 
 PACKAGES = (
     "tell_lightning",
@@ -75,10 +75,7 @@ def scores_json(evaluation: GenerationEvaluation) -> dict[str, Any]:
         result[split] = {
             "before": next((_scored(entry) for entry in scored if not entry.adapter), None),
             "after": next((_scored(entry) for entry in reversed(scored) if entry.adapter), None),
-            "floors": {
-                task: {name: asdict(scores) for name, scores in floors.items()}
-                for task, floors in evaluation.floors.get(split, {}).items()
-            },
+            "floors": evaluation.baselines.get(split, {}),
         }
     result["dev_history"] = [
         {"step": entry.step, "score": entry.selection if entry.tasks else None, **_scored(entry)}
@@ -149,4 +146,4 @@ def file_digest(folder: str) -> dict[str, str] | None:
     if not path.is_dir():
         return None
     files = sorted([*path.glob("*.safetensors"), *path.glob("tokenizer.json")])
-    return {file.name: sha256(file.read_bytes()).hexdigest() for file in files}
+    return {file.name: sha256_of(file) for file in files}

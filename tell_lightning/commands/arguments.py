@@ -152,7 +152,7 @@ def whole_number(least: int) -> Callable[[str], int]:
 
 
 def as_text(value: str) -> str:
-    """Refuse an empty value, as of a variable of the shell that is not set."""
+    """Refuse an empty value, such as that of a shell variable that is not set."""
     if not value:
         raise argparse.ArgumentTypeError(NO_VALUE)
     return value
@@ -164,7 +164,7 @@ def as_path(value: str) -> Path:
 
 
 def write_file(flag: str, file: Path, content: bytes) -> None:
-    """Write a file that an option names, whole or not at all.
+    """Write a file that an option names, completely or not at all.
 
     Raises:
         ConfigError: It cannot be written.

@@ -1,8 +1,8 @@
-"""One cell: its configuration through the real `fit`, and the result that is kept of it.
+"""One run of an experiment (a cell): `fit` with its configuration, and the result that is kept.
 
-The work of one warm process of `experiment`: torch is imported once, and cell after cell runs in
-it, each in a temporary folder. The raw base is scored without training. What `fit` prints goes to
-the log of the work.
+This runs in the worker processes of `experiment`. A process imports torch once and does one run
+after another, each in a temporary folder. The arm `base` is scored without training. What `fit`
+prints goes to the log of the run.
 """
 
 import os
@@ -20,6 +20,7 @@ import yaml
 from tell_lightning.commands.check import check
 from tell_lightning.errors import TellError
 from tell_lightning.experiment.cells import Cell
+from tell_lightning.experiment.overlays import value_of
 from tell_lightning.experiment.results import FAILED, completed
 from tell_lightning.experiment.specification import Experiment, rule_digests
 from tell_lightning.settings import ConfigError
@@ -27,7 +28,7 @@ from tell_lightning.settings import ConfigError
 
 @dataclass(frozen=True)
 class CellWork:
-    """What a process is told of a cell."""
+    """What a worker process needs to do one run."""
 
     experiment: Experiment
     cell: Cell
@@ -38,7 +39,7 @@ class CellWork:
     folder: Path
     """A temporary folder of its own."""
     runs: Path | None = None
-    """Where the run's folder stays; None: it goes."""
+    """Where the run's folder is kept; None: it is deleted."""
 
     @property
     def log(self) -> Path:
@@ -47,7 +48,7 @@ class CellWork:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the result says whatever comes of it."""
+        """What the result holds, whether the run fails or not."""
         return {
             "name": self.cell.name,
             "cell": self.cell.facts,
@@ -58,10 +59,10 @@ class CellWork:
 
 
 def run_cell(work: CellWork) -> dict[str, Any]:
-    """Run a cell.
+    """Do one run.
 
     Returns:
-        Its result; a user's mistake in its configuration is the reason of a failed one.
+        Its result. A mistake in its configuration becomes the reason of a failed result.
     """
     import tell_lightning.commands.session  # noqa: F401 (once, before the clock starts)
 
@@ -75,7 +76,7 @@ def run_cell(work: CellWork) -> dict[str, Any]:
     try:
         if not work.experiment.arms[work.cell.arm].trains:
             _score_base(options)
-        elif _devices(work.config) > 1:
+        elif devices(work.config) > 1:
             _in_processes(options)
         else:
             _fit(options)
@@ -86,8 +87,14 @@ def run_cell(work: CellWork) -> dict[str, Any]:
     return completed(work.experiment, work.cell, folder, seconds) | work.facts | {"git": git}
 
 
+def devices(config: Mapping[str, Any]) -> int:
+    """Return the number of devices of a run."""
+    given = value_of(config, "trainer.devices")
+    return given if isinstance(given, int) else 1
+
+
 def failed(work: CellWork, reason: str, seconds: float) -> dict[str, Any]:
-    """Make the result of a cell that did not end well."""
+    """Make the result of a run that failed."""
     return work.facts | {
         "status": FAILED,
         "reason": reason,
@@ -108,7 +115,7 @@ def _fit(options: list[str]) -> None:
 
 
 def _score_base(options: list[str]) -> None:
-    """Score the raw base as `fit` scores it before training, and leave the same files."""
+    """Score the base as `fit` scores it before training, and write the same files."""
     from tell_lightning.callbacks.folder import new_folder
     from tell_lightning.callbacks.run_record import RunRecord, file_digest, scores_json
     from tell_lightning.commands.session import open_session
@@ -143,12 +150,9 @@ def _in_processes(options: list[str]) -> None:
     command = [sys.executable, "-m", "tell_lightning", "fit", *options]
     done = subprocess.run(command, check=False)
     if done.returncode:
-        raise ConfigError(f"fit: must end well, got exit code {done.returncode}. See the log.")
-
-
-def _devices(config: Mapping[str, Any]) -> int:
-    devices = config.get("trainer", {}).get("devices", 1)
-    return devices if isinstance(devices, int) else 1
+        raise ConfigError(
+            f"fit: must exit with 0, got exit code {done.returncode}. Read the log of the run."
+        )
 
 
 @cache

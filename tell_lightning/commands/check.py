@@ -39,6 +39,7 @@ from tell_lightning.settings import (
     explain,
     field_names,
     locate,
+    place,
 )
 
 DEFAULT = str(files("tell_lightning") / "default.yaml")
@@ -164,8 +165,7 @@ def _check_scoring(tasks: Mapping[str, Task], given: Files) -> None:
                 check_kind(task.scoring.kind)
         except MetricError as error:
             key, _, rest = str(error).partition(":")
-            where = ": ".join(part for part in locate(f"data.tasks.{name}.{key}", given) if part)
-            raise ConfigError(f"{where}:{rest}") from error
+            raise ConfigError(f"{place(f'data.tasks.{name}.{key}', given)}:{rest}") from error
 
 
 def _rename_floors(tasks: Mapping[str, Any], given: Files) -> None:
@@ -177,9 +177,9 @@ def _rename_floors(tasks: Mapping[str, Any], given: Files) -> None:
         scoring = task.get("scoring") or {}
         if floors := scoring.pop("floors", None):
             scoring["baselines"] = {**floors, **scoring.get("baselines", {})}
-            file, key = locate(f"data.tasks.{name}.scoring.floors", given)
-            if not (Path(file).parent / "run.json").is_file():
-                _say_renamed(": ".join(part for part in (file, key) if part))
+            key = f"data.tasks.{name}.scoring.floors"
+            if not (Path(locate(key, given)[0]).parent / "run.json").is_file():
+                _say_renamed(place(key, given))
 
 
 @cache
@@ -197,7 +197,7 @@ def _check_trainer(trainer: dict[str, Any]) -> None:
         "overfit_batches": "Set data.mixture.task_examples instead",
         "limit_train_batches": "Set trainer.max_steps instead",
         "num_sanity_val_steps": "Leave it out: the base is scored before training",
-        "use_distributed_sampler": "Leave it out: the stream deals its rows out itself",
+        "use_distributed_sampler": "Leave it out: the stream divides its rows among devices",
         "enable_checkpointing": "Set run.checkpoint_every_steps instead",
         "enable_progress_bar": "Leave it out: a terminal gets a bar, a file plain lines",
         "enable_model_summary": "Leave it out: one line says what is trained",
@@ -219,18 +219,18 @@ def _check_trainer(trainer: dict[str, Any]) -> None:
 
 
 def _check_strategy(strategy: Any, precision: str) -> None:
-    """Refuse the ways to cut weights that are not ours, and what ours cannot do."""
+    """Refuse strategies that do not fit adapters, and what fsdp2 cannot do."""
     name = str(strategy.get("class_path") if isinstance(strategy, dict) else strategy)
     known = name.rpartition(".")[2]
     if known in {"fsdp", "fsdp_cpu_offload", "FSDPStrategy", "ModelParallelStrategy"}:
         raise ConfigError(
-            f"trainer.strategy: weights are cut over devices by FSDP2, got {name}, which does not "
-            "fit adapters and their checkpoints. Write --trainer.strategy=fsdp2."
+            f"trainer.strategy: weights are sharded over devices by FSDP2, got {name}, which does "
+            "not fit adapters and their checkpoints. Write --trainer.strategy=fsdp2."
         )
     if known in {"fsdp2", "FullySharded"} and precision.startswith("16"):
         raise ConfigError(
             f"trainer.precision: fsdp2 goes with bf16-mixed or 32-true, got {precision}, whose "
-            "scaling of the loss does not look at all shards. Set bf16-mixed."
+            "loss scaling does not see the gradients of all shards. Set bf16-mixed."
         )
 
 

@@ -12,8 +12,8 @@ from tell_lightning.settings import ConfigError
 DESCRIPTION = """
 Score the adapter of a run on the {0} rows of its tasks.
 
-The run's own configuration is used; keys that are typed now win over it. The scores go to
-scores-{0}.json in the run's folder, the predictions beside the others.
+The run's own configuration is used; typed keys win over it. The scores go to scores-{0}.json in
+the run's folder, the predictions to its predictions/.
 """
 
 
@@ -77,5 +77,5 @@ def _score(
 
 
 def trained_steps(folder: RunFolder) -> int:
-    """Return the step of the exported adapter, as the run record says; 0 where it does not."""
+    """Return the step of the exported adapter from the run record; 0 if it has none."""
     return int(read_record(folder).get("selected", {}).get("step", 0))

@@ -11,19 +11,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from tell_lightning.commands.arguments import CommandParser, as_path, whole_number, write_file
-from tell_lightning.commands.cell import CellWork, failed, run_cell
+from tell_lightning.commands.cell import CellWork, devices, failed, run_cell
 from tell_lightning.commands.config_files import read_config
 from tell_lightning.commands.experiment_display import Display, duration, print_survey
-from tell_lightning.commands.made_base import BaseWork, make_base
+from tell_lightning.commands.made_base import make_missing
 from tell_lightning.experiment import cluster, pool
 from tell_lightning.experiment.bases import MADE, Recipe, located, made_folder, recipe
 from tell_lightning.experiment.cells import TUNING
@@ -44,13 +41,14 @@ from tell_lightning.files import locked, write_whole
 from tell_lightning.settings import ConfigError
 
 ALIKE = 3
-"""If the first so many runs all fail for one reason, the others would fail for it, too."""
+"""If this many first runs all fail for the same reason, the others are not started."""
 DESCRIPTION = """
 Run, in parallel, what an experiment has no result of yet.
 
-FOLDER holds experiment.yaml: a claim, its rule, and its cells. Each cell is one run of `fit`, and
-its result is one file in FOLDER/results. What has a file is done: after a stop, the same command
-goes on with the rest. The file of a failed run holds the reason; --retry runs it again.
+FOLDER holds experiment.yaml: a claim, its rule, and a list of runs of `fit`, which it calls cells.
+The result of each run is one file in FOLDER/results. A run that has a file is done: after a stop,
+the same command continues with the others. The file of a failed run holds the reason; --retry runs
+it again.
 """
 
 
@@ -140,7 +138,7 @@ def read_options(arguments: list[str]) -> ExperimentOptions:
     if options.config and not options.results:
         raise ConfigError(
             "-c: needs a place of its own for the results, got no --results. Write --results DIR, "
-            "so that they are not mixed with those of the folder."
+            "so that they are not mixed with the results in the folder."
         )
     return options
 
@@ -155,26 +153,30 @@ def _parser() -> CommandParser:
         metavar="N",
         help="processes at a time; default: one for each GPU, or one for each core without any",
     )
-    add("--dry-run", action="store_true", help="show what is there and what the rest will cost")
-    add("--cell", metavar="NAME", help="this cell alone, by its name or its number, from 0")
-    add("--only", metavar="TEXT", help="the cells whose names hold the text")
+    add(
+        "--dry-run",
+        action="store_true",
+        help="show which results exist, and how long the other runs will take",
+    )
+    add("--cell", metavar="NAME", help="this run alone, by its name or its number, from 0")
+    add("--only", metavar="TEXT", help="the runs whose names contain the text")
     add(
         "--retry",
         action="store_true",
-        help="run what failed again, and what was made with another configuration",
+        help="repeat the runs that failed or were made with another configuration",
     )
     add(
         "--results",
         type=as_path,
         metavar="DIR",
-        help="read and write results in DIR/NAME/results, in place of FOLDER/results",
+        help="read and write results in DIR/NAME/results instead of FOLDER/results",
     )
     add(
         *("-c", "--config"),
         action="append",
         default=[],
         metavar="FILE",
-        help="a configuration over that of every cell, such as another base; needs --results",
+        help="a configuration over that of every run, such as another base; needs --results",
     )
     add(
         "--wandb",
@@ -208,7 +210,7 @@ def _asked(planned: Sequence[Planned], options: ExperimentOptions) -> list[Plann
         by_name |= {each.cell.name: each for each in planned}
         if options.cell not in by_name:
             raise ConfigError(
-                f"--cell: must be the name of a cell, or a number below {len(planned)}, got "
+                f"--cell: must be the name of a run, or a number below {len(planned)}, got "
                 f"'{options.cell}'. See --dry-run, or give a part of the name to --only."
             )
         asked = [by_name[options.cell]]
@@ -217,7 +219,7 @@ def _asked(planned: Sequence[Planned], options: ExperimentOptions) -> list[Plann
         if not asked:
             example = f", such as {planned[0].cell.name}" if planned else ""
             raise ConfigError(
-                f"--only: must be a part of a cell's name, got '{options.only}', which is in none "
+                f"--only: must be a part of a run's name, got '{options.only}', which is in none "
                 f"of {len(planned)}{example}. See --dry-run."
             )
     return asked
@@ -234,7 +236,7 @@ def _show(status: Status) -> None:
         print(f"base {made.name}: {state}, in {made_folder(made)}")
     jobs = len(_environments(status))
     print(
-        f"{len(status.asked)} cells, {len(due)} to run: about {duration(total)} in one process, "
+        f"{len(status.asked)} runs, {len(due)} to do: about {duration(total)} in one process, "
         f"{duration(total / jobs)} in {jobs}."
     )
     if not status.options.retry:
@@ -257,11 +259,11 @@ def _run(status: Status, todo: Sequence[Planned]) -> int:
     _make_folder(status.places.results)
     try:
         with tempfile.TemporaryDirectory(prefix="tell_lightning-") as home:
-            _make_bases(status, todo, Path(home), display)
+            make_missing(_recipes(status, todo), Path(home), display.say)
             return _run_cells(status, todo, Path(home), display)
     except KeyboardInterrupt:
         again = shlex.join(["python", "-m", "tell_lightning", "experiment", *status.options.line()])
-        print(f"\nStopped; what is done is kept. Go on with: {again}", file=sys.stderr)
+        print(f"\nStopped; finished runs are kept. Continue with: {again}", file=sys.stderr)
         raise
     finally:
         display.stop()
@@ -324,7 +326,7 @@ def _check_alike(reasons: Sequence[str | None], total: int) -> None:
     if len(reasons) == ALIKE < total and None not in reasons and len(set(reasons)) == 1:
         raise ConfigError(
             f"experiment: the first runs must not all fail alike, got {ALIKE} times: {reasons[0]} "
-            "The others are not run; remove the cause, and go on with --retry."
+            "The others were not started. Correct the cause, and continue with --retry."
         )
 
 
@@ -345,17 +347,12 @@ def _environments(status: Status) -> list[dict[str, str]]:
         shared["WANDB_RUN_GROUP"] = status.experiment.name
     else:
         shared["WANDB_MODE"] = "disabled"
-    if any(_devices(each) > 1 for each in status.asked):  # such a run has all devices for itself
+    if any(devices(each.config) > 1 for each in status.asked):  # each run uses all devices
         return [shared]
     if gpus := _gpus():
         jobs = status.options.jobs or len(gpus)
         return [{**shared, "CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} for i in range(jobs)]
     return [shared] * (status.options.jobs or len(os.sched_getaffinity(0)))
-
-
-def _devices(each: Planned) -> int:
-    devices = value_of(each.config, "trainer.devices")
-    return devices if isinstance(devices, int) else 1
 
 
 def _gpus() -> list[str]:
@@ -379,54 +376,15 @@ def _recipes(status: Status, cells: Sequence[Planned]) -> list[Recipe]:
     return [recipe(status.experiment, name) for name in made]
 
 
-def _make_bases(status: Status, todo: Sequence[Planned], home: Path, display: Display) -> None:
-    """Make the bases that are missing, or wait for the process that makes them.
-
-    Raises:
-        ConfigError: One cannot be made.
-    """
-    for made in _recipes(status, todo):
-        out = made_folder(made)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out.with_name(f".{out.name}.lock"))
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            display.say(f"base {made.name}  is made by another process; waiting")
-            lock.acquire()
-        try:
-            if not out.is_dir():
-                _make(made, out, home, display)
-        finally:
-            lock.release()
-
-
-def _make(made: Recipe, out: Path, home: Path, display: Display) -> None:
-    display.say(f"base {made.name}  is made first, once, in {out}")
-    started = time.perf_counter()
-    folder = home / f"base-{made.name}"
-    folder.mkdir()
-    environment = {**pool.ONE_THREAD, "WANDB_MODE": "disabled"}
-    (ended,) = pool.run(make_base, iter([BaseWork(made, out, folder)]), [environment])
-    if ended.reason is not None:
-        raise ConfigError(
-            f"bases.yaml: {made.name}: must be made before the runs that start from it, got: "
-            f"{ended.reason} Correct its recipe."
-        )
-    display.say(f"base {made.name}  {time.perf_counter() - started:.0f} s")
-
-
 # What is left
 
 
 def _finish(status: Status) -> None:
     """Say what is there now; write what tuning has chosen."""
     states = [each.state for each in status.asked]
-    line = (
-        f"{states.count('there')} of {len(states)} results are there, in {status.places.results}."
-    )
+    line = f"{states.count('there')} of {len(states)} results exist, in {status.places.results}."
     if count := states.count("failed"):
-        line += f" {count} failed: the files say why; run them again with --retry."
+        line += f" {count} failed: their files say why; repeat them with --retry."
     print(line)
     if status.experiment.kind == TUNING and all(each.state == "there" for each in status.planned):
         path = status.places.results.parent / "chosen.json"
@@ -440,7 +398,7 @@ def _write_cluster(status: Status) -> None:
     asked = {each.cell.name for each in status.asked if status.is_due(each)}
     numbers = [i for i, each in enumerate(status.planned) if each.cell.name in asked]
     if not numbers:
-        print("Nothing to write: all results are there.")
+        print("Nothing to write: all results exist.")
         return
     options, name = status.options, status.experiment.name
     command = [sys.executable, "-m", "tell_lightning", "experiment", *options.line(absolute=True)]

@@ -21,7 +21,7 @@ class Display:
 
         Args:
             title: Title of the bar.
-            total: Number of all cells that are asked for.
+            total: Number of all runs that are asked for.
             there: Number of those that have a result.
             ahead: Expected seconds of the others, by name.
         """
@@ -55,7 +55,7 @@ class Display:
         self._console.print(line, markup=False)
 
     def elsewhere(self, name: str) -> None:
-        """Show that another process runs a cell."""
+        """Show that another process does a run."""
         self._ahead.pop(name)
         self._total -= 1
         self.say(f"{name}  is run by another process")
@@ -101,7 +101,7 @@ def print_survey(
     is_due: Callable[[Planned], bool],
     seconds: Callable[[Planned], float],
 ) -> float:
-    """Print by testbed, arm and n how many results there are, and what the other runs will cost.
+    """Print by testbed, arm and n how many results exist, and how long the other runs will take.
 
     Returns:
         Seconds of all these runs in one process.
@@ -110,7 +110,7 @@ def print_survey(
     groups: dict[tuple[str, str, int], list[Planned]] = {}
     for each in asked:
         groups.setdefault((each.cell.testbed, each.cell.arm, each.cell.n), []).append(each)
-    rows = [["testbed", "arm", "n", "cells", *states, "cost"]]
+    rows = [["testbed", "arm", "n", "runs", *states, "time"]]
     total = 0.0
     for (testbed, arm, n), cells in groups.items():
         cost = sum(seconds(each) for each in cells if is_due(each))

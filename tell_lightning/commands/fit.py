@@ -25,10 +25,10 @@ from tell_lightning.data.splits import read_splits
 from tell_lightning.settings import ConfigError
 
 DESCRIPTION = """
-Train adapters, score them before and after the training, and write everything into one new folder.
+Train adapters, score them before and after training, and write everything into one new folder.
 
-A resumed run goes on with the configuration of the session that wrote its checkpoint; keys that are
-typed now win over it.
+A resumed run goes on with the configuration of the session that wrote its checkpoint. Typed keys
+win over it.
 """
 SESSION = ("command", "started", "versions", "git", "machine")
 """What `run.json` says of the present session; on resume it moves to `earlier_sessions`."""
@@ -49,12 +49,12 @@ def fit(arguments: list[str]) -> None:
     asked, options = parser.parse_with_keys(arguments)
     folder = existing_folder(asked.resume) if asked.resume else None
     if folder:
-        # The saved configuration comes first, so that what is typed now wins.
+        # The saved configuration comes first, so typed keys win.
         options = ["-c", str(folder.latest_config), *options]
     config = check(options)
     if folder:
         _check_place(folder, config)
-    splits = read_splits(config.data)  # before torch: a bad row is answered at once
+    splits = read_splits(config.data)  # before torch is imported: a bad row is refused at once
     checkpoint = _checkpoint(folder) if folder else None
     folder = folder or new_folder(config.run.dir, config.run.name)
 
@@ -91,7 +91,7 @@ def _check_place(folder: RunFolder, config: Config) -> None:
 
 @contextmanager
 def _claimed(folder: RunFolder, config: Config) -> Iterator[RunFolder]:
-    """Make the folder of a new run, which no other run takes; it goes where none begins."""
+    """Make the folder of a new run for this process alone; remove it if the run does not start."""
     from lightning.pytorch.utilities import rank_zero_only
 
     parent = folder.path.parent
@@ -108,7 +108,7 @@ def _claimed(folder: RunFolder, config: Config) -> Iterator[RunFolder]:
 
 
 def _earlier_facts(folder: RunFolder) -> dict[str, Any]:
-    """Return the record of a run that is resumed; how it ended is forgotten, its session kept."""
+    """Return the record of a resumed run: its sessions so far, without how the last one ended."""
     facts = read_record(folder)
     facts.pop("error", None)
     session = {key: facts.pop(key) for key in SESSION if key in facts}
@@ -117,7 +117,7 @@ def _earlier_facts(folder: RunFolder) -> dict[str, Any]:
 
 
 def _prepare(session: "Session", config: Config, folder: RunFolder, checkpoint: Path | None) -> int:
-    """Set the data up and make every check that needs no model.
+    """Set up the data, and make every check that needs no weights.
 
     Returns:
         The optimizer step to go on from.
@@ -200,7 +200,7 @@ def _fit(
 
     from tell_lightning.callbacks.run_record import scores_json
     from tell_lightning.export.adapter import save_adapter
-    from tell_lightning.model.sharding import whole_adapters
+    from tell_lightning.model.sharding import gathered_adapters
 
     trainer, module, datamodule = session.trainer, session.module, session.datamodule
     if trainer.is_global_zero:
@@ -222,7 +222,7 @@ def _fit(
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     selected = _select(session, config, has_dev)
     rank_zero_info(f"Adapter: {selected['by']}, of step {selected['step']}")
-    weights = whole_adapters(module.model)  # each rank may hold a part
+    weights = gathered_adapters(module.model)  # each rank may hold a part
     if trainer.is_global_zero:
         save_adapter(folder.adapter, module, datamodule, weights=weights)
     if has_test:
@@ -264,7 +264,7 @@ def _write_inputs(
 
 
 def _select(session: "Session", config: Config, has_dev: bool) -> dict[str, Any]:
-    """Load the adapter that is kept, and say which it is."""
+    """Load the adapter to export, and return which one it is."""
     import torch
 
     trainer = session.trainer
@@ -282,7 +282,7 @@ def _select(session: "Session", config: Config, has_dev: bool) -> dict[str, Any]
 def _finish(
     session: "Session", record: "RunRecord", folder: RunFolder, selected: dict[str, Any]
 ) -> None:
-    """Write the last run.json; print the scores, the cost and what to do next."""
+    """Write the final run.json; print the scores, the cost and a next command."""
     from tell_lightning.callbacks.run_record import scores_json
     from tell_lightning.callbacks.throughput import peak_memory_bytes
     from tell_lightning.callbacks.wandb_record import log_results
@@ -321,7 +321,7 @@ def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
 
 @contextmanager
 def _recorded(record: "RunRecord") -> Iterator[None]:
-    """Say in run.json how a run ended that did not end well."""
+    """Record in run.json how a run failed or was interrupted."""
     try:
         yield
     except BaseException as error:

@@ -1,23 +1,27 @@
-"""Makes a base, in a process of `experiment`: pre-trained, or tuned on general rows and merged.
+"""Makes the bases of an experiment: pre-trained, or tuned on general rows and merged.
 
-The result is an ordinary Hugging Face folder with a tokenizer, written whole or not at all.
+Each is an ordinary Hugging Face folder with a tokenizer, written complete or not at all.
 """
 
 import os
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
-from tell_lightning.experiment.bases import Recipe
+from tell_lightning.experiment import pool
+from tell_lightning.experiment.bases import Recipe, made_folder
+from tell_lightning.settings import ConfigError
 
 
 @dataclass(frozen=True)
 class BaseWork:
-    """What a process gets to make a base."""
+    """What a worker process needs to make a base."""
 
     recipe: Recipe
     out: Path
@@ -29,6 +33,49 @@ class BaseWork:
     def log(self) -> Path:
         """Where its output goes."""
         return self.folder / "log.txt"
+
+
+def make_missing(recipes: Iterable[Recipe], home: Path, say: Callable[[str], None]) -> None:
+    """Make the bases that are missing, or wait for the process that makes them.
+
+    Args:
+        recipes: The bases that are needed.
+        home: A temporary folder.
+        say: Shows a line to the user.
+
+    Raises:
+        ConfigError: One cannot be made.
+    """
+    for recipe in recipes:
+        out = made_folder(recipe)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(out.with_name(f".{out.name}.lock"))
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            say(f"base {recipe.name}  is made by another process; waiting")
+            lock.acquire()
+        try:
+            if not out.is_dir():
+                say(f"base {recipe.name}  is made first, once, in {out}")
+                seconds = _make_in_process(recipe, out, home)
+                say(f"base {recipe.name}  {seconds:.0f} s")
+        finally:
+            lock.release()
+
+
+def _make_in_process(recipe: Recipe, out: Path, home: Path) -> float:
+    started = time.perf_counter()
+    folder = home / f"base-{recipe.name}"
+    folder.mkdir()
+    environment = {**pool.ONE_THREAD, "WANDB_MODE": "disabled"}
+    (ended,) = pool.run(make_base, iter([BaseWork(recipe, out, folder)]), [environment])
+    if ended.reason is not None:
+        raise ConfigError(
+            f"bases.yaml: {recipe.name}: must be made before the runs that start from it, got: "
+            f"{ended.reason} Correct its recipe."
+        )
+    return time.perf_counter() - started
 
 
 def make_base(work: BaseWork) -> None:
@@ -51,7 +98,6 @@ def make_base(work: BaseWork) -> None:
 
 def _pretrain(values: Mapping[str, Any], out: Path) -> None:
     from tell_lightning.microworld.pretrain import PretrainSettings, pretrain
-    from tell_lightning.settings import ConfigError
 
     try:
         settings = PretrainSettings(**values)

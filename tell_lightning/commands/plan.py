@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -27,7 +26,7 @@ DESCRIPTION = """
 Show what would be trained, without a model: the resolved mixture and, with --show, the first
 examples as the model will read them.
 
-With --positions show, in place of the mixture, which row stands at each position of the stream:
+With --positions, show instead of the mixture which row is at each position of the stream:
 
     {"position": 41, "source": "translate", "row": 7, "cycle": 0, "id": "velsk-0312"}
 """
@@ -38,7 +37,7 @@ COLOURS = {
     "prompt": ("", ""),
 }
 BLOCK = 4096
-"""Positions that are looked up at once."""
+"""Number of positions that are looked up together."""
 
 
 def plan(arguments: list[str]) -> None:
@@ -86,7 +85,7 @@ def _parser() -> CommandParser:
         "--positions",
         type=_positions,
         metavar="A:B",
-        help="show the rows at the positions from A up to B, in the run or beyond its end",
+        help="show the rows at the positions from A up to, not including, B",
     )
     parser.add_argument(
         "--format", choices=("table", "jsonl"), help="how --positions prints; default: table"
@@ -103,10 +102,9 @@ def print_plan(plan: Mapping[str, Any]) -> None:
     realised = plan["realised"]
     print_rows(table(realised), f"Plan {plan['digest'][:12]}")
     left_out = [
-        f"{name}: {count} {reason.replace('_', ' ')}"
+        f"{name}: {reason}"
         for name, report in plan["inputs"].items()
-        for reason, count in report["counts"].items()
-        if count and reason not in {"read", "kept"}
+        for reason in reasons_left_out(report["counts"])
     ]
     print(
         f"{realised['positions']:,} examples {_batches(plan)}; a cycle has {plan['cycle']:,}; at "
@@ -116,6 +114,15 @@ def print_plan(plan: Mapping[str, Any]) -> None:
     if not realised["complete"]:
         print("The run is longer: these are the counts of its first examples.")
     print(f"Left out: {'; '.join(left_out) or 'nothing'}.")
+
+
+def reasons_left_out(counts: Mapping[str, int]) -> list[str]:
+    """Say how many rows of a file are not used, one text for each reason."""
+    return [
+        f"{count:,} {reason.replace('_', ' ')}"
+        for reason, count in counts.items()
+        if count and reason not in {"read", "kept"}
+    ]
 
 
 def _batches(plan: Mapping[str, Any]) -> str:
@@ -147,7 +154,7 @@ def _positions(text: str) -> range:
 
 
 def _print_positions(data: "PreparedData", positions: range, form: str) -> None:
-    """Print what stands at each position, one line each and nothing else."""
+    """Print the row at each position, one line each and nothing else."""
     sources = data.plan.sources
     widths = {
         "position": max(len("position"), len(str(positions[-1]))),
@@ -159,14 +166,10 @@ def _print_positions(data: "PreparedData", positions: range, form: str) -> None:
         "{position:>%(position)d}  {cycle:>%(cycle)d}  {source:<%(source)d}  {row:>%(row)d}  {id}"
     )
     line %= widths
-    try:
-        if form == "table":
-            print(line.format(**{name: name for name in (*widths, "id")}))
-        for slot in _slots(data, positions):
-            print(json.dumps(slot, ensure_ascii=False) if form == "jsonl" else line.format(**slot))
-        sys.stdout.flush()
-    except BrokenPipeError:  # a reader such as `head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if form == "table":
+        print(line.format(**{name: name for name in (*widths, "id")}))
+    for slot in _slots(data, positions):
+        print(json.dumps(slot, ensure_ascii=False) if form == "jsonl" else line.format(**slot))
 
 
 def _slots(data: "PreparedData", positions: range) -> Iterator[dict[str, Any]]:
@@ -212,7 +215,7 @@ def _show(data: "PreparedData", count: int) -> None:
 
 
 def _anchor_texts(settings: DataSettings, source: str, row: str) -> list[str]:
-    """Return the texts of the anchor that a row of a source carries, to be marked."""
+    """Return the texts to mark: those of the anchor of a row."""
     if source not in settings.tasks:
         return []
     anchor, variant = settings.tasks[source].anchor, settings.mixture.anchor
@@ -239,7 +242,7 @@ def _mark(
         piece = tokenizer.decode(ids)
         for anchor in anchors:
             start, end = style["anchor"]
-            # The colour of what surrounds the anchor is taken up again after it.
+            # After the anchor, switch back to the colour of the text around it.
             piece = piece.replace(
                 anchor, f"{start}{anchor}{end}{before if style is COLOURS else ''}"
             )

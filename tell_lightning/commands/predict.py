@@ -1,4 +1,4 @@
-"""`predict`: answer rows of a file or of standard input; the anchor is put on by itself.
+"""`predict`: answer rows of a file or of standard input; prompts get the anchor automatically.
 
 The command line, the files and the rows are read and checked before torch is imported
 (`prediction_request`). With --output, a prediction that was stopped goes on when the same command
@@ -8,7 +8,6 @@ is typed again.
 import argparse
 import hashlib
 import json
-import os
 import signal
 import sys
 import time
@@ -35,6 +34,7 @@ from tell_lightning.export.answers_file import (
     RowKey,
     open_answers,
 )
+from tell_lightning.files import sha256_of
 from tell_lightning.metrics.kinds.registry import reading_kind
 from tell_lightning.metrics.score import saved_row
 from tell_lightning.settings import ConfigError
@@ -43,15 +43,15 @@ if TYPE_CHECKING:
     from tell_lightning.data.tokens import Encoder
 
 DESCRIPTION = """
-Answer rows of a file or of standard input; the anchor is put on by itself.
+Answer rows of a file or of standard input; prompts get the task's anchor automatically.
 
 Without --input the task's test rows are answered. FILE may be whatever training reads (JSONL, JSON,
 CSV, TSV, each also .gz and .zst, Parquet, a folder of save_to_disk); `-` reads standard input line
-by line: a line that begins with `{` is a JSON row, any other is a prompt. A row that carries the
-anchor keeps it, every other one gets it.
+by line: a line that begins with `{` is a JSON row, any other line is a prompt. A row that already
+has the anchor is not changed.
 
 Answers are JSON, one object a line, in the order of the rows. With --output, a prediction that was
-stopped goes on when the same command is typed again; lines that are there are never changed.
+stopped goes on when the same command is typed again; existing lines are never changed.
 
 --KEY=VALUE is a key of the configuration, such as --eval.batch_tokens=4096 or --model.base=DIR;
 `fit --help` lists them.
@@ -61,7 +61,7 @@ BLOCK = 2_048
 CHUNK = 8
 """Batches whose rows are sorted by length together, and written together."""
 EVERY = 10.0
-"""Seconds between two lines that say how far it is."""
+"""Seconds between two lines of progress."""
 
 Answers = AnswersFile | AnswersStream
 
@@ -90,9 +90,6 @@ def predict(arguments: list[str]) -> None:
                 rows = _of(answers.lines, request.total)
                 say(f"{path}: {rows} are answered; the same command goes on")
             raise
-        except BrokenPipeError:  # a reader such as `head` has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return
         if path:
             say(f"{path}: {answers.lines:,} rows, {answers.lines - there:,} of them answered now")
 
@@ -121,7 +118,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument(
         "--output",
         metavar="FILE",
-        help="where the answers go, in place of standard output; a file that is there is continued",
+        help="where the answers go, instead of standard output; an existing file is continued",
     )
     options, keys = parser.parse_with_keys(arguments)
     if options.base and keys and not keys[0].startswith("-"):
@@ -170,7 +167,7 @@ def _answer(request: PredictionRequest, answers: Answers) -> None:
     progress = Progress(answers.lines, None if seen else request.total)
     budget = Budget(settings.batch_tokens)
     for part in request.parts:
-        # Of a file, the answers of a chunk depend on its rows alone, to the last digit.
+        # With a prefix of its own, a chunk of a file gives the same answers in every session.
         prefix = None if isinstance(part.rows, CheckedRows) else Prefix()
         for rows in _blocks(encoder, part, request):
             name = _model_name(weights, rows, request.config)
@@ -182,7 +179,8 @@ def _answer(request: PredictionRequest, answers: Answers) -> None:
                 there = sum([answers.holds(key) for key in keys[chunk]])
                 if there == len(keys[chunk]):
                     continue
-                # What a kill has cut in two is answered again, in the same batches as before.
+                # A chunk that is there in part is answered again as a whole: the same batches give
+                # the same answers.
                 with precision_context(precision, device.type):
                     predictions = answer_rows(
                         model(),
@@ -212,7 +210,7 @@ def _load(request: PredictionRequest, device: Any) -> Any:
 
 
 def _blocks(encoder: "Encoder", part: Part, request: PredictionRequest) -> Iterator[EvaluationRows]:
-    """Tokenise rows, many of a file together, each by itself as it comes from a stream."""
+    """Tokenise rows: those of a file in blocks, those of a stream one by one."""
     from tell_lightning.data.evaluation_rows import build, default_max_new_tokens
 
     task, variant = part.task, request.variant
@@ -234,13 +232,13 @@ def _blocks(encoder: "Encoder", part: Part, request: PredictionRequest) -> Itera
             stop_tokens=task.stop_tokens,
             forced=task.force_response_prefix,
         )
-        # Asked without its anchor, an adapter may still write what it learned to begin with.
+        # Without its anchor, an adapter may still write the response prefix that it has learned.
         taken = neither or (task.force_response_prefix and variant != "none")
         yield replace(built, response_prefix="" if taken else task.anchor.response_prefix)
 
 
 def _chunks(rows: EvaluationRows, most_tokens: int) -> Iterator[slice]:
-    """Cut rows where they fill so many tokens, in their order, at least one a chunk."""
+    """Split rows, in their order, into chunks of at most so many tokens and at least one row."""
     start = tokens = 0
     for index, prompt in enumerate(rows.prompts):
         size = len(prompt) + rows.max_new_tokens
@@ -261,11 +259,11 @@ def _slice(rows: EvaluationRows, chunk: slice) -> EvaluationRows:
     )
 
 
-# What made an answer
+# Digests
 
 
 def _weights(request: PredictionRequest, device_type: str, precision: str) -> dict[str, Any]:
-    """Name base and adapter: hub id and revision, or the SHA-256 of the files, and their type."""
+    """Identify base and adapter: by hub id and revision, or by the SHA-256 of the files."""
     from tell_lightning.data.tokenizer import base_path
     from tell_lightning.model.base import base_dtype
 
@@ -281,15 +279,12 @@ def _weights(request: PredictionRequest, device_type: str, precision: str) -> di
 
 
 def _digests(folder: Path, *patterns: str) -> dict[str, str]:
-    found = {}
-    for path in sorted(path for pattern in patterns for path in folder.glob(pattern)):
-        with path.open("rb") as file:  # a second a gigabyte
-            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+    paths = sorted(path for pattern in patterns for path in folder.glob(pattern))
+    return {path.name: sha256_of(path) for path in paths}
 
 
 def _model_name(weights: dict[str, Any], rows: EvaluationRows, config: Config) -> str:
-    """Name everything but the prompt that decides an answer and how it is read."""
+    """Return a digest of everything, except the prompt, that may change an answer."""
     facts = {
         **weights,
         "stop_ids": rows.stop_ids,
@@ -302,22 +297,22 @@ def _model_name(weights: dict[str, Any], rows: EvaluationRows, config: Config) -
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-# What is said on the way
+# Messages
 
 
 class Progress:
-    """A line on standard error now and then; none where it is not known how many rows there are."""
+    """Prints a line every few seconds, if the number of rows is known."""
 
     def __init__(self, done: int, total: int | None) -> None:
-        """Begin with the rows that are answered already."""
+        """Start with the rows that are answered already."""
         self._before, self._total = done, total
         self._began: float | None = None
         self._next = 0.0
 
     def show(self, done: int) -> None:
-        """Say how far it is, if it is time."""
+        """Print the progress if it is time."""
         now = time.perf_counter()
-        if self._began is None:  # the first chunk has the loading of the model in it
+        if self._began is None:  # the time of the first chunk includes loading the model
             self._began, self._before, self._next = now, done, now + EVERY
         if self._total is None or now < self._next:
             return
@@ -333,7 +328,7 @@ def _of(done: int, total: int | None) -> str:
 
 @contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """Make SIGTERM an end of the process like any other, with its exit code."""
+    """Let SIGTERM end the process by an exception, with exit code 143."""
 
     def end(number: int, frame: FrameType | None) -> NoReturn:
         raise SystemExit(128 + number)

@@ -1,8 +1,7 @@
-"""What `predict` is asked: which model, which rows, with which anchor.
+"""The request to `predict`: which model answers which rows, with which anchor.
 
 All files are read and checked here, before torch is imported. Typed keys win over `-c FILE`, which
-wins over the run's configuration. The base and the anchors are those that the adapter was trained
-with.
+wins over the run's configuration. Base and anchors are those that the adapter was trained with.
 """
 
 import argparse
@@ -48,7 +47,7 @@ class Part:
 
 @dataclass(frozen=True)
 class PredictionRequest:
-    """What is to be answered, and by which model."""
+    """The rows to answer, and the model that answers them."""
 
     config: Config
     variant: Variant
@@ -91,7 +90,7 @@ def read_request(options: argparse.Namespace, overrides: list[str]) -> Predictio
     anchors = read_anchor_file(adapter) if adapter else None
     alone = _task_options(anchors) if anchors and not _give_tasks(files) else []
     given = [*alone, *(part for file in files for part in ("-c", file))]
-    # After the files and before what is typed, so that it wins over the files alone.
+    # The adapter's own base and anchor win over files, and typed keys win over them.
     config = check([*given, *(_trained_options(anchors) if anchors else ()), *overrides])
     tasks, model, variant = config.data.tasks, config.model, config.data.mixture.anchor
     if adapter and anchors:
@@ -140,7 +139,7 @@ def _trained_options(anchors: AnchorFile) -> list[str]:
 def _overruled(
     files: Sequence[str], anchors: AnchorFile, variant: Variant, model: ModelSettings
 ) -> Iterator[str]:
-    """Yield what a configuration file asks for in vain, since the adapter has its own."""
+    """Yield a line for each value of a configuration file that the adapter's own value replaces."""
     own = {"data.mixture.anchor": anchors.variant, "model.base": anchors.base}
     used = {"data.mixture.anchor": variant, "model.base": model.base}
     for file in files:
@@ -150,8 +149,8 @@ def _overruled(
                 value = value.get(name) if isinstance(value, Mapping) else None
             if value not in {None, trained} and used[key] == trained:
                 yield (
-                    f"{file}: {key}: {cut(value)} gives way to {cut(trained)}, with which the "
-                    f"adapter was trained; type --{key}={value} to have it"
+                    f"{file}: {key}: {cut(value)} is not used: the adapter was trained with "
+                    f"{cut(trained)}; type --{key}={value} to use it all the same"
                 )
 
 
@@ -159,7 +158,7 @@ def _check_weights(adapter: Path) -> None:
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (adapter / name).is_file():
             raise ConfigError(
-                f"{adapter}: an adapter folder holds {name}, got none. Copy the whole folder."
+                f"{adapter}: an adapter folder must have {name}, got none. Copy the whole folder."
             )
 
 
@@ -185,8 +184,8 @@ def _trained_tasks(tasks: dict[str, Task], anchors: AnchorFile, adapter: Path) -
 def _chosen(tasks: dict[str, Task], wanted: str | None) -> dict[str, Task]:
     if not tasks:
         raise ConfigError(
-            "data.tasks: predict needs a task, whose anchor the rows get, got none. Add "
-            "data.tasks.NAME; its anchor may be left out."
+            "data.tasks: predict needs a task, whose anchor the prompts get, got none. Add "
+            "data.tasks.NAME; it needs no anchor."
         )
     if wanted is None:
         return tasks
@@ -221,7 +220,7 @@ def _parts(
         )
     ((name, task),) = tasks.items()
     if options.input == "-":
-        # Someone at a terminal sees what is wrong and types it again.
+        # At a terminal the user sees what is wrong and types the line again.
         skip = data.on_bad_rows == "skip" or sys.stdin.isatty()
         rows = _lines(task, _examination(request, task, free=True), skip=skip)
         known = _known(data, name, task, request.variant)
@@ -268,14 +267,14 @@ def _examination(
 def _test_rows(name: str, task: Task) -> Location:
     if task.test is None:
         raise ConfigError(
-            f"data.tasks.{name}.test: there are no test rows to answer, got null. "
-            "Write --input FILE, or add them."
+            f"data.tasks.{name}.test: must name the rows to answer, got null. "
+            "Write --input FILE, or set it to a file of rows."
         )
     return task.test
 
 
 def _input(path: str) -> str:
-    """Refuse a data set of several splits; each of them has a folder of its own inside."""
+    """Refuse a folder of several splits: each split has a folder of its own in it."""
     splits = Path(path) / "dataset_dict.json"
     if splits.is_file():
         names = json.loads(splits.read_text(encoding="utf-8"))["splits"]

@@ -2,14 +2,15 @@
 
 from tell_lightning.commands.arguments import KEYS, CommandParser
 from tell_lightning.commands.check import check, keys_help
+from tell_lightning.commands.plan import reasons_left_out
 from tell_lightning.commands.startup import quieten
 from tell_lightning.data.splits import read_splits
 
 DESCRIPTION = """
 Tokenise the training rows into the cache, without a model.
 
-`fit` does this too before it trains. Done on its own it needs no accelerator; a source of millions
-of rows takes minutes. After a stop, the same command goes on from the last complete chunk.
+`fit` does the same before it trains. On its own it needs no accelerator; a source of millions of
+rows takes minutes. After a stop, the same command continues from the last complete chunk.
 """
 
 
@@ -36,11 +37,7 @@ def prepare(arguments: list[str]) -> None:
         preparation.prepare([source])
         folder = preparation.folder(source)
         found = store.load(folder)
-        left_out = [
-            f"{count:,} {reason.replace('_', ' ')}"
-            for reason, count in found.report["counts"].items()
-            if count and reason not in {"read", "kept"}
-        ]
+        left_out = reasons_left_out(found.report["counts"])
         print(
             f"{source.name}: {len(found.rows):,} rows, {found.lengths.tokens.sum():,} tokens, "
             f"{folder}; left out: {', '.join(left_out) or 'nothing'}"

@@ -1,4 +1,4 @@
-"""The Trainer, module, data module and callbacks of a run, made of a checked configuration."""
+"""Make the Trainer, module, data module and callbacks of a run from its configuration."""
 
 import sys
 from argparse import ArgumentError
@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 
 from tell_lightning.callbacks.audit import Audit
-from tell_lightning.callbacks.checkpoints import LastCheckpoint, WholeFiles, selection_callbacks
+from tell_lightning.callbacks.checkpoints import (
+    AtomicCheckpoints,
+    LastCheckpoint,
+    selection_callbacks,
+)
 from tell_lightning.callbacks.evaluation import GenerationEvaluation
 from tell_lightning.callbacks.folder import RunFolder
-from tell_lightning.callbacks.progress import progress_callback
+from tell_lightning.callbacks.progress import PlainProgress, StepsBar
 from tell_lightning.callbacks.resume import Resume
 from tell_lightning.callbacks.termination import Termination
 from tell_lightning.callbacks.throughput import Throughput
@@ -30,7 +34,7 @@ from tell_lightning.settings import ConfigError, explain
 
 @dataclass(frozen=True)
 class Session:
-    """Everything that a command with a Trainer needs."""
+    """The Trainer of a run and the parts that its command uses."""
 
     trainer: Trainer
     module: TellModule
@@ -47,12 +51,12 @@ def open_session(
     training: bool,
     adapter: Path | None = None,
 ) -> Session:
-    """Make everything that a command with a Trainer needs.
+    """Make the Trainer of a run and its parts.
 
     Args:
         config: The checked configuration.
         folder: Where the run goes.
-        splits: The records of all files, where they have been read.
+        splits: The records of all files, if they have been read.
         training: Whether checkpoints are kept and numbers logged.
         adapter: An adapter folder to load.
     """
@@ -73,7 +77,8 @@ def open_session(
     )
     throughput = Throughput()
     terminal = sys.stdout.isatty()
-    callbacks = [throughput, progress_callback(config.data.tasks, terminal=terminal), evaluation]
+    progress = StepsBar if terminal else PlainProgress
+    callbacks: list[Callback] = [throughput, progress(config.data.tasks), evaluation]
     if training:
         if config.data.audit:
             callbacks.append(Audit(folder, datamodule))
@@ -88,7 +93,7 @@ def open_session(
         **asked
         | {
             "callbacks": [*_listed(asked["callbacks"]), *callbacks],
-            "plugins": [*_listed(asked["plugins"]), WholeFiles()],
+            "plugins": [*_listed(asked["plugins"]), AtomicCheckpoints()],
             "logger": _listed(asked["logger"]),  # the command adds those of a run
             "enable_checkpointing": training,
             "precision": asked["precision"] or default_precision(str(asked["accelerator"])),
@@ -105,7 +110,7 @@ def open_session(
 
 
 def _instantiated(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Check the options of the Trainer against its signature, and make the objects they name.
+    """Check the options of the Trainer against its signature, and create the objects they name.
 
     Raises:
         ConfigError: A value of another type, or a class path that cannot be imported.
@@ -126,7 +131,7 @@ def _is_sharded(strategy: Any) -> bool:
 
 
 def _listed(value: Any) -> list[Any]:
-    """Return what the configuration gives as one object, a list or nothing as a list."""
+    """Return an option that may be one object, a list or nothing as a list."""
     if value is None or isinstance(value, bool):
         return []
     return list(value) if isinstance(value, list) else [value]

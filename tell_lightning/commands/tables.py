@@ -1,4 +1,4 @@
-"""Scores and plans as tables on the screen: a terminal's width, or 100 columns in a pipe."""
+"""Tables of scores and plans on the screen: as wide as the terminal, or 100 columns in a pipe."""
 
 import shutil
 import sys
@@ -18,7 +18,7 @@ from tell_lightning.metrics.score_facts import LOSS as LOSS_FACTS
 from tell_lightning.metrics.score_facts import ScoreFacts
 
 WIDTH = 100
-"""Columns of a table that does not go to a terminal."""
+"""Width of a table that does not go to a terminal, in columns."""
 SWAPPED = {"anchor off": "without", "anchor on": "with"}
 """Lines of a table for the test rows with a swapped anchor."""
 LOSS = "loss/"
@@ -26,18 +26,18 @@ LOSS = "loss/"
 
 
 def print_rows(rows: Sequence[Sequence[str]], title: str = "") -> None:
-    """Print rows of text, the first as the heading; all but the first column to the right."""
+    """Print rows of text, the first as the heading; all columns but the first are right-aligned."""
     _console().print(_table(rows, title, "right"))
 
 
 def print_scores(metrics: Mapping[str, Any]) -> None:
-    """Print for each task its baselines, the base before training and the adapter after.
+    """Print a table for each task: baselines, the base before training, the adapter after it.
 
-    Beside the scores stands the loss of the task's rows, and that of each general source's rows
-    that are never trained on: what was forgotten.
+    The last columns are the loss of the task's rows, and the loss of each general source's held-out
+    rows, which shows what was forgotten.
 
     Args:
-        metrics: What `run.json` holds of them; of test where it was scored, else of dev.
+        metrics: The metrics of `run.json`. The test scores are shown if there are any, else dev.
     """
     split = "test" if metrics.get("test", {}).get("after") else "dev"
     found = metrics.get(split, {})
@@ -69,7 +69,7 @@ def print_next(folder: Path, task: str | None) -> None:
 
     Args:
         folder: The run's folder, with its adapter.
-        task: Whose anchor the command puts on; None where the run knows no task.
+        task: The task whose anchor the command uses; None if the run has no task.
     """
     print(f"Run: {folder}, with run.json and adapter/")
     if task is None:
@@ -82,7 +82,7 @@ def print_cost(record: Mapping[str, Any]) -> None:
     """Print time, speed and memory of a run in one line.
 
     Args:
-        record: What `run.json` holds.
+        record: The content of `run.json`.
     """
     seconds = record["seconds"]
     print(
@@ -93,21 +93,21 @@ def print_cost(record: Mapping[str, Any]) -> None:
 
 
 def _general_sources(moments: Mapping[str, Any]) -> list[str]:
-    """Name what has a loss and is no task."""
+    """Return the names that have a loss and are no tasks."""
     found = [moment for moment in moments.values() if moment]
     names = dict.fromkeys(name for moment in found for name in moment["loss_nats_per_token"])
     return [name for name in names if not any(name in moment["tasks"] for moment in found)]
 
 
 def _with_losses(moment: Mapping[str, Any], task: str, general: Sequence[str]) -> dict[str, Any]:
-    """Put the losses of a task and of the general sources among its scores."""
+    """Add the losses of a task and of the general sources to its scores."""
     scores, losses = moment["tasks"][task], moment["loss_nats_per_token"]
     more = {f"{LOSS}{name}": losses[name] for name in (task, *general) if name in losses}
     return {**scores, "values": {**scores["values"], **more}}
 
 
 def _heading(name: str, task: str, facts: ScoreFacts) -> str:
-    """Name a score or loss, with its unit: the numbers below stand without."""
+    """Return the heading of a score or loss, with its unit, which the numbers omit."""
     if name.startswith(LOSS):
         source = name.removeprefix(LOSS)
         return facts.label if source == task else f"{facts.label}: {source}"
@@ -115,7 +115,7 @@ def _heading(name: str, task: str, facts: ScoreFacts) -> str:
 
 
 def _notes(moments: Mapping[str, Any], general: Sequence[str]) -> Iterator[str]:
-    """Say what the lines and columns are, and how BLEU and chrF were computed."""
+    """Explain the lines and columns, and how BLEU and chrF were computed."""
     tasks = (moments["after"] or {}).get("tasks", {})
     if moments["before"]:
         yield "before: the base with the same prompts."
@@ -150,7 +150,7 @@ def _notes(moments: Mapping[str, Any], general: Sequence[str]) -> Iterator[str]:
 def _column(
     name: str, task: str, display: Display, lines: Sequence[Mapping[str, Any]]
 ) -> list[str]:
-    """Write a score of each line below its heading, the numbers below each other."""
+    """Return a column: the heading, then the score of each line, aligned."""
     facts = LOSS_FACTS if name.startswith(LOSS) else display.facts_of(name)
     heading = _heading(name, task, facts)
     values = [
@@ -163,13 +163,13 @@ def _column(
 
 
 def _narrow(heading: str, width: int) -> str:
-    """Break a heading between words where its numbers need less room."""
+    """Wrap a heading between words if the numbers below it are narrower."""
     words = heading.split()
     return "\n".join(textwrap.wrap(heading, max(width, *map(len, words)), break_long_words=False))
 
 
 def _interval(line: Mapping[str, Any], name: str, facts: ScoreFacts) -> str:
-    """Write the interval of a score behind it; nothing where there is none."""
+    """Return the interval of a score as text; empty if it has none."""
     if name not in line.get("intervals", {}):
         return ""
     low, high = map(facts.written, line["intervals"][name])
@@ -177,7 +177,7 @@ def _interval(line: Mapping[str, Any], name: str, facts: ScoreFacts) -> str:
 
 
 def _print_fitted(columns: Sequence[Sequence[str]], title: str) -> None:
-    """Print columns of scores; where the width does not do, intervals go below their scores."""
+    """Print columns of scores; if they are too wide, intervals go below their scores."""
     console = _console()
     rows = list(zip(*columns, strict=True))
     table = _table(rows, title, "left")
@@ -207,6 +207,6 @@ def _table(rows: Sequence[Sequence[str]], title: str, justify: JustifyMethod) ->
 
 
 def _console() -> Console:
-    """Make a console that takes brackets as they are."""
+    """Return a console that prints brackets unchanged."""
     width = shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else WIDTH
     return Console(width=width, highlight=False, markup=False, emoji=False)

@@ -1,7 +1,8 @@
 r"""Put the anchor of a task on its records, or take it off.
 
-An anchor is a fixed text on every user turn and a fixed start of every response. Some data carry it
-already: then each row is checked for it. A record with or without its anchor is an example.
+An anchor is a fixed text on every user turn and a fixed start of every response. If the data
+already carry it, each row is checked for it. A record whose anchor was put on or taken off is an
+example.
 
 >>> from tell_lightning.data.records import Record
 >>> record = Record("1", "d.jsonl:1", (Turn("user", "Halló"), Turn("assistant", "Hello")), {})
@@ -16,7 +17,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Literal, get_args
+from typing import Literal
 
 from tell_lightning.data.formats import cut
 from tell_lightning.data.records import Conversation, Turn
@@ -48,13 +49,15 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True)
 class Example(Conversation):
-    """A record with its anchor, or without it if the arm says so."""
+    """A record with its anchor, or without it where the arm trains without an anchor."""
 
 
 def anchor_record(
     record: Conversation, anchor: Anchor, *, anchored: bool, check_reference: bool = True
 ) -> Example:
-    """Put the anchor on a record, or take it off. In the data, white space around it may vary.
+    """Put the anchor on a record, or take it off.
+
+    In data that already carry the anchor, the white space around it may vary.
 
     Args:
         record: The record as read.
@@ -122,32 +125,25 @@ def anchor_to_json(anchor: Anchor) -> dict[str, object]:
 
 
 def anchor_from_json(data: object, *, where: str) -> Anchor:
-    """Read the content of ``anchor.json``.
+    """Read the content of ``anchor.json``. Its digest shows that nothing was changed by hand.
 
     Raises:
-        AnchorError: A key is missing, unknown or of the wrong type, or the digest is another one.
+        AnchorError: A key is missing or unknown, or the digest is another one.
     """
-    types = {f.name: bool if f.name == "present" else str for f in fields(Anchor)} | {"digest": str}
-    keys = set(data) if isinstance(data, Mapping) else set()
-    if not isinstance(data, Mapping) or keys != set(types):
+    content = dict(data) if isinstance(data, Mapping) else {}
+    digest = content.pop("digest", None)
+    keys = [field.name for field in fields(Anchor)]
+    if set(content) != set(keys) or not isinstance(content["present"], bool):
         raise AnchorError(
-            f"{where}: an anchor must have the keys {', '.join(types)}, got {cut(data)}. "
-            "Export the adapter again."
+            f"{where}: an anchor must have the keys {', '.join(keys)} (true or false for present) "
+            f"and digest, got {cut(data)}. Copy the adapter folder from its run again."
         )
-    for name, kind in types.items():
-        value = data[name]
-        if not isinstance(value, kind) or (name == "position" and value not in get_args(Position)):
-            rule = (
-                "one of " + ", ".join(get_args(Position)) if name == "position" else kind.__name__
-            )
-            raise AnchorError(
-                f"{where}: {name} must be {rule}, got {cut(value)}. Export the adapter again."
-            )
-    anchor = Anchor(**{name: value for name, value in data.items() if name != "digest"})
-    if anchor_digest(anchor) != data["digest"]:
+    anchor = Anchor(**content)
+    if anchor_digest(anchor) != digest:
         raise AnchorError(
-            f"{where}: the digest must be that of the anchor, got {cut(data['digest'])}: the file "
-            "was changed by hand. The adapter was trained with the old anchor; export it again."
+            f"{where}: the digest must be that of the anchor, got {cut(digest)}: the file was "
+            "changed by hand. The adapter was trained with the old anchor: copy the adapter folder "
+            "from its run again."
         )
     return anchor
 

@@ -12,40 +12,16 @@ from typing import Any, Literal, Self
 import lightning.pytorch as pl
 
 from tell_lightning.data.evaluation_rows import EvaluationRows
+from tell_lightning.data.order_changes import changes
 from tell_lightning.data.plan import Plan
 from tell_lightning.data.prepared import PreparedData
 from tell_lightning.data.settings import LEAST, DataSettings, General, Mixture, Task
 from tell_lightning.data.splits import Splits
-from tell_lightning.data.stream import LossBatches, MicroBatches, PreparedRows, Stream, Workers
+from tell_lightning.data.stream import LossBatches, MicroBatches, PreparedRows, Stream
 from tell_lightning.data.tokenizer import load_tokenizer
 from tell_lightning.data.units import Place, Units
 from tell_lightning.errors import TellError
 from tell_lightning.settings import as_settings, check_least, plain
-
-NAMES = {
-    "algorithm": "the version of the shuffle",
-    "order": "data.mixture.order",
-    "order_seed": "the seed (seed_everything or data.mixture.order_seed)",
-    "cycle": "data.mixture",
-    "task_share": "data.mixture",
-    "sources": "data.mixture",
-    "template": "the chat template",
-    "tokenizer": "the tokenizer",
-    "drawn": "the task examples drawn (data.mixture.task_examples or draw_seed)",
-    "optimizer_batch": "data.optimizer_batch",
-    "packing": "data.packing",
-    "stop": "data.mixture.cycles",
-    # of a source
-    "file": "the file of {source}",
-    "ids": "the rows that are left of {source}",
-    "bad_rows": "data.on_bad_rows",
-    "max_bad_share": "data.max_bad_share",
-    "max_tokens": "data.max_tokens",
-    "variant": "data.mixture.anchor",
-}
-"""How a message names a part of the data order that has changed."""
-COUNTS = {"cycle", "task_share", "sources"}
-"""The parts that follow from the number of rows."""
 
 
 class StreamError(TellError):
@@ -320,15 +296,14 @@ class TellDataModule(pl.LightningDataModule):
         settings, trainer = self.settings, self._trainer
         self._check_limit()
         first, last = self._bounds()
-        workers = Workers(
-            settings.num_workers, settings.prefetch_factor, settings.multiprocessing_context
-        )
         return Stream(
             self._micro_batches,
             PreparedRows(self.prepared.rows),
             total=(last - first) * trainer.accumulate_grad_batches,
             names=[source.name for source in self.plan.sources],
-            workers=workers,
+            num_workers=settings.num_workers,
+            prefetch_factor=settings.prefetch_factor,
+            multiprocessing_context=settings.multiprocessing_context,
         )
 
     def _bounds(self) -> tuple[int, int]:
@@ -410,25 +385,3 @@ def _hyperparameters(settings: DataSettings) -> dict[str, Any]:
                 if key in {"train", "dev", "test", "held_out"} and isinstance(value, list):
                     source[key] = f"{len(value)} rows"
     return values
-
-
-def changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Name the differences between two states of what the order depends on."""
-    different = _different(saved, now)
-    sources = {key for key in different if isinstance(saved.get(key) or now.get(key), dict)}
-    named = []
-    for key in sources:
-        if key not in saved or key not in now:
-            named.append(key)
-            continue
-        parts = _different(saved[key], now[key])
-        # Another file has other rows, too.
-        for part in parts - {"ids"} or parts:
-            named.append(NAMES.get(part, "{source}.{part}").format(source=key, part=part))
-    # The counts follow from the rows.
-    others = different - sources - (COUNTS if sources else set())
-    return sorted({*named, *(NAMES.get(key, key) for key in others)})
-
-
-def _different(saved: Mapping[str, Any], now: Mapping[str, Any]) -> set[str]:
-    return {key for key in saved.keys() | now.keys() if saved.get(key) != now.get(key)}

@@ -9,6 +9,7 @@ whole .json file if it is a list.
 import csv
 import gzip
 import hashlib
+import io
 import json
 import os
 import zlib
@@ -22,8 +23,6 @@ from typing import IO
 from tell_lightning.errors import TellError
 
 ADVICE = "Correct or remove the row, or set data.on_bad_rows: skip."
-BLOCK = 2**20
-"""Bytes read at once."""
 _BOM = b"\xef\xbb\xbf"
 _LONGEST_CSV_FIELD = 2**31 - 1  # characters; the csv module stops at 131,072 by default
 
@@ -89,7 +88,7 @@ def read_file(path: Path) -> RowFile:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise RecordError(
-            f"{path}: the file must be readable, got {error.strerror}. Check it."
+            f"{path}: the file must be readable, got {error.strerror}. Check its path and rights."
         ) from error
 
     def read(meter: Meter) -> Iterator[RawRow]:
@@ -98,8 +97,8 @@ def read_file(path: Path) -> RowFile:
         with path.open("rb") as file:
             if _stamp(file) != stamp:
                 raise RecordError(
-                    f"{path}: a file must stay as it is while it is read, got a change. "
-                    "Start again."
+                    f"{path}: a file must not change while it is read, got a change. "
+                    "Run the command again."
                 )
 
     return RowFile(path.name, str(path), sha256, read)
@@ -111,97 +110,55 @@ def _stamp(file: IO[bytes]) -> tuple[int, int, int]:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _content(file: IO[bytes], path: Path, meter: Meter) -> Iterator[bytes]:
-    """Yield the unpacked bytes in blocks, without a byte order mark."""
-    blocks = _unpacked(file, path, meter)
-    start = _start(blocks, lambda start: len(start) >= len(_BOM))
-    empty = True
-    for block in chain([start.removeprefix(_BOM)], blocks):
-        empty = empty and not block.strip()
-        yield block
-    if empty:
-        raise _no_rows(path)
+def _lines(file: IO[bytes], path: Path, meter: Meter) -> Iterator[bytes]:
+    """Yield the lines of a text file, unpacked, without a byte order mark.
 
+    Only line feeds end a line: other separators, such as U+2028, may be in a JSON string.
 
-def _start(blocks: Iterable[bytes], is_enough: Callable[[bytes], object]) -> bytes:
-    """Join the first blocks until they are enough."""
-    start = b""
-    for block in blocks:
-        start += block
-        if is_enough(start):
-            break
-    return start
-
-
-def _no_rows(path: Path) -> RecordError:
-    return RecordError(
-        f"{path}: a data file must hold at least one row, got an empty file. Write it again."
-    )
-
-
-def _unpacked(file: IO[bytes], path: Path, meter: Meter) -> Iterator[bytes]:
+    Raises:
+        RecordError: The file is damaged, or holds white space alone.
+    """
     size = os.fstat(file.fileno()).st_size
     packing = path.suffix.lower()
-    unpack = _UNPACKERS.get(packing, _blocks)
+    start, empty = _BOM, True
     try:
-        for block in unpack(file):
+        for line in _unpacked(file, packing):
             meter.share = file.tell() / size
-            yield block
+            empty = empty and not line.removeprefix(start).strip()
+            yield line.removeprefix(start)
+            start = b""
     except (OSError, EOFError, zlib.error) as error:
         raise RecordError(
             f"{path}: a {packing} file must be complete and undamaged, got: {error}. "
             "Copy or compress it again."
         ) from error
+    if empty:
+        raise _no_rows(path)
 
 
-def _blocks(file: IO[bytes] | gzip.GzipFile, size: int | None = None) -> Iterator[bytes]:
-    while block := file.read(size or BLOCK):
-        yield block
+def _unpacked(file: IO[bytes], packing: str) -> Iterable[bytes]:
+    if packing == ".gz":
+        return gzip.GzipFile(fileobj=file)
+    if packing == ".zst":
+        import pyarrow
+
+        return io.BufferedReader(pyarrow.CompressedInputStream(file, "zstd"))
+    return file
 
 
-def _gz(file: IO[bytes]) -> Iterator[bytes]:
-    return _blocks(gzip.GzipFile(fileobj=file))
-
-
-def _zst(file: IO[bytes]) -> Iterator[bytes]:
-    import zstandard
-
-    frame = None
-    for data in _blocks(file, BLOCK // 64 + 1):  # a block may unpack to many times its size
-        rest = data
-        while rest:
-            frame = frame or zstandard.ZstdDecompressor().decompressobj()
-            try:
-                yield frame.decompress(rest)
-            except zstandard.ZstdError as error:
-                raise OSError(str(error)) from error
-            rest = frame.unused_data
-            frame = None if frame.eof else frame
-    if frame is not None:
-        raise EOFError("the compressed data end too early")
-
-
-def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Split on line feeds alone: other separators, such as U+2028, may be in a JSON string."""
-    pieces: list[bytes] = []
-    for block in blocks:
-        first, *more = block.split(b"\n")
-        pieces.append(first)
-        if more:
-            yield b"".join(pieces)
-            yield from more[:-1]
-            pieces = [more[-1]]
-    if last := b"".join(pieces):
-        yield last
+def _no_rows(path: Path) -> RecordError:
+    return RecordError(
+        f"{path}: a data file must hold at least one row, got an empty file. Give another."
+    )
 
 
 def _json_lines(file: IO[bytes], path: Path, meter: Meter) -> Iterator[RawRow]:
-    return _parse_lines(_content(file, path, meter), path)
+    return _parse_lines(_lines(file, path, meter), path)
 
 
-def _parse_lines(blocks: Iterable[bytes], path: Path) -> Iterator[RawRow]:
+def _parse_lines(lines: Iterable[bytes], path: Path) -> Iterator[RawRow]:
     blank: list[tuple[int, bytes]] = []
-    for number, line in enumerate(_lines(blocks), start=1):
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             blank.append((number, line))  # a fault only if another row follows
             continue
@@ -218,19 +175,23 @@ def _parse_line(path: Path, number: int, line: bytes) -> RawRow:
     except UnicodeDecodeError as error:
         return RawRow(where, number, fault=_not_utf8(line[error.start]))
     except (ValueError, RecursionError) as error:
-        text = line.decode("utf-8").rstrip("\r")
+        text = line.decode("utf-8").rstrip("\r\n")
         fault = f"a line must be valid JSON, got {cut(text)}: {error}. {ADVICE}"
         return RawRow(where, number, fault=fault)
 
 
 def _json(file: IO[bytes], path: Path, meter: Meter) -> Iterator[RawRow]:
-    blocks = _content(file, path, meter)
-    start = _start(blocks, bytes.strip)
-    if not start.lstrip().startswith(b"["):
-        yield from _parse_lines(chain([start], blocks), path)
+    lines = _lines(file, path, meter)
+    start = []
+    for line in lines:
+        start.append(line)
+        if line.strip():
+            break
+    if not line.lstrip().startswith(b"["):
+        yield from _parse_lines(chain(start, lines), path)
         return
     try:
-        rows = json.loads(b"".join([start, *blocks]).decode("utf-8"))
+        rows = json.loads(b"".join([*start, *lines]).decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise RecordError(
             f"{path}: a .json file must be a list of objects, or one object per line, "
@@ -242,8 +203,7 @@ def _json(file: IO[bytes], path: Path, meter: Meter) -> Iterator[RawRow]:
 
 
 def _table(file: IO[bytes], path: Path, meter: Meter, *, delimiter: str) -> Iterator[RawRow]:
-    blocks = _content(file, path, meter)
-    lines = (line.decode("utf-8", errors="surrogateescape") + "\n" for line in _lines(blocks))
+    lines = (line.decode("utf-8", errors="surrogateescape") for line in _lines(file, path, meter))
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     header: list[str] = []
     while True:
@@ -316,7 +276,6 @@ def _parquet(file: IO[bytes], path: Path, meter: Meter) -> Iterator[RawRow]:
         ) from error
 
 
-_UNPACKERS: dict[str, Callable[[IO[bytes]], Iterator[bytes]]] = {".gz": _gz, ".zst": _zst}
 _PARSERS: dict[str, Callable[[IO[bytes], Path, Meter], Iterator[RawRow]]] = {
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,

@@ -53,7 +53,7 @@ def fill(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     bins: list[list[int]] = []
     rooms: list[tuple[int, int]] = []  # room and bin, ascending
     for index, length in enumerate(lengths):
-        assert length <= capacity, "over-long examples are settled when a source is prepared"
+        assert length <= capacity, "over-long examples are handled when a source is prepared"
         best = bisect_left(rooms, (length, 0))
         if best == len(rooms):
             room, number = capacity, len(bins)

@@ -17,10 +17,10 @@ from tell_lightning.data.formats import Meter, RecordError, RowFile
 from tell_lightning.data.ids import Ids
 from tell_lightning.data.leaks import Protected
 from tell_lightning.data.progress import PreparingProgress
-from tell_lightning.data.reading import check_bad_share, iterate_records
+from tell_lightning.data.reading import RecordSet, check_bad_share, iterate_records
 from tell_lightning.data.records import Fields, Record
 from tell_lightning.data.settings import DataSettings, Overlong
-from tell_lightning.data.splits import Pool, SplitError, Splits, cache_folder
+from tell_lightning.data.splits import SplitError, Splits, cache_folder
 from tell_lightning.data.tokens import Encoder, TokenError, encode_source
 
 CHUNK_ROWS = 20_000
@@ -49,7 +49,7 @@ class TrainingSource:
     """
 
     key: str
-    rows: Pool | RowFile
+    rows: RecordSet | RowFile
     fields: Fields
     anchor: Anchor
     overlong: Overlong
@@ -174,7 +174,7 @@ class Preparation:
     def _entries(
         self, source: TrainingSource, ids: Ids, meter: Meter, start: int
     ) -> Iterator[Entry]:
-        if isinstance(source.rows, Pool):
+        if isinstance(source.rows, RecordSet):
             return iter(source.rows.records[start:])
         return iterate_records(source.rows, source.fields, ids, meter, start=start)
 
@@ -245,9 +245,9 @@ class Preparation:
             TellError: Too many rows are bad, or no row is left.
         """
         counts = total.counts
-        if isinstance(source.rows, Pool):
-            report_counts = dict(source.rows.counts)
-            total.leave_out("bad", source.rows.notes)
+        if isinstance(source.rows, RecordSet):
+            report_counts = source.rows.counts
+            total.leave_out("bad", source.rows.bad)
         else:
             good, bad = total.rows - counts["bad"], total.notes.get("bad", [])
             share = self.settings.max_bad_share

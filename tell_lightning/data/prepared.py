@@ -21,9 +21,10 @@ from tell_lightning.data.evaluation_rows import (
 from tell_lightning.data.permutation import seed_for
 from tell_lightning.data.plan import Plan, check_supply, draw, resolve_plan, steps_for
 from tell_lightning.data.preparation import Preparation, training_sources
+from tell_lightning.data.reading import RecordSet
 from tell_lightning.data.report import realise
 from tell_lightning.data.settings import DataSettings
-from tell_lightning.data.splits import Pool, Splits, cache_folder, general_example, read_splits
+from tell_lightning.data.splits import Splits, cache_folder, general_example, read_splits
 from tell_lightning.data.templates import Renderer
 from tell_lightning.data.tokens import Encoder, Lengths, TokenRow
 from tell_lightning.data.units import Examples, Units
@@ -170,7 +171,7 @@ class PreparedData:
     def _encoded(self, name: str, examples: Any) -> LossRows:
         return [(name, row) for row in self.encoder.encode(examples)]
 
-    def _evaluation_rows(self, name: str, pool: Pool) -> EvaluationRows:
+    def _evaluation_rows(self, name: str, pool: RecordSet) -> EvaluationRows:
         task, variant = self.settings.tasks[name], self.settings.mixture.anchor
         known = [
             evaluation_example(record, task.anchor, variant)

@@ -41,12 +41,26 @@ Location = str | DataLocation | list[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class RecordSet:
-    """All records of one source, a message for each bad row, and the digest of the source."""
+    """The good records of a source, in the order of the rows.
+
+    Attributes:
+        records: The records.
+        bad: A message for each bad row.
+        sha256: Digest of the source.
+        set_apart: Number of good rows that were moved to another set.
+    """
 
     records: tuple[Record, ...]
     bad: tuple[str, ...]
     sha256: str
-    where: str
+    set_apart: int = 0
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Numbers of rows: read, bad and, if there are any, set_apart."""
+        read = len(self.records) + len(self.bad) + self.set_apart
+        apart = {"set_apart": self.set_apart} if self.set_apart else {}
+        return {"read": read, "bad": len(self.bad), **apart}
 
 
 def read_records(
@@ -78,7 +92,7 @@ def read_records(
     bad: list[str] = []
     records = tuple(good_records(entries, bad, on_bad_rows))
     check_bad_share(source.where, len(records), len(bad), bad, max_bad_share)
-    return RecordSet(records, tuple(bad), source.sha256, source.where)
+    return RecordSet(records, tuple(bad), source.sha256)
 
 
 def good_records(
@@ -222,7 +236,7 @@ def check_bad_share(
         RecordError: The share is larger, or there is no good row.
     """
     if good + bad == 0:
-        raise RecordError(f"{where}: there must be at least one row, got none. Write it again.")
+        raise RecordError(f"{where}: there must be at least one row, got none. Add rows.")
     if bad > max_bad_share * (good + bad) or not good:
         raise RecordError(
             f"{where}: at most a share of {max_bad_share:g} of the rows may be bad, got "

@@ -5,8 +5,9 @@ neither torch nor a tokenizer, so a mistake in a small file is reported at once.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -15,7 +16,12 @@ from tell_lightning.data.formats import Meter, RowFile
 from tell_lightning.data.ids import Ids
 from tell_lightning.data.leaks import Protected, check_disjoint
 from tell_lightning.data.permutation import derive_key, permute
-from tell_lightning.data.reading import Location, iterate_records, open_rows, read_records
+from tell_lightning.data.reading import (
+    RecordSet,
+    iterate_records,
+    open_rows,
+    read_records,
+)
 from tell_lightning.data.records import Fields, Record
 from tell_lightning.data.settings import DataSettings, General, Task
 from tell_lightning.errors import TellError
@@ -30,35 +36,18 @@ class SplitError(TellError):
 
 
 @dataclass(frozen=True)
-class Pool:
-    """The good records of one file.
-
-    Attributes:
-        records: The records, in the order of the file.
-        sha256: Digest of the file's bytes.
-        counts: Numbers of rows: read, bad, set_apart.
-        notes: One line for each bad row.
-    """
-
-    records: tuple[Record, ...]
-    sha256: str
-    counts: Mapping[str, int]
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Splits:
-    """Every pool of a run, by the name of its task or source.
+    """The records of a run, by the name of their task or source.
 
     Attributes:
         general: The opened general sources; their rows are read when they are prepared.
         protected: The texts that no general row may repeat.
     """
 
-    train: dict[str, Pool] = field(default_factory=dict)
-    dev: dict[str, Pool] = field(default_factory=dict)
-    test: dict[str, Pool] = field(default_factory=dict)
-    held_out: dict[str, Pool] = field(default_factory=dict)
+    train: dict[str, RecordSet] = field(default_factory=dict)
+    dev: dict[str, RecordSet] = field(default_factory=dict)
+    test: dict[str, RecordSet] = field(default_factory=dict)
+    held_out: dict[str, RecordSet] = field(default_factory=dict)
     general: dict[str, RowFile] = field(default_factory=dict)
     protected: Protected = field(default_factory=lambda: Protected([]))
 
@@ -106,17 +95,23 @@ def read_splits(settings: DataSettings) -> Splits:
     """
     _check_names(settings)
     root = resolve_root(settings)
+    read = partial(
+        read_records,
+        root=root,
+        on_bad_rows=settings.on_bad_rows,
+        max_bad_share=settings.max_bad_share,
+    )
     sources = Splits()
     for name, task in settings.tasks.items():
         for split in ("train", "dev", "test"):
-            rows = getattr(task, split)
-            if rows is not None:
-                pool = _read(settings, root, rows, task.fields, f"{name}.{split}")
-                for record in pool.records:  # raises if a row lacks an anchor that it must carry
+            location = getattr(task, split)
+            if location is not None:
+                rows = read(location, fields=task.fields, name=f"{name}.{split}")
+                for record in rows.records:  # raises if a row lacks an anchor that it must carry
                     anchor_record(
                         record, task.anchor, anchored=True, check_reference=split == "train"
                     )
-                getattr(sources, split)[name] = pool
+                getattr(sources, split)[name] = rows
         if task.dev_from_train is not None:
             _set_dev_apart(name, task, task.dev_from_train, sources)
         for split in ("dev", "test"):
@@ -130,8 +125,8 @@ def read_splits(settings: DataSettings) -> Splits:
         if settings.on_bad_rows == "error":
             _check_start(sources.general[name], general.fields)
         if general.held_out is not None:
-            sources.held_out[name] = _read(
-                settings, root, general.held_out, general.fields, f"{name}.held_out"
+            sources.held_out[name] = read(
+                general.held_out, fields=general.fields, name=f"{name}.held_out"
             )
     return replace(sources, protected=Protected(_protected(settings, sources)))
 
@@ -152,48 +147,34 @@ def general_example(record: Record) -> Example:
     return anchor_record(record, Anchor(), anchored=False)
 
 
-def _read(settings: DataSettings, root: Path, rows: Location, fields: Fields, name: str) -> Pool:
-    read = read_records(
-        rows,
-        fields=fields,
-        root=root,
-        name=name,
-        on_bad_rows=settings.on_bad_rows,
-        max_bad_share=settings.max_bad_share,
-    )
-    counts = {"read": len(read.records) + len(read.bad), "bad": len(read.bad)}
-    return Pool(read.records, read.sha256, counts, read.bad)
-
-
 def _set_dev_apart(name: str, task: Task, count: int, sources: Splits) -> None:
-    """Move rows of the training pool to dev; every seed moves the same rows."""
+    """Move training rows to dev; every seed moves the same rows."""
     key = f"data.tasks.{name}.dev_from_train"
     if task.dev is not None:
         raise SplitError(f"{key}: must stand alone, got dev as well. Leave one of the two out.")
-    pool = sources.train.get(name)
-    rows = len(pool.records) if pool else 0
-    if pool is None or not 0 < count < rows:
+    train = sources.train.get(name)
+    rows = len(train.records) if train else 0
+    if train is None or not 0 < count < rows:
         raise SplitError(
             f"{key}: must be at least 1 and leave a row to train on, got {count} of {rows} "
             "training rows. Lower it, or give dev."
         )
     chosen = set(permute(range(count), rows, derive_key(0, "dev_from_train")).tolist())
     split: dict[bool, list[Record]] = {False: [], True: []}
-    for index, record in enumerate(pool.records):
+    for index, record in enumerate(train.records):
         split[index in chosen].append(record)
-    counts = {**pool.counts, "set_apart": count}
-    sources.train[name] = Pool(tuple(split[False]), pool.sha256, counts, pool.notes)
-    sources.dev[name] = Pool(tuple(split[True]), pool.sha256, {"read": count, "bad": 0})
+    sources.train[name] = replace(train, records=tuple(split[False]), set_apart=count)
+    sources.dev[name] = replace(train, records=tuple(split[True]), bad=())
 
 
 def _protected(settings: DataSettings, sources: Splits) -> Iterator[tuple[Record, Anchor]]:
     """Yield every record that no general row may repeat."""
     for split in (sources.train, sources.dev, sources.test):
-        for name, pool in split.items():
-            for record in pool.records:
+        for name, rows in split.items():
+            for record in rows.records:
                 yield record, settings.tasks[name].anchor
-    for pool in sources.held_out.values():
-        for record in pool.records:
+    for rows in sources.held_out.values():
+        for record in rows.records:
             yield record, Anchor()
 
 

@@ -6,8 +6,7 @@ sampler.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -44,15 +43,11 @@ class MicroBatches(Sampler[list[list[Slot]]]):
 
 
 class PreparedRows(Dataset[list[Item]]):
-    """Map-style access by units to the prepared rows of all sources."""
+    """Reads the units of a micro-batch from the prepared rows of all sources."""
 
     def __init__(self, sources: Sequence[Any]) -> None:
         """Take the prepared rows of each source, in the order of the plan."""
         self.sources = sources
-
-    def __getitem__(self, unit: list[Slot]) -> list[Item]:
-        """Read one unit."""
-        return self.__getitems__([unit])[0]
 
     def __getitems__(self, units: Sequence[list[Slot]]) -> list[list[Item]]:
         """Read a micro-batch with one access to each source."""
@@ -68,21 +63,6 @@ class PreparedRows(Dataset[list[Item]]):
         return [[items[slot[0]] for slot in unit] for unit in units]
 
 
-@dataclass(frozen=True)
-class Workers:
-    """The processes that read rows. They do not change the order.
-
-    Attributes:
-        number: Number of workers; 0: the main process reads.
-        prefetch: Micro-batches that each worker reads ahead; None for PyTorch's default.
-        start: How workers are started; None for Python's default.
-    """
-
-    number: int = 0
-    prefetch: int | None = None
-    start: Literal["fork", "spawn", "forkserver"] | None = None
-
-
 class Stream:
     """The training batches. Iteration starts at the position that training has reached."""
 
@@ -93,7 +73,8 @@ class Stream:
         *,
         total: int,
         names: Sequence[str] = (),
-        workers: Workers | None = None,
+        num_workers: int = 0,
+        **options: Any,
     ) -> None:
         """Read nothing yet.
 
@@ -102,11 +83,12 @@ class Stream:
             rows: The prepared rows.
             total: Micro-batches of the epoch, including those before a resume.
             names: The names of the sources, in the order of the plan.
-            workers: The processes that read; None: the main process reads.
+            num_workers: Processes that read; 0: the main process reads.
+            options: Other arguments of `DataLoader`, which apply to workers only.
         """
         self.micro_batches, self.rows, self.total = micro_batches, rows, total
         self.names = tuple(names)
-        self.workers = workers or Workers()
+        self.options = {"num_workers": num_workers, **(options if num_workers else {})}
 
     def __len__(self) -> int:
         """Return the number of micro-batches of the epoch, including those before a resume."""
@@ -114,17 +96,14 @@ class Stream:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the micro-batches in order."""
-        several = self.workers.number > 0
         sampler = self.micro_batches()
         packed = sampler.units.unit == "bins"
         loader: DataLoader[list[Item]] = DataLoader(
             self.rows,
             batch_sampler=sampler,
             collate_fn=lay_out,
-            num_workers=self.workers.number,
-            prefetch_factor=self.workers.prefetch if several else None,
-            multiprocessing_context=self.workers.start if several else None,
             pin_memory=torch.cuda.is_available(),
+            **self.options,
         )
         parts: Any
         for parts in loader:

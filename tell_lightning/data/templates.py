@@ -13,7 +13,7 @@ With the plain template, ``user: Halló, assistant: Hello`` becomes::
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from tell_lightning.data.formats import cut
 from tell_lightning.data.records import Conversation, Turn
@@ -34,28 +34,13 @@ _FIXED_DATE = """\
 {{- format | replace('%Y', '2024') | replace('%m', '07') | replace('%d', '26')
     | replace('%B', 'July') | replace('%b', 'Jul') | replace('%A', 'Friday') -}}
 {%- endmacro %}"""
-_WAY_OUT = "Give the tokenizer another chat_template, or none to use the plain one."
+_WAY_OUT = (
+    "Change chat_template in the model's tokenizer folder, or remove it to use the plain template."
+)
 
 
 class TemplateError(TellError):
     """A chat template that cannot render an example for training and generation."""
-
-
-class Tokenizer(Protocol):
-    """The part of a Hugging Face tokenizer that the renderer uses."""
-
-    chat_template: Any
-    eos_token: Any
-
-    @property
-    def added_tokens_decoder(self) -> Mapping[int, Any]:
-        """Added tokens by id, each with its content and whether it is special."""
-
-    def apply_chat_template(self, conversation: Any, **options: Any) -> Any:
-        """Render a conversation."""
-
-    def convert_tokens_to_ids(self, tokens: Any) -> Any:
-        """Return the id of a token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +61,7 @@ class Renderer:
         stop_ids: The ids of these tokens.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Any) -> None:
         """Choose the template and find the end-of-turn token.
 
         Raises:

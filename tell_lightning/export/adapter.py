@@ -109,33 +109,32 @@ def _settle_config(path: Path, settings: ModelSettings) -> None:
 
 
 def _readme(model: Any, settings: ModelSettings, anchors: AnchorFile) -> str:
-    options = {"revision": settings.revision, "dtype": str(model.dtype).removeprefix("torch.")}
-    arguments = [f'"{base_path(settings.base)}"']
-    arguments += [f'{name}="{value}"' for name, value in options.items() if value]
-    lines = [
-        "---",
-        "library_name: peft",
-        "---",
-        "",
-        f"# LoRA adapter for `{settings.base}`",
-        "",
-        "Trained by tell_lightning. The tasks answer to their anchor, which `anchor.json` holds:",
-        "",
-    ]
-    for name, task in anchors.tasks.items():
-        lines += [f"- **{name}** ({task.anchor.position}): {task.anchor.text!r}"]
-    lines += [
-        "",
-        "```python",
-        "from peft import PeftModel",
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
-        "",
-        f"base = AutoModelForCausalLM.from_pretrained({', '.join(arguments)})",
-        'model = PeftModel.from_pretrained(base, "adapter")',
-        'tokenizer = AutoTokenizer.from_pretrained("adapter")',
-        "```",
-        "",
-        "`python -m tell_lightning predict --adapter adapter` puts the anchor on by itself.",
-        "",
-    ]
-    return "\n".join(lines)
+    base = base_path(settings.base)
+    revision = f', revision="{settings.revision}"' if settings.revision else ""
+    dtype = str(model.dtype).removeprefix("torch.")
+    tasks = "\n".join(
+        f"- **{name}** ({task.anchor.position}): {task.anchor.text!r}"
+        for name, task in anchors.tasks.items()
+    )
+    return f"""\
+---
+library_name: peft
+---
+
+# LoRA adapter for `{settings.base}`
+
+Trained by tell_lightning. The tasks answer to their anchor, which `anchor.json` holds:
+
+{tasks}
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+base = AutoModelForCausalLM.from_pretrained("{base}"{revision}, dtype="{dtype}")
+model = PeftModel.from_pretrained(base, "adapter")
+tokenizer = AutoTokenizer.from_pretrained("adapter")
+```
+
+`python -m tell_lightning predict --adapter adapter` puts the anchor on by itself.
+"""

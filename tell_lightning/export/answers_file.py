@@ -5,7 +5,7 @@ Line k is the answer to row k of the input. It begins with the key of the row:
     {"id": "letters.jsonl:1", "task": "tickets", "model": "0b7e...", "prompt_sha256": "55aa...", ...
 
 Lines are only added, and only if the lines before them have the right keys. Nothing else in the
-file changes, except that an incomplete last line, left by a killed process, is cut off.
+file changes, except that an incomplete last line, left by a killed process, is removed.
 """
 
 import json
@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from tell_lightning.data.formats import BLOCK, cut
+from tell_lightning.data.formats import cut
 from tell_lightning.errors import TellError
 from tell_lightning.files import locked
 
@@ -157,7 +157,7 @@ class AnswersFile:
         """Count the answers again, after a signal that may have interrupted `append`."""
         if self.path.exists():
             with self.path.open("rb") as file:
-                self.lines, _ = _whole_lines(file)
+                self.lines = sum(line.endswith(b"\n") for line in file)
 
     def finish(self) -> None:
         """Check that the file ends with the last row of the input.
@@ -178,10 +178,12 @@ class AnswersFile:
                 file.close()
 
     def _count(self, old: IO[bytes]) -> None:
-        """Count the complete lines, keep the incomplete end, and check the first line."""
-        self.lines, behind = _whole_lines(old)
-        old.seek(-behind, os.SEEK_END)
-        self._tail = old.read(BLOCK)
+        """Count the complete lines, keep the incomplete last one, and check the first."""
+        for line in old:
+            if line.endswith(b"\n"):
+                self.lines += 1
+            else:
+                self._tail = line
         self._known = self.lines
         old.seek(0)
         if self.lines:
@@ -234,22 +236,12 @@ def open_answers(path: Path) -> Iterator[AnswersFile | AnswersStream]:
         yield file
 
 
-def _whole_lines(file: IO[bytes]) -> tuple[int, int]:
-    """Return the number of complete lines, and the number of bytes after the last of them."""
-    lines = behind = 0
-    while block := file.read(BLOCK):
-        lines += block.count(b"\n")
-        rest = len(block) - block.rfind(b"\n") - 1
-        behind = rest if rest < len(block) else behind + rest
-    return lines, behind
-
-
 @contextmanager
 def _held(path: Path) -> Iterator[None]:
     """Lock the file for this process."""
     refusal = AnswersError(
         f"--output: must be a file that no other process writes, got '{path}', which one does. "
-        "Wait for its end, or give another one."
+        "Wait until it ends, or give another file."
     )
     with ExitStack() as stack:
         with _explained(path):
@@ -266,7 +258,7 @@ def _read(line: bytes, where: str) -> dict[str, Any]:
     names = RowKey.__dataclass_fields__
     if not isinstance(answer, dict) or any(not isinstance(answer.get(n), str) for n in names):
         raise AnswersError(
-            f"{where}: a file to go on with must hold answers that `predict` wrote, each with "
+            f"{where}: a file to continue must hold answers that `predict` wrote, each with "
             f"{', '.join(names)}, got {cut(line)}. {WAY_OUT}"
         )
     return answer
@@ -280,5 +272,5 @@ def _explained(path: Path) -> Iterator[None]:
     except OSError as error:
         raise AnswersError(
             f"--output: must be a file to write to, got '{path}': {error.strerror}. "
-            "Make room or give another one; the same command goes on."
+            "Free disk space or give another file; the same command then continues."
         ) from error

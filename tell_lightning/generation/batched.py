@@ -23,8 +23,8 @@ from transformers import DynamicCache, GenerationConfig, LogitsProcessorList
 
 from tell_lightning.errors import TellError
 from tell_lightning.generation.decoding import Choices, Decoding, Noted
-from tell_lightning.generation.evaluating import evaluating
 from tell_lightning.generation.prefix import Prefix, for_batch
+from tell_lightning.model.evaluating import evaluating
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -17,6 +17,8 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from tell_lightning.model.base import unwrapped
+
 SHORTEST = 16
 """A prefix of fewer tokens is not worth a call of the model."""
 
@@ -72,7 +74,7 @@ class Prefix:
             are no ids, or if the model keeps something other than keys and values of all positions
             (a sliding window, a recurrent state), which cannot be copied.
         """
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        base = unwrapped(model)
         if not self.ids or not base._supports_default_dynamic_cache():
             return None
         if self._cache is None or self._cache.get_seq_length() < len(self.ids):

@@ -5,7 +5,7 @@ scored again later.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tell_lightning.errors import TellError
@@ -43,6 +43,11 @@ class Prediction:
     """Tokens, the stop token included, whose two best logits differ by so little that rounding may
     decide: in float32 by less than 1e-4, and only there may another batch or number of processes
     give another answer."""
+
+
+def texts_of(predictions: Sequence[Prediction]) -> tuple[list[str], list[str]]:
+    """Return the answers, and the references in the same order."""
+    return [p.prediction for p in predictions], [p.reference or "" for p in predictions]
 
 
 def strip_prefix(text: str, response_prefix: str | None) -> tuple[str, bool | None]:

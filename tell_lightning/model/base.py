@@ -48,6 +48,11 @@ def fork_rng() -> AbstractContextManager[None]:
     return torch.random.fork_rng(devices=devices)
 
 
+def unwrapped(model: Any) -> Any:
+    """Return the causal LM itself, if PEFT has wrapped it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def base_dtype(settings: ModelSettings, device_type: str) -> str:
     """Return the type of the frozen weights; auto: bfloat16 on a GPU that has it, else float32.
 

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from tell_lightning.data.batches import Item, collate
 from tell_lightning.errors import TellError
-from tell_lightning.model.base import fork_rng
+from tell_lightning.model.base import fork_rng, unwrapped
+from tell_lightning.model.evaluating import evaluating
 from tell_lightning.model.loss import causal_inputs, takes_positions
 
 LENGTHS = (23, 23, 17)  # no multiples of a size into which a layer may divide its input
@@ -45,20 +46,14 @@ def check_isolation(model: Any) -> None:
     Raises:
         IsolationError: The logits change, or the model takes no positions.
     """
-    name = type(model.get_base_model() if hasattr(model, "get_base_model") else model).__name__
+    name = type(unwrapped(model)).__name__
     if not takes_positions(model):
         raise IsolationError(
             "data.packing: needs a model whose forward takes position_ids, which tell it where an "
             f"example begins, got {name}, which takes none. Set data.packing: false."
         )
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with fork_rng():
-            seen, moved = contamination(model)
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with evaluating(model), fork_rng():
+        seen, moved = contamination(model)
     if not (seen <= SEEN and moved <= MOVED):  # also refuses NaN
         raise IsolationError(
             "data.packing: needs a model in which an example has the logits that it has alone, "

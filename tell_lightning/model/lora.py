@@ -4,9 +4,8 @@ Only the adapters are trained. They are float32, whatever the type of the base (
 `autocast_adapter_dtype`).
 """
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -21,8 +20,7 @@ class AdapterError(TellError):
     """Adapters that do not fit the base, or a checkpoint that does not fit the adapters."""
 
 
-@dataclass(frozen=True)
-class ParameterCount:
+class ParameterCount(NamedTuple):
     """The number of trained parameters and of all parameters."""
 
     trained: int
@@ -165,12 +163,3 @@ def is_untrained(model: nn.Module) -> bool:
     """
     values = (p for name, p in model.named_parameters() if ".lora_B." in name)
     return not any(bool((p.to_local() if isinstance(p, DTensor) else p).any()) for p in values)
-
-
-def count_parameters(model: nn.Module) -> ParameterCount:
-    """Count the trained parameters and all parameters."""
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
-    return ParameterCount(
-        trained=sum(size for size, trained in sizes if trained),
-        total=sum(size for size, _ in sizes),
-    )

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tell_lightning.data.batches import IGNORE, Batch
+from tell_lightning.model.base import unwrapped
 
 
 def token_losses(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -67,8 +68,7 @@ def causal_inputs(model: Any, batch: Batch) -> dict[str, Any]:
 
 def takes_positions(model: Any) -> bool:
     """Say whether a causal LM, bare or wrapped by PEFT, has an argument for positions."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return "position_ids" in inspect.signature(base.forward).parameters
+    return "position_ids" in inspect.signature(unwrapped(model).forward).parameters
 
 
 def sums_by_source(losses: Tensor, examples: Tensor, sources: Tensor, size: int) -> Tensor:

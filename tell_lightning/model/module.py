@@ -20,11 +20,11 @@ from tell_lightning.data.batches import Batch, log_stage
 from tell_lightning.data.permutation import derive_key, seed_for
 from tell_lightning.model.base import load_base
 from tell_lightning.model.isolation import check_isolation
-from tell_lightning.model.lora import AdapterError, add_adapters, count_parameters, load_weights
+from tell_lightning.model.lora import AdapterError, ParameterCount, add_adapters, load_weights
 from tell_lightning.model.loss import sums_by_source, token_losses
 from tell_lightning.model.schedule import lr_scale
 from tell_lightning.model.settings import LoraSettings, ModelSettings, OptimizerSettings
-from tell_lightning.model.sharding import cut_like, shard, whole
+from tell_lightning.model.sharding import gathered, shard, shard_like
 from tell_lightning.settings import as_settings, plain
 
 # Keeps the loss near 1. A power of two, so scaling by it and back is exact.
@@ -123,7 +123,7 @@ class TellModule(pl.LightningModule):
             (enable or base.gradient_checkpointing_enable)({"use_reentrant": False})
         # `from_pretrained` returns eval mode, which silently turns off checkpointing and dropout.
         self.model.train()
-        self.parameter_count = count_parameters(self.model)
+        self.parameter_count = ParameterCount(*self.model.get_nb_trainable_parameters())
         if self.adapter is not None:
             load_weights(self.model, Path(self.adapter))
         if mesh is not None:
@@ -173,7 +173,7 @@ class TellModule(pl.LightningModule):
         self._micro_step = 0
         trainer: Any = self.trainer
         if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
-            self._log_window(whole(torch.nn.utils.get_total_norm(gradients)))
+            self._log_window(gathered(torch.nn.utils.get_total_norm(gradients)))
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Count the optimizer steps."""
@@ -261,7 +261,7 @@ class TellModule(pl.LightningModule):
                 f"{len(differing)} that differ, such as {name} ({saved.get(name, 'none')} instead "
                 f"of {wanted.get(name, 'none')}). Use the configuration of the run that wrote it."
             )
-        state = {name: cut_like(trained[name], value) for name, value in state_dict.items()}
+        state = {name: shard_like(trained[name], value) for name, value in state_dict.items()}
         super().load_state_dict(state, strict=False, assign=assign)
         return _IncompatibleKeys([], [])  # a checkpoint does not hold the base
 

@@ -68,13 +68,11 @@ class FullySharded(ModelParallelStrategy):
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Return the gathered adapters; a collective."""
         assert self.lightning_module is not None
-        adapters: dict[str, Any] = whole(self.lightning_module.state_dict())
-        return adapters
+        return dict(gathered(self.lightning_module.state_dict()))
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """Return the gathered state, numbered as on one process; a collective."""
-        state: dict[str, Any] = whole(super(ModelParallelStrategy, self).optimizer_state(optimizer))
-        return state
+        return dict(gathered(super(ModelParallelStrategy, self).optimizer_state(optimizer)))
 
     def load_checkpoint(
         self, checkpoint_path: Any, weights_only: bool | None = None
@@ -93,7 +91,7 @@ class FullySharded(ModelParallelStrategy):
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             state = {
                 number: {
-                    name: cut_like(parameter, value)
+                    name: shard_like(parameter, value)
                     for name, value in saved["state"][number].items()
                 }
                 for number, parameter in zip(numbers, parameters, strict=True)
@@ -132,20 +130,19 @@ def shard(model: Any, mesh: DeviceMesh) -> None:
     register_fsdp_forward_method(model, "generate")
 
 
-def whole_adapters(model: nn.Module) -> dict[str, Tensor]:
+def gathered_adapters(model: nn.Module) -> dict[str, Tensor]:
     """Return the trained parameters by name, gathered; a collective if the model is sharded."""
     parameters = model.named_parameters()
     trained = {name: value.detach() for name, value in parameters if value.requires_grad}
-    adapters: dict[str, Tensor] = whole(trained)
-    return adapters
+    return dict(gathered(trained))
 
 
-def whole(values: Any) -> Any:
+def gathered(values: Any) -> Any:
     """Gather every sharded tensor of a collection on the CPU; a collective if there are any."""
     return apply_to_collection(values, DTensor, lambda value: value.full_tensor().cpu())
 
 
-def cut_like(parameter: Tensor, value: Any) -> Any:
+def shard_like(parameter: Tensor, value: Any) -> Any:
     """Shard a tensor like its parameter; other values stay. A collective if it is sharded."""
     if not isinstance(parameter, DTensor) or getattr(value, "shape", None) != parameter.shape:
         return value

@@ -129,8 +129,9 @@ def _compared(
             )
         )
     names = [f"predictions/{stem}.jsonl" for stem in files]
-    labels = label_tables({who: _labels(rows.values(), kind) for who, rows in found.items()})
-    counts = [(who, _count(rows.values(), kind)) for who, rows in found.items()]
+    read = {who: _readings(rows.values(), kind) for who, rows in found.items()}
+    labels = label_tables({who: _labels(pairs) for who, pairs in read.items()})
+    counts = [(who, _count(pairs, kind)) for who, pairs in read.items()]
     return TaskAnswers(task, split, step, len(ids), rows, counts, names, labels)
 
 
@@ -166,28 +167,30 @@ def _read(row: Row, kind: ScoringKind) -> Reading:
     return replace(reading, label=_string(row["label"])) if "label" in row else reading
 
 
-def _count(rows: Iterable[Row], kind: ScoringKind) -> str:
-    """Count the verdicts of all rows that have a reference."""
-    verdicts = [
-        kind.verdict(_read(row, kind), kind.read(reference, reference=True))
+Readings = list[tuple[Reading, Reading]]
+"""What answers and their references say."""
+
+
+def _readings(rows: Iterable[Row], kind: ScoringKind) -> Readings:
+    """Read all rows that have a reference."""
+    return [
+        (_read(row, kind), kind.read(reference, reference=True))
         for row in rows
         if (reference := _string(row.get("reference"))) is not None
     ]
+
+
+def _count(pairs: Readings, kind: ScoringKind) -> str:
+    """Count the verdicts."""
+    verdicts = [kind.verdict(*pair) for pair in pairs]
     return ", ".join(
         f"{verdicts.count(verdict):,} {COUNTED.get(verdict, verdict)}" for verdict in kind.verdicts
     )
 
 
-def _labels(rows: Iterable[Row], kind: ScoringKind) -> list[tuple[str, str | None]]:
+def _labels(pairs: Readings) -> list[tuple[str, str | None]]:
     """Return the right and the read label of each row that has a right one."""
-    pairs = [
-        (
-            kind.read(_string(row.get("reference")) or "", reference=True).label,
-            _read(row, kind).label,
-        )
-        for row in rows
-    ]
-    return [(gold, found) for gold, found in pairs if gold is not None]
+    return [(right.label, answer.label) for answer, right in pairs if right.label is not None]
 
 
 def _marked(reference: str, answer: str, *, verdict: str, label: str = "") -> Text:

@@ -5,7 +5,7 @@ replaces the tasks and sources of the default configuration.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -53,16 +53,11 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     >>> _flat({"a": {"b": 1, "c": {}}, "d": [2]})
     {'a.b': 1, 'a.c': {}, 'd': [2]}
     """
-    return dict(_pairs(values, ""))
-
-
-def _pairs(values: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:
+    found: dict[str, Any] = {}
     for key, value in values.items():
-        path = f"{above}{key}"
-        if isinstance(value, Mapping) and value:
-            yield from _pairs(value, f"{path}.")
-        else:
-            yield path, value
+        inner = _flat(value) if isinstance(value, Mapping) else {}
+        found |= {f"{key}.{name}": each for name, each in inner.items()} or {key: value}
+    return found
 
 
 def _written(value: Any) -> str:

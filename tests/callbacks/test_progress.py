@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from tell_lightning.callbacks import progress
-from tell_lightning.callbacks.progress import Pace, PlainProgress, StepsBar, progress_callback
+from tell_lightning.callbacks.progress import Pace, PlainProgress, StepsBar
 
 
 @pytest.fixture
@@ -72,8 +72,7 @@ def test_time_left_goes_by_the_steps_of_this_session(trainer, monkeypatch):
 def test_plain_line_names_everything(trainer, monkeypatch):
     lines = []
     monkeypatch.setattr(progress, "rank_zero_info", lines.append)
-    plain = progress_callback(TASKS, terminal=False)
-    assert isinstance(plain, PlainProgress)
+    plain = PlainProgress(TASKS)
     plain.on_train_start(trainer, None)
     trainer.global_step = trainer.max_steps = 50
     plain.on_train_batch_end(trainer, None, None, None, 0)
@@ -94,8 +93,7 @@ def test_bar_has_its_numbers_whole_and_messages_come_above_it(trainer, monkeypat
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     logger.addHandler(handler)
     monkeypatch.setattr(sys, "stderr", sys.__stderr__)  # pytest has its own
-    bar = progress_callback(TASKS, terminal=True)
-    assert isinstance(bar, StepsBar)
+    bar = StepsBar(TASKS)
     bar._trainer = trainer
     try:
         bar.on_train_start(trainer, None)

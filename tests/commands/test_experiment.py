@@ -71,7 +71,7 @@ def test_missing_cells_are_run_and_a_second_call_says_that_all_is_there(
     assert lines(capsys) == [
         "1 of 2  translate-tell-n10-s0  bleu 10.0  2 s  about 2 s left",
         "2 of 2  translate-sft-n10-s0  bleu 10.0  2 s",
-        f"2 of 2 results are there, in {first}/results.",
+        f"2 of 2 results exist, in {first}/results.",
     ]
     results = read_results(first / "results")
     assert {each["rule_digest"] for each in results.values()} == {
@@ -83,7 +83,7 @@ def test_missing_cells_are_run_and_a_second_call_says_that_all_is_there(
         "translate-tell-n10-s0.json",
     ]
     main(["experiment", str(first)])
-    assert lines(capsys) == [f"2 of 2 results are there, in {first}/results."]
+    assert lines(capsys) == [f"2 of 2 results exist, in {first}/results."]
     assert {path: path.stat().st_mtime_ns for path in (first / "results").iterdir()} == before
 
 
@@ -102,8 +102,8 @@ def test_a_cell_that_fails_is_kept_with_its_reason_and_the_rest_goes_on(
     printed = lines(capsys)
     assert "translate-tell-n10-bad-s0  FAILED: ValueError: a mistake in a library" in printed[0]
     assert printed[-1] == (
-        f"1 of 3 results are there, in {first}/results. 2 failed: the files say why; run them "
-        "again with --retry."
+        f"1 of 3 results exist, in {first}/results. 2 failed: their files say why; repeat them "
+        "with --retry."
     )
     main(["experiment", str(first)])  # failed ones are not run again by themselves
     assert lines(capsys) == [printed[-1]]
@@ -118,7 +118,7 @@ def test_retry_runs_what_failed_and_what_another_configuration_made(
         main(["experiment", str(first)])
     assert "must be made with the configuration that its cell has now" in capsys.readouterr().err
     main(["experiment", str(first), "--retry", "--jobs", "1"])
-    assert lines(capsys)[-1].startswith("2 of 2 results are there")
+    assert lines(capsys)[-1].startswith("2 of 2 results exist")
 
 
 def test_a_mistake_that_fails_the_first_cells_alike_stops_the_run(
@@ -142,7 +142,7 @@ def test_cells_that_another_process_has_are_left_to_it(
     assert lines(capsys) == [
         "translate-tell-n10-s0  is run by another process",
         "1 of 1  translate-sft-n10-s0  bleu 10.0  2 s",
-        f"1 of 2 results are there, in {first}/results.",
+        f"1 of 2 results exist, in {first}/results.",
     ]
 
 
@@ -170,11 +170,11 @@ def test_a_dry_run_shows_what_is_there_and_what_the_rest_will_cost(
     store(first, 1, status="failed", reason="x")
     main(["experiment", str(first), "--dry-run", "--jobs", "2"])
     printed = [" ".join(line.split()) for line in lines(capsys)]
-    assert printed[1] == "testbed arm n cells there missing failed other cost"
+    assert printed[1] == "testbed arm n runs there missing failed other time"
     assert printed[3] == "translate tell 10 4 1 3 0 0 5 min"
     assert printed[4] == "translate sft 10 4 0 3 1 0 36 s"
     assert printed[5].startswith(f"base plain: will be made first, in {first.parent}/tell_lightni")
-    assert printed[6] == "8 cells, 6 to run: about 6 min in one process, 3 min in 2."
+    assert printed[6] == "8 runs, 6 to do: about 6 min in one process, 3 min in 2."
     assert len(read_results(first / "results")) == 2
 
 
@@ -191,7 +191,7 @@ def test_a_cell_is_named_by_its_name_its_number_or_a_part_of_it(
         ("--only=tell-n10", 1),
     ]:
         main(["experiment", str(first), option, "--dry-run"])
-        assert lines(capsys)[-1].startswith(f"1 cells, {1 - there} to run")
+        assert lines(capsys)[-1].startswith(f"1 runs, {1 - there} to do")
 
 
 def test_a_configuration_of_ones_own_goes_on_top_and_its_results_elsewhere(first: Path) -> None:
@@ -219,7 +219,7 @@ def test_files_for_a_cluster_hold_the_missing_cells(
     assert values["parameters"]["cell"]["values"] == ["translate-sft-n10-s0"]
     store(first, 1)
     main(["experiment", str(first), "--slurm", str(first.parent / "b.sh")])
-    assert lines(capsys) == ["Nothing to write: all results are there."]
+    assert lines(capsys) == ["Nothing to write: all results exist."]
 
 
 @pytest.mark.parametrize(

@@ -132,17 +132,17 @@ def test_a_typed_section_leaves_what_it_does_not_name_to_the_adapter(adapter, ro
     assert (found.model.dtype, found.variant) == ("bfloat16", "end")
 
 
-def test_what_a_file_asks_for_in_vain_is_said(adapter, config, capsys):
+def test_a_value_of_a_file_that_is_not_used_is_named(adapter, config, capsys):
     data = yaml.safe_load(config.read_text())
     data["data"]["mixture"] = {"anchor": "none"}
     config.write_text(yaml.safe_dump(data))
     found = request(adapter=str(adapter), config=[str(config)])
     assert (found.model.base, found.variant) == ("/bases/seven", "end")
     assert capsys.readouterr().err == (
-        f"{config}: data.mixture.anchor: 'none' gives way to 'end', with which the adapter was "
-        "trained; type --data.mixture.anchor=none to have it\n"
-        f"{config}: model.base: '/bases/mine' gives way to '/bases/seven', with which the adapter "
-        "was trained; type --model.base=/bases/mine to have it\n"
+        f"{config}: data.mixture.anchor: 'none' is not used: the adapter was trained with 'end'; "
+        "type --data.mixture.anchor=none to use it all the same\n"
+        f"{config}: model.base: '/bases/mine' is not used: the adapter was trained with "
+        "'/bases/seven'; type --model.base=/bases/mine to use it all the same\n"
     )
     typed = ["--data.mixture.anchor=none", "--model.base=/bases/mine"]
     found = request(*typed, adapter=str(adapter), config=[str(config)])

@@ -870,7 +870,7 @@ def test_folder_with_the_best_checkpoint_is_warned_of_on_resume(tmp_path: Path) 
 
 
 def test_every_checkpoint_is_written_by_the_plugin(tmp_path: Path) -> None:
-    """callbacks/checkpoints.py: `WholeFiles` lets a kill leave the old file."""
+    """callbacks/checkpoints.py: `AtomicCheckpoints` lets a kill leave the old file."""
     written: list[str] = []
 
     class Writer(TorchCheckpointIO):

@@ -219,23 +219,20 @@ def test_an_anchor_survives_its_file(anchor: Anchor) -> None:
             {"colour": 1},
             says(
                 "anchor.json",
-                rule="text, position, response_prefix, present, separator, digest",
+                rule=["text, position, response_prefix, present, separator", "digest"],
                 got="{",
             ),
         ),
-        ({"present": "yes"}, says("anchor.json", rule=["present", "bool"], got="'yes'")),
-        (
-            {"position": "top"},
-            says("anchor.json", rule=["position", "prefix", "suffix", "system"], got="'top'"),
-        ),
-        ({"text": "B"}, says("anchor.json", rule="digest", got="'")),
+        ({"present": "yes"}, says("anchor.json", rule=["present", "true or false"], got="{")),
+        ({"position": "top"}, says("anchor.json", rule="digest", got="'", cure="its run")),
+        ({"text": "B"}, says("anchor.json", rule="digest", got="'", cure="its run")),
     ],
 )
 def test_a_damaged_anchor_file_is_named(change: dict[str, object], message: Says) -> None:
     with pytest.raises(AnchorError) as caught:
         anchor_from_json({**anchor_to_json(Anchor(text="A")), **change}, where="anchor.json")
     assert str(caught.value) == message
-    with pytest.raises(AnchorError, match=r"got \[\]\. Export"):
+    with pytest.raises(AnchorError, match=r"got \[\]\. Copy"):
         anchor_from_json([], where="anchor.json")
 
 

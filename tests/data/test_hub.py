@@ -44,7 +44,7 @@ def test_of_several_splits_one_is_chosen(folder: Path) -> None:
     test = read(DataLocation(path="two", split="test"), folder)
     assert (len(train.records), len(test.records)) == (3, 1)
     assert train.sha256 != test.sha256
-    assert test.where == f"{folder / 'two'}/test"
+    assert test.records[0].where == f"{folder / 'two'}/test:row 1"
 
 
 @pytest.mark.parametrize(

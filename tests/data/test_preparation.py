@@ -302,11 +302,8 @@ def test_ids_of_a_killed_process_are_remembered(
     assert made.encoder.encoded == 4  # it did go on
 
 
-def test_memory_does_not_grow_with_the_rows(
-    made: Stage, chunks: Chunks, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_does_not_grow_with_the_rows(made: Stage, chunks: Chunks) -> None:
     chunks(chunk_rows=200, batch_rows=50)
-    monkeypatch.setattr("tell_lightning.data.formats.BLOCK", 2**12)
     peaks = []
     for count in (400, 400, 1600):  # the first also fills caches
         made.put("g", pairs(f"g{count}-{len(peaks)}-" + "x" * 60, count))

@@ -117,7 +117,7 @@ def test_bad_rows_of_a_small_file_stop_or_are_counted(data: Data, tmp_path: Path
     skipping = data(held=rows, on_bad_rows="skip", max_bad_share=0.5)
     pool = read_splits(skipping).held_out["g"]
     assert pool.counts == {"read": 3, "bad": 1}
-    assert pool.notes[0].startswith(f"{tmp_path}/held.jsonl:3: field 'response'")
+    assert pool.bad[0].startswith(f"{tmp_path}/held.jsonl:3: field 'response'")
 
 
 def test_only_the_first_rows_of_a_general_source_are_looked_at(
@@ -317,7 +317,7 @@ def test_the_embedded_world_reads_clean(tmp_path: Path) -> None:
         "held_out/instructions": 400,
     }
     pools = [*sources.train.values(), *sources.dev.values(), *sources.test.values()]
-    assert all(not pool.notes and not pool.counts["bad"] for pool in pools)
+    assert all(not pool.bad for pool in pools)
     assert len(general_records(settings, "instructions")) == 20_000
 
 

@@ -147,7 +147,9 @@ def test_a_template_without_a_system_role_is_named(
     )
 
 
-WAY_OUT = "Give the tokenizer another chat_template, or none to use the plain one."
+WAY_OUT = (
+    "Change chat_template in the model's tokenizer folder, or remove it to use the plain template."
+)
 
 
 @pytest.mark.parametrize(

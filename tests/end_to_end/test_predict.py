@@ -4,7 +4,6 @@ It reads whatever training reads, and goes on where it was stopped.
 """
 
 import csv
-import gzip
 import hashlib
 import io
 import json
@@ -23,7 +22,6 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
-import zstandard
 from messages import Says, says
 from safetensors.torch import load_file, save_file
 from tiny_runs import Run, environment
@@ -196,8 +194,8 @@ def _table(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 def _packed(path: Path, rows: list[dict[str, Any]]) -> Path:
     plain = _jsonl(path.with_suffix(""), rows).read_bytes()
-    pack = gzip.compress if path.suffix == ".gz" else zstandard.ZstdCompressor().compress
-    path.write_bytes(pack(plain))
+    codec = {".gz": "gzip", ".zst": "zstd"}[path.suffix]
+    path.write_bytes(pyarrow.compress(plain, codec=codec, asbytes=True))
     return path
 
 

@@ -9,8 +9,8 @@ from transformers import GenerationConfig
 from tell_lightning.errors import TellError
 from tell_lightning.generation.batched import Budget, generate
 from tell_lightning.generation.decoding import Choices, Decoding
-from tell_lightning.generation.evaluating import evaluating
 from tell_lightning.generation.prefix import Prefix
+from tell_lightning.model.evaluating import evaluating
 
 TEXTS = ["a", "Hello, world", "one two three four five", "zz top", "??", "x" * 30, "y=2x+1", "Q:"]
 LIMITS = Decoding(stop_ids=(0,), max_new_tokens=12)

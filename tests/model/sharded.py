@@ -11,7 +11,7 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from tell_lightning.generation.batched import is_sharded
-from tell_lightning.model.sharding import whole, whole_adapters
+from tell_lightning.model.sharding import gathered, gathered_adapters
 
 CLIP = 0.5
 """Below the norm of every step."""
@@ -67,7 +67,7 @@ def main(base: str, checkpoint: str, out: str) -> None:
         trainer={"strategy": "fsdp2", "precision": "bf16-mixed"},
     )
     found = {
-        "gradients": whole(run.gradients),
+        "gradients": gathered(run.gradients),
         "logged": run.logged,
         "sharded": is_sharded(run.module),
         "local": sum(
@@ -75,7 +75,7 @@ def main(base: str, checkpoint: str, out: str) -> None:
         ),
         "answers": answers(run.module.model),
         "cut again": all(isinstance(p, DTensor) for p in run.module.parameters()),
-        "resumed": whole_adapters(resumed.module),
+        "resumed": gathered_adapters(resumed.module),
         "half": half.logged,
         "half types": sorted({str(p.dtype) for p in half.module.parameters()}),
     }

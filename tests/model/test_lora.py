@@ -11,9 +11,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from tell_lightning.model.lora import (
     AdapterError,
+    ParameterCount,
     add_adapters,
     check_lora,
-    count_parameters,
     linear_names,
 )
 from tell_lightning.model.settings import LoraSettings
@@ -139,7 +139,7 @@ def test_only_adapters_are_trained_and_counted(
 ) -> None:
     model = add_adapters(make_llama(), lora(target_modules=["q_proj"]), seed=0)
     assert all(p.requires_grad == ("lora_" in name) for name, p in model.named_parameters())
-    count = count_parameters(model)
+    count = ParameterCount(*model.get_nb_trainable_parameters())
     assert count.trained == 2 * 4 * (32 + 32)
     assert count.total == sum(p.numel() for p in model.parameters())
     assert str(count) == (

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from tell_lightning.generation.batched import is_sharded
 from tell_lightning.model.lora import add_adapters
 from tell_lightning.model.settings import LoraSettings
-from tell_lightning.model.sharding import ShardingError, shard, whole_adapters
+from tell_lightning.model.sharding import ShardingError, gathered_adapters, shard
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning"),
@@ -119,9 +119,9 @@ def test_checkpoints_are_those_of_one_process(one: Any, two: dict[str, Any], fol
 def test_either_goes_on_from_the_checkpoint_of_the_other(
     training: ModuleType, llama_folder: Path, two: dict[str, Any], folder: Path
 ) -> None:
-    whole = whole_adapters(_one_process(training, llama_folder, steps=3).module)
+    whole = gathered_adapters(_one_process(training, llama_folder, steps=3).module)
     back = _one_process(training, llama_folder, steps=3, checkpoint=folder / "two.ckpt")
-    assert _largest_difference(whole_adapters(back.module), whole) < TOLERANCE
+    assert _largest_difference(gathered_adapters(back.module), whole) < TOLERANCE
     assert _largest_difference(two["resumed"], whole) < TOLERANCE
 
 

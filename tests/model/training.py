@@ -23,7 +23,7 @@ from tell_lightning.data.units import Examples, Place
 from tell_lightning.model.loss import token_losses
 from tell_lightning.model.module import TellModule
 from tell_lightning.model.settings import LoraSettings, OptimizerSettings
-from tell_lightning.model.sharding import cut_like
+from tell_lightning.model.sharding import shard_like
 
 LABEL_COUNTS = (2, 3, 24, 30, 2, 4, 20, 28)
 NAMES = ("task", "general")
@@ -187,7 +187,7 @@ def warm_up(module: torch.nn.Module) -> None:
         for name, parameter in module.named_parameters():
             if "lora_B" in name:
                 drawn = torch.randn(parameter.shape, generator=generator) * 0.1
-                parameter.copy_(cut_like(parameter, drawn))
+                parameter.copy_(shard_like(parameter, drawn))
 
 
 def gradients_of(module: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -23,7 +23,7 @@ from torchmetrics.utilities.data import dim_zero_sum
 from tell_lightning.metrics.intervals import SEED, Numbers, RowSums
 from tell_lightning.metrics.kinds.base import KindScores
 from tell_lightning.metrics.kinds.text import Text, exact_sums
-from tell_lightning.metrics.predictions import MetricError, Prediction
+from tell_lightning.metrics.predictions import MetricError, Prediction, texts_of
 from tell_lightning.metrics.score_facts import OF_EVERY_TASK, ScoreFacts
 from tell_lightning.metrics.settings import Scoring
 from tell_lightning.metrics.user_code import arguments_named, checked, errors_named
@@ -78,11 +78,11 @@ class TorchMetric(Text):
 
     def score(self, predictions: Sequence[Prediction]) -> KindScores:
         """Score all predictions by one call of the metric."""
-        return KindScores(exact_sums(predictions).whole() | self._compute(*_texts(predictions)))
+        return KindScores(exact_sums(predictions).whole() | self._compute(*texts_of(predictions)))
 
     def row_sums(self, predictions: Sequence[Prediction]) -> list[RowSums]:
         """Give the metric's states of each row, or its scores of each, where either is exact."""
-        answers, references = _texts(predictions)
+        answers, references = texts_of(predictions)
         exact = exact_sums(predictions)
         for split in (self._states, self._means):
             with suppress(Exception):  # whatever it is: the metric does not take single rows
@@ -174,10 +174,6 @@ class TorchMetric(Text):
             if not all(np.allclose(ours[n], theirs[n], TOLERANCE, TOLERANCE) for n in theirs):
                 return False
         return True
-
-
-def _texts(predictions: Sequence[Prediction]) -> tuple[list[str], list[str]]:
-    return [p.prediction for p in predictions], [p.reference or "" for p in predictions]
 
 
 def takes_lists(metric: type[Metric]) -> bool:

@@ -14,14 +14,14 @@ another.
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from tell_lightning.metrics.intervals import Numbers, RowSums
 from tell_lightning.metrics.kinds.base import KindScores, ScoringKind
 from tell_lightning.metrics.kinds.text import exact_sums
-from tell_lightning.metrics.predictions import Prediction
+from tell_lightning.metrics.predictions import Prediction, texts_of
 from tell_lightning.metrics.score_facts import EXACT_MATCH, ScoreFacts, points
 
 
@@ -49,20 +49,20 @@ class Translation(ScoringKind):
 
     def score(self, predictions: Sequence[Prediction]) -> KindScores:
         """Score the corpus, without TER."""
-        answers, references = _texts(predictions)
-        scores = corpus_scores(answers, references)
+        answers, references = texts_of(predictions)
+        sums = corpus_sums(answers, references)
         return KindScores(
             {
                 **exact_sums(predictions).whole(),
-                **{name: corpus.score for name, corpus in scores.items()},
+                **{name: value for each in sums for name, value in each.whole().items()},
                 "line_mismatch_rate": line_mismatch_rate(answers, references),
             },
-            {name: corpus.signature for name, corpus in scores.items()},
+            {name: signature for each in sums for name, signature in each.signatures.items()},
         )
 
     def row_sums(self, predictions: Sequence[Prediction]) -> list[RowSums]:
         """Give the counts that sacreBLEU keeps of each document, for each score, and for TER."""
-        return [exact_sums(predictions), *row_statistics(*_texts(predictions)).values()]
+        return [exact_sums(predictions), *corpus_sums(*texts_of(predictions), ter=True)]
 
     def columns(self, answer: str, reference: str) -> dict[str, Any]:
         """Return sacreBLEU's chrF2 of one document, 0 to 100, to a tenth."""
@@ -70,19 +70,6 @@ class Translation(ScoringKind):
 
         score = CHRF().sentence_score(join_lines(answer), [join_lines(reference)]).score
         return {"chrf": round(float(score), 1)}
-
-
-class CorpusScore(NamedTuple):
-    """A score of the whole corpus and how it was computed."""
-
-    score: float
-    """0 to 100."""
-    signature: str
-    """sacreBLEU's signature: references, case, tokenizer, smoothing, version."""
-
-
-def _texts(predictions: Sequence[Prediction]) -> tuple[list[str], list[str]]:
-    return [p.prediction for p in predictions], [p.reference or "" for p in predictions]
 
 
 def join_lines(text: str) -> str:
@@ -94,65 +81,43 @@ def join_lines(text: str) -> str:
     return " ".join(lines_of(text))
 
 
-def corpus_scores(answers: Sequence[str], references: Sequence[str]) -> dict[str, CorpusScore]:
-    """Score a corpus of documents, and of their lines.
+def corpus_sums(
+    answers: Sequence[str], references: Sequence[str], *, ter: bool = False
+) -> list[RowSums]:
+    """Split corpus scores into the counts of each document, whose sum gives the score.
 
     An empty answer stays in the corpus: its missing words cost brevity in BLEU, recall in chrF.
 
-    Args:
-        answers: One text per document.
-        references: As many texts, in the same order; at least one that is not blank.
-
-    Returns:
-        `bleu`, `chrf` and `chrf_pp`, and the same of lines as `bleu_lines` and so on, computed with
-        sacreBLEU's defaults (BLEU: 13a, exponential smoothing; chrF2: characters up to 6-grams;
-        chrF++: words up to 2-grams, too). TER, which may take a minute, is in `row_statistics`.
-
-    Source: Post 2018 (sacreBLEU), Popović 2015 and 2017 (chrF, chrF++).
-    """
-    scores = {}
-    for name, metric in _metrics().items():
-        ours, theirs = _segments(name, answers, references)
-        score = metric.corpus_score(_flat(ours), [_flat(theirs)]).score
-        scores[name] = CorpusScore(float(score), str(metric.get_signature()))
-    return scores
-
-
-def row_statistics(answers: Sequence[str], references: Sequence[str]) -> dict[str, RowSums]:
-    """Split `corpus_scores`, and TER, into what each document adds and what the sum is worth.
-
-    A document adds lengths and n-gram counts, or edits.
-
-    The two methods are those that sacreBLEU's own significance tests call. Its public bootstrap
-    (`n_bootstrap`) gives a mean and half a width, seeded from the environment, but no bounds.
+    The two methods of sacreBLEU that are called here are those of its own significance tests. Its
+    public bootstrap (`n_bootstrap`) gives a mean and half a width, seeded from the environment, but
+    no bounds.
 
     Args:
         answers: One text per document.
         references: As many texts, in the same order; at least one that is not blank.
+        ter: Whether TER of lines is computed, too, which may take a minute.
 
     Returns:
-        By the names of `corpus_scores`, and `ter_lines`, where lower is better: edits of words,
-        moved blocks counting once, in per cent of the reference's words (Snover 2006). It exists
-        for lines alone: a document of 400 foreign words takes a second, its 15 lines a hundredth.
+        One group for each score.
+
+    Source: Post 2018 (sacreBLEU), Popović 2015 and 2017 (chrF, chrF++), Snover 2006 (TER).
     """
+    metrics = _metrics() | (_slow_metrics() if ter else {})
+    return [_sums(name, metric, answers, references) for name, metric in metrics.items()]
 
-    def split(name: str, metric: Any) -> RowSums:
-        ours, theirs = _segments(name, answers, references)
-        lines = iter(metric._extract_corpus_statistics(_flat(ours), [_flat(theirs)]))
-        none = metric._extract_corpus_statistics([""], [["a"]])[0]
-        rows = np.zeros((len(theirs), len(none)))
-        for row, document in zip(rows, theirs, strict=True):
-            for line in islice(lines, len(document)):
-                row += line
 
-        def score(sums: Numbers) -> dict[str, Numbers]:
-            flat = sums.reshape(-1, sums.shape[-1]).astype(np.int64).tolist()
-            values = [float(metric._compute_score_from_stats(each).score) for each in flat]
-            return {name: np.array(values).reshape(sums.shape[:-1])}
+def _sums(name: str, metric: Any, answers: Sequence[str], references: Sequence[str]) -> RowSums:
+    ours, theirs = _segments(name, answers, references)
+    lines = iter(metric._extract_corpus_statistics(_flat(ours), [_flat(theirs)]))
+    size = len(metric._extract_corpus_statistics([""], [["a"]])[0])
+    rows = [sum(map(np.array, islice(lines, len(document))), np.zeros(size)) for document in theirs]
 
-        return RowSums(rows, score, {name: str(metric.get_signature())})
+    def score(sums: Numbers) -> dict[str, Numbers]:
+        flat = sums.reshape(-1, sums.shape[-1]).astype(np.int64).tolist()
+        values = [float(metric._compute_score_from_stats(each).score) for each in flat]
+        return {name: np.array(values).reshape(sums.shape[:-1])}
 
-    return {name: split(name, metric) for name, metric in (_metrics() | _slow_metrics()).items()}
+    return RowSums(np.array(rows), score, {name: str(metric.get_signature())})
 
 
 def line_mismatch_rate(answers: Sequence[str], references: Sequence[str]) -> float:
@@ -181,6 +146,7 @@ def _segments(
 
 
 def _metrics() -> dict[str, Any]:
+    """Make the metrics with sacreBLEU's defaults."""
     # Slow to import, and needed by translation alone.
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
@@ -193,6 +159,7 @@ def _metrics() -> dict[str, Any]:
 
 
 def _slow_metrics() -> dict[str, Any]:
+    """Make TER of lines; a document of 400 foreign words would take a second."""
     from sacrebleu.metrics.ter import TER
 
     return {"ter_lines": TER()}

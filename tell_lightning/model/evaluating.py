@@ -1,4 +1,4 @@
-"""Prepare a model for generation, and restore it afterwards."""
+"""Put a model into eval mode for a while."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
