@@ -8,9 +8,10 @@ Lightning's Trainer, read from its source; `session` checks their values when it
 import ast
 import contextlib
 import io
+import re
 import sys
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -50,6 +51,7 @@ BOUNDS: dict[str, dict[str, float]] = {
     "trainer": {"log_every_n_steps": 1},
 }
 """The least that a number may be, by section."""
+_BROKEN = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -80,16 +82,19 @@ def check(arguments: list[str]) -> Config:
     given = {path: read_config(path) for path in config_paths(arguments)}
     # What is typed wins over the files, so that a mistake is looked for there first.
     given[""] = {argument.lstrip("-").partition("=")[0]: None for argument in arguments}
+    defaults = parser.get_defaults(skip_validation=True).keys()
+    _check_groups({key.rpartition(".")[0] for key in defaults} - {""}, given)
     says = io.StringIO()
     try:
         with contextlib.redirect_stderr(says):
             parsed = parser.parse_args(without_default_tasks(arguments))
             made = parser.instantiate_classes(parsed)
     except SystemExit as error:
-        keys = {*parser.get_defaults(skip_validation=True).keys(), *field_names(Task, General)}
+        keys = {*defaults, *field_names(Task, General)}
         raise ConfigError(explain(says.getvalue(), keys, given)) from error
     values = yaml.safe_load(parser.dump(parsed, skip_none=False))
     values["trainer"] = {key: v for key, v in values["trainer"].items() if v is not None}
+    _check_texts(values, given)
     _rename_floors(values["data"]["tasks"], given)
     _check_stop(values["trainer"].get("max_steps"), made["data"].mixture.cycles)
     # As Lightning says it, or the saved configuration would get back the default's number.
@@ -126,6 +131,37 @@ def _parser() -> ArgumentParser:
     for name, type_ in trainer_options().items():
         parser.add_argument(f"--trainer.{name}", type=type_, default=None)
     return parser
+
+
+def _check_groups(groups: Collection[str], given: Files) -> None:
+    """Refuse a file in which a group of keys holds another value, such as nothing."""
+    for path, values in given.items():
+        for group in sorted(groups) if path else ():
+            *above, last = group.split(".")
+            inside: Any = values
+            for part in above:
+                inside = inside.get(part, {})
+            if not isinstance(inside.get(last, {}), Mapping):
+                got = "nothing" if inside[last] is None else f"{inside[last]!r:.60}"
+                raise ConfigError(
+                    f"{path}: {group}: must be a mapping of keys, got {got}. Write KEY: VALUE "
+                    "lines below it, or remove it."
+                )
+
+
+def _check_texts(values: Any, given: Files, above: str = "") -> None:
+    """Refuse characters that no file name, no model and no terminal takes."""
+    if isinstance(values, str) and _BROKEN.search(values):
+        raise ConfigError(
+            f"{place(above, given)}: must be Unicode text "
+            f"without the null character, got {values!r:.60}. Write it again."
+        )
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            _check_texts(value, given, f"{above}.{key}" if above else str(key))
+    elif isinstance(values, list):
+        for value in values:
+            _check_texts(value, given, above)
 
 
 def _seed(seed: bool | int) -> int:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tell_lightning.errors import TellError
+from tell_lightning.files import expanded
 from tell_lightning.microworld.world import base_dir
 
 
@@ -20,7 +21,7 @@ def base_path(base: str) -> str:
     """
     if base == "microworld":
         return str(base_dir())
-    folder = Path(base).expanduser()
+    folder = expanded(base)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise BaseModelError(
@@ -75,7 +76,7 @@ def unavailable(what: str, base: str, error: Exception) -> BaseModelError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if "trust_remote_code" in str(error):
         advice = "Read that code, and set model.trust_remote_code: true if you trust it."
-    elif Path(base).expanduser().is_dir():
+    elif expanded(base).is_dir():
         advice = "Give a folder that `save_pretrained` wrote in full."
     else:
         advice = "Check the name, model.revision and the network, or give a local folder."

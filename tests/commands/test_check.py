@@ -94,3 +94,37 @@ def test_trainer_options_that_a_run_would_ignore_are_refused(option: str, instea
     key, _, value = option.partition("=")
     value = {"true": "True", "false": "False"}.get(value, value)
     assert refused(f"--trainer.{option}") == says(f"trainer.{key}", got=value, cure=instead)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "got"),
+    [
+        ("data:\n# tasks: {}\n", "data", "nothing"),
+        ("trainer: null", "trainer", "nothing"),
+        ("model: {lora: [r]}", "model.lora", "['r']"),
+        ("model: {optimizer: !!binary YWI=}", "model.optimizer", "b'ab'"),
+        ("eval: 3", "eval", "3"),
+    ],
+)
+def test_a_group_of_keys_that_holds_another_value_is_refused(
+    tmp_path: Path, text: str, key: str, got: str
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    said = says(f"{path}: {key}", rule="mapping", got=got, cure=["KEY: VALUE", "remove"])
+    assert refused("-c", str(path)) == said
+
+
+@pytest.mark.parametrize(
+    ("option", "got"),
+    [("--data=null", "null"), ("--model.lora=x", "x"), ("--data.mixture=3", "3")],
+)
+def test_a_typed_group_needs_keys(option: str, got: str) -> None:
+    key = option.removeprefix("--").partition("=")[0]
+    assert refused(option) == says(key, rule="mapping", got=got, cure="KEY: VALUE")
+
+
+@pytest.mark.parametrize("value", ["a\0b", "caf\udce9"])
+def test_a_text_that_no_file_can_be_named_by_is_refused(value: str) -> None:
+    said = says("data.cache_dir", rule=["Unicode", "null"], got=repr(value))
+    assert refused(f"--data.cache_dir={value}") == said

@@ -112,6 +112,8 @@ def test_a_list_of_numbers_is_one_line_and_keys_are_sorted() -> None:
     ("text", "message"),
     [
         ("{", says("x.json", rule="JSON", got="Expecting property name")),
+        ("9" * 5000, says("x.json", rule="JSON", got="Exceeds the limit")),
+        ("[" * 100_000, says("x.json", rule="JSON", got="maximum recursion")),
         ("[]", says("x.json", rule="keys", got="[]")),
         ("{}", says("x.json", rule="name", got="nothing")),
     ],
