@@ -83,7 +83,8 @@ def check(arguments: list[str]) -> Config:
     # What is typed wins over the files, so that a mistake is looked for there first.
     given[""] = {argument.lstrip("-").partition("=")[0]: None for argument in arguments}
     defaults = parser.get_defaults(skip_validation=True).keys()
-    _check_groups({key.rpartition(".")[0] for key in defaults} - {""}, given)
+    groups = {key.rpartition(".")[0] for key in defaults} - {""}
+    _check_groups({*groups, "data.tasks", "data.general"}, given)
     says = io.StringIO()
     try:
         with contextlib.redirect_stderr(says):

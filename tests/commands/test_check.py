@@ -104,6 +104,8 @@ def test_trainer_options_that_a_run_would_ignore_are_refused(option: str, instea
         ("model: {lora: [r]}", "model.lora", "['r']"),
         ("model: {optimizer: !!binary YWI=}", "model.optimizer", "b'ab'"),
         ("eval: 3", "eval", "3"),
+        ("data: {general: }", "data.general", "nothing"),
+        ("data: {tasks: [a]}", "data.tasks", "['a']"),
     ],
 )
 def test_a_group_of_keys_that_holds_another_value_is_refused(

@@ -61,6 +61,7 @@ def test_a_folder_that_is_no_run_is_named(tmp_path, capsys):
     [
         ("config.yaml", "data: text"),
         ("plan.json", '{"cycle": [1], "sources": 3}'),
+        ("plan.json", '{"algorithm": "feistel6-v1", "sources": []}'),
         ("run.json", '{"metrics": {"test": 5}}'),
     ],
 )

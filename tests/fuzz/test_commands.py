@@ -98,6 +98,23 @@ def test_plan_answers_any_configuration(place: Path, amount: int) -> None:
     fuzz(texts | mutated_bytes([yaml.safe_dump(CONFIG).encode()]), amount, check)
 
 
+@amounts(quick=8)
+def test_plan_answers_any_typed_option(place: Path, amount: int) -> None:
+    (place / "odd.yaml").write_text(yaml.safe_dump(CONFIG))
+    keys = [*CONFIG, *(f"{section}.{key}" for section in CONFIG for key in CONFIG[section])]
+    keys += ["data.tasks.answer.anchor.text", "data.mixture.order", "model.lora.rank", "config"]
+    keys += ["data.num_workers", "eval.patience", "trainer.devices", "seed_everything", "show"]
+
+    def check(options: list[str]) -> None:
+        called("plan", "-c", "odd.yaml", *options)
+        assert_no_drafts(place)
+
+    values = TEXTS | YAML_VALUES.map(lambda value: yaml.dump(value).strip())
+    option = st.tuples(st.sampled_from(keys) | TEXTS, values).map("=".join)
+    options = option.map("--{}".format) | TEXTS
+    fuzz(st.lists(options, min_size=1, max_size=2), amount, check)
+
+
 @amounts(quick=20)
 def test_any_value_of_a_settings_class_is_taken_or_refused_in_one_line(amount: int) -> None:
     def check(drawn: tuple[type, Any]) -> None:

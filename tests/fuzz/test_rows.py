@@ -68,7 +68,7 @@ HOW = st.fixed_dictionaries(
 )
 
 
-@amounts(quick=180)
+@amounts(quick=172)
 def test_a_damaged_file_is_read_or_refused_in_one_line(tmp_path: Path, amount: int) -> None:
     def check(drawn: tuple[tuple[str, bytes], Fields, dict[str, Any]]) -> None:
         (kind, content), fields, how = drawn
