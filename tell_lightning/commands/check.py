@@ -28,6 +28,7 @@ from tell_lightning.commands.config_files import (
     read_config,
     without_default_tasks,
 )
+from tell_lightning.commands.several_files import joined
 from tell_lightning.data.settings import LEAST as LEAST_OF_DATA
 from tell_lightning.data.settings import DataSettings, General, Task
 from tell_lightning.metrics.kinds.registry import BUILT_IN, check_kind, kind_of
@@ -85,6 +86,9 @@ def check(arguments: list[str]) -> Config:
     defaults = parser.get_defaults(skip_validation=True).keys()
     groups = {key.rpartition(".")[0] for key in defaults} - {""}
     _check_groups({*groups, "data.tasks", "data.general"}, given)
+    for path, values in given.items():
+        _check_texts(values, {path: values})
+    arguments = joined(arguments)
     says = io.StringIO()
     try:
         with contextlib.redirect_stderr(says):

@@ -13,7 +13,7 @@ from tell_lightning.commands.arguments import KEYS, CommandParser, whole_number
 from tell_lightning.commands.check import check, keys_help
 from tell_lightning.commands.startup import quieten
 from tell_lightning.commands.tables import print_rows
-from tell_lightning.data.report import table
+from tell_lightning.data.report import CHANGES, table
 from tell_lightning.data.settings import DataSettings
 from tell_lightning.data.splits import read_splits
 from tell_lightning.data.variants import variant_anchor, variant_prefix
@@ -114,6 +114,8 @@ def print_plan(plan: Mapping[str, Any]) -> None:
     if not realised["complete"]:
         print("The run is longer: these are the counts of its first examples.")
     print(f"Left out: {'; '.join(left_out) or 'nothing'}.")
+    for note in plan["notes"]:
+        print(note)
 
 
 def reasons_left_out(counts: Mapping[str, int]) -> list[str]:
@@ -121,7 +123,7 @@ def reasons_left_out(counts: Mapping[str, int]) -> list[str]:
     return [
         f"{count:,} {reason.replace('_', ' ')}"
         for reason, count in counts.items()
-        if count and reason not in {"read", "kept"}
+        if count and reason not in {"read", "kept", *CHANGES}
     ]
 
 

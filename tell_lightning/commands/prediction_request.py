@@ -57,6 +57,8 @@ class PredictionRequest:
     model: ModelSettings
     adapter: Path | None
     template_digest: str | None
+    base_files: Mapping[str, str]
+    """Digests of the base that the adapter was trained on, which must be those of `model`."""
     parts: Sequence[Part]
 
     @property
@@ -107,6 +109,7 @@ def read_request(options: argparse.Namespace, overrides: list[str]) -> Predictio
         model=model,
         adapter=adapter,
         template_digest=anchors.template_digest if anchors else None,
+        base_files=anchors.base_files if anchors and not options.accept_base else {},
         parts=(),
     )
     return replace(request, parts=_parts(request, options, _chosen(tasks, options.task)))
@@ -128,8 +131,9 @@ def _task_options(anchors: AnchorFile) -> list[str]:
 
 
 def _trained_options(anchors: AnchorFile) -> list[str]:
-    """Return the options for the anchor's form and the base that an adapter was trained with."""
+    """Return the options for the prompts and the base that an adapter was trained with."""
     return [
+        f"--data.thinking={anchors.thinking}",
         f"--data.mixture.anchor={anchors.variant}",
         f"--model.base={anchors.base}",
         f"--model.revision={anchors.revision or 'null'}",

@@ -1,16 +1,17 @@
 """`anchor.json` of an adapter folder: how to prompt its tasks. Needs no torch.
 
-It holds the name of the base, the digest of the chat template and, for each task, the anchor, the
-names of the fields and the length of the answers.
+It holds the name and the digests of the base, the digest of the chat template and, for each task,
+the anchor, the names of the fields and the length of the answers.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from tell_lightning.data.anchors import Anchor, anchor_from_json, anchor_to_json
 from tell_lightning.data.records import Fields
+from tell_lightning.data.settings import Thinking
 from tell_lightning.data.variants import Variant
 from tell_lightning.errors import TellError
 
@@ -41,6 +42,9 @@ class AnchorFile:
     variant: Variant
     template_digest: str
     tasks: dict[str, TaskPrompt]
+    thinking: Thinking = "strip"
+    base_files: dict[str, str] = field(default_factory=dict)
+    """Digests of the base (`base_digests`); empty in folders of earlier versions."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the content as JSON values."""
@@ -87,6 +91,8 @@ def read_anchor_file(folder: Path) -> AnchorFile:
             _variant(data["variant"], path),
             data["template_digest"],
             tasks,
+            data.get("thinking", "strip"),  # missing in folders of earlier versions
+            dict(data.get("base_files") or {}),
         )
     except FileNotFoundError as error:
         raise AdapterFolderError(

@@ -18,7 +18,7 @@ from tell_lightning.data.packing import WINDOW
 from tell_lightning.data.permutation import ALGORITHM
 from tell_lightning.data.plan import Plan, PlanSource
 from tell_lightning.report.canvas import round_ticks
-from tell_lightning.report.contents import ReportError, RunContents
+from tell_lightning.report.contents import RunContents
 from tell_lightning.report.drawing import Block, Blocks
 
 COLUMNS = 250
@@ -103,9 +103,7 @@ def _plan(saved: Mapping[str, Any]) -> Plan | None:
         return None
     sources = tuple(PlanSource(**source) for source in saved["sources"])
     if not any(source.slots > 0 for source in sources):
-        raise ReportError(
-            "plan.json: sources must have slots, got none. Copy the run's folder again."
-        )
+        raise ValueError("plan.json: no source has slots")
     return Plan(int(saved["order_seed"]), sources, saved["order"])
 
 

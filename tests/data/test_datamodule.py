@@ -11,6 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from tiny_tokenizers import chat_template
 
 from tell_lightning.callbacks.resume import Resume
 from tell_lightning.data.anchors import Anchor
@@ -458,7 +459,7 @@ def test_a_resume_with_another_tokenizer_or_template_is_refused(
     larger = make_tokenizer(None)
     larger.add_tokens(["Translate"])
     refused(place(ready(tokenizer=larger)), state, ["the tokenizer"])
-    gemma = (Path(__file__).parent / "templates/gemma.jinja").read_text()
+    gemma = chat_template("gemma")
     names = ["the chat template", "the tokenizer"]
     refused(place(ready(tokenizer=make_tokenizer(gemma))), state, names)
 
