@@ -11,6 +11,15 @@ import yaml
 from filelock import FileLock, Timeout
 
 
+def expanded(path: str | Path) -> Path:
+    """Replace a leading ~ as a shell does: `~name` of a user who does not exist stays.
+
+    >>> expanded("~no-such-user/rows.jsonl").as_posix()
+    '~no-such-user/rows.jsonl'
+    """
+    return Path(os.path.expanduser(path))
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file completely, or not at all.
 
