@@ -169,7 +169,7 @@ def test_the_plan_says_where_conversations_give_more_rows_and_thinking_is_left_o
     base: Base, tmp_path: Path
 ) -> None:
     talk = [
-        {"role": "user", "content": "Why?"},
+        {"role": "user", "content": "How?"},
         {"role": "assistant", "content": "<think>Hm.</think>So."},
     ]
     made = data(
