@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tell_lightning.data.base_files import base_digests
 from tell_lightning.data.datamodule import TellDataModule
 from tell_lightning.data.templates import PLAIN_TEMPLATE
 from tell_lightning.data.tokenizer import base_path
@@ -28,6 +29,7 @@ def save_adapter(
     data: TellDataModule,
     *,
     weights: Mapping[str, Any] | None = None,
+    base_files: dict[str, str] | None = None,
 ) -> None:
     """Write the adapter of a trained module with the anchors of its tasks.
 
@@ -38,6 +40,7 @@ def save_adapter(
         module: The module after training.
         data: The data module of the training.
         weights: The complete adapter tensors by name; needed if the model is sharded.
+        base_files: Digests of the base when it was loaded; None: those of now.
     """
     settings = data.settings
     rows = {**data.evaluation["dev"], **data.evaluation["test"]}
@@ -58,6 +61,7 @@ def save_adapter(
         template_digest=data.prepared.encoder.renderer.template_digest,
         tasks=tasks,
         thinking=settings.thinking,
+        base_files=base_files or base_digests(module.settings.base, module.settings.revision),
     )
     write_adapter(
         module.model, data.tokenizer, Path(folder), module.settings, anchors, weights=weights

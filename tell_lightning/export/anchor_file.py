@@ -1,11 +1,11 @@
 """`anchor.json` of an adapter folder: how to prompt its tasks. Needs no torch.
 
-It holds the name of the base, the digest of the chat template and, for each task, the anchor, the
-names of the fields and the length of the answers.
+It holds the name and the digests of the base, the digest of the chat template and, for each task,
+the anchor, the names of the fields and the length of the answers.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -43,6 +43,8 @@ class AnchorFile:
     template_digest: str
     tasks: dict[str, TaskPrompt]
     thinking: Thinking = "strip"
+    base_files: dict[str, str] = field(default_factory=dict)
+    """Digests of the base (`base_digests`); empty in folders of earlier versions."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the content as JSON values."""
@@ -90,6 +92,7 @@ def read_anchor_file(folder: Path) -> AnchorFile:
             data["template_digest"],
             tasks,
             data.get("thinking", "strip"),  # missing in folders of earlier versions
+            dict(data.get("base_files") or {}),
         )
     except FileNotFoundError as error:
         raise AdapterFolderError(

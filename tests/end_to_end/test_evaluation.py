@@ -12,6 +12,7 @@ from tiny_runs import Fits, Run, command
 from tiny_world import PREFIX, World
 
 from tell_lightning.cli import main
+from tell_lightning.commands.config_files import read_config
 
 TASKS = ("turn", "verdict")
 ROOT = Path(__file__).parents[2]
@@ -181,10 +182,10 @@ def test_limits_that_cannot_be_met_are_refused_before_training(
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The translation task of the embedded default after 40 steps."""
     home = tmp_path_factory.mktemp("trained")
-    default = yaml.safe_load((ROOT / "tell_lightning/default.yaml").read_text(encoding="utf-8"))
     overlay = home / "translate.yaml"
-    tasks = {"translate": default["data"]["tasks"]["translate"]}
-    overlay.write_text(yaml.safe_dump({"data": {"tasks": tasks}}), encoding="utf-8")
+    tasks = {"translate": read_config("microworld")["data"]["tasks"]["translate"]}
+    values = {"extends": "microworld", "data": {"tasks": tasks}}
+    overlay.write_text(yaml.safe_dump(values), encoding="utf-8")
     options = ["-c", str(overlay), f"--run.dir={home / 'runs'}", "--trainer.max_steps=40"]
     done = command(["fit", *options, "--eval.test=false", "--eval.dev_rows=8"], home=home)
     assert done.returncode == 0, done.stderr
