@@ -16,7 +16,7 @@ from tell_lightning.experiment.cells import Cell
 from tell_lightning.experiment.items import items
 from tell_lightning.experiment.overlays import value_of
 from tell_lightning.experiment.specification import Experiment
-from tell_lightning.files import write_whole
+from tell_lightning.files import as_json, write_whole
 from tell_lightning.metrics.settings import Scoring
 
 COMPLETED, FAILED = "completed", "failed"
@@ -111,7 +111,7 @@ def as_text(facts: Mapping[str, Any]) -> str:
      ]
     }
     """
-    text = json.dumps(facts, sort_keys=True, indent=1, ensure_ascii=False)
+    text = as_json(facts, sort_keys=True, indent=1)
     number = r"-?[0-9][0-9.eE+-]*"
     lists = re.compile(rf"\[\s+({number}(?:,\s+{number})*)\s+\]")
     return lists.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"

@@ -15,6 +15,7 @@ from tell_lightning.data.base_files import base_digests
 from tell_lightning.data.datamodule import TellDataModule
 from tell_lightning.data.tokenizer import base_path
 from tell_lightning.export.anchor_file import AnchorFile, TaskPrompt
+from tell_lightning.files import as_json
 from tell_lightning.model.module import TellModule
 from tell_lightning.model.settings import ModelSettings
 
@@ -92,7 +93,7 @@ def write_adapter(
         model.save_pretrained(str(draft), state_dict=weights, save_embedding_layers=False)
         _settle_config(draft / "adapter_config.json", settings)
         tokenizer.save_pretrained(str(draft))
-        text = json.dumps(anchors.to_json(), indent=2, ensure_ascii=False) + "\n"
+        text = as_json(anchors.to_json(), indent=2) + "\n"
         (draft / "anchor.json").write_text(text, encoding="utf-8")
         (draft / "README.md").write_text(_readme(model, settings, anchors), encoding="utf-8")
         if folder.exists():
