@@ -72,6 +72,8 @@ def run_cell(work: CellWork) -> dict[str, Any]:
     runs = work.runs or work.folder / "runs"
     before = set(runs.glob("*"))
     options = ["-c", str(path), f"--run.dir={runs}", f"--run.name={work.cell.name}"]
+    if root := value_of(work.config, "data.root"):
+        options.append(f"--data.root={root}")  # not beside the file just written
     git = _git()
     try:
         if not work.experiment.arms[work.cell.arm].trains:

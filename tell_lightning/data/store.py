@@ -33,7 +33,7 @@ from tell_lightning.data.tokens import Lengths
 from tell_lightning.errors import TellError
 from tell_lightning.files import as_json
 
-SCHEMA = "tokens-v4"
+SCHEMA = "tokens-v5"
 LENGTHS = "lengths.npy"
 REPORT = "report.json"
 PATIENCE = 2.0

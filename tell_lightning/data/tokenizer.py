@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from tell_lightning.data.hub import use_cache_without_network
 from tell_lightning.errors import TellError
 from tell_lightning.microworld.world import base_dir
 
@@ -72,6 +73,8 @@ def load_tokenizer(
     # Workers only read tokenised rows. Without this, tokenizers warns when a process is forked.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     path = base_path(base)
+    if not Path(path).is_dir():
+        use_cache_without_network()
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             path, revision=revision, trust_remote_code=trust_remote_code

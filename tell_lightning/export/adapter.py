@@ -13,6 +13,7 @@ from typing import Any
 
 from tell_lightning.data.base_files import base_digests
 from tell_lightning.data.datamodule import TellDataModule
+from tell_lightning.data.templates import PLAIN_TEMPLATE
 from tell_lightning.data.tokenizer import base_path
 from tell_lightning.export.anchor_file import AnchorFile, TaskPrompt
 from tell_lightning.files import as_json
@@ -51,6 +52,8 @@ def save_adapter(
             fields=task.fields,
             min_new_tokens=task.min_new_tokens,
             stop_tokens=task.stop_tokens,
+            force_response_prefix=task.force_response_prefix,
+            scoring=data.prepared.scorings[name],
         )
         for name, task in settings.tasks.items()
     }
@@ -60,6 +63,7 @@ def save_adapter(
         variant=settings.mixture.anchor,
         template_digest=data.prepared.encoder.renderer.template_digest,
         tasks=tasks,
+        thinking=settings.thinking,
         base_files=base_files or base_digests(module.settings.base, module.settings.revision),
     )
     write_adapter(
@@ -93,6 +97,8 @@ def write_adapter(
         model.save_pretrained(str(draft), state_dict=weights, save_embedding_layers=False)
         _settle_config(draft / "adapter_config.json", settings)
         tokenizer.save_pretrained(str(draft))
+        if not tokenizer.chat_template:  # other tools then prompt as in training
+            (draft / "chat_template.jinja").write_text(PLAIN_TEMPLATE, encoding="utf-8")
         text = as_json(anchors.to_json(), indent=2) + "\n"
         (draft / "anchor.json").write_text(text, encoding="utf-8")
         (draft / "README.md").write_text(_readme(model, settings, anchors), encoding="utf-8")

@@ -14,7 +14,7 @@ of forward passes.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +76,7 @@ def generate(
     budget: Budget,
     prefix: Prefix | None = None,
     seeds: Sequence[int] | None = None,
+    answered: Callable[[int], None] | None = None,
 ) -> list[Generated]:
     """Answer prompts.
 
@@ -91,6 +92,7 @@ def generate(
         prefix: The common prefix of the prompts (`Prefix.add`); None: prompts are read from their
             start.
         seeds: A seed for each prompt, for draws; None: nothing is drawn.
+        answered: Called after each batch with its number of prompts.
 
     Returns:
         An answer for each prompt, in the same order.
@@ -110,6 +112,8 @@ def generate(
         for rows, new_ids, noted in batches.answer(budget):
             for row, ids, about in zip(rows, new_ids, noted, strict=True):
                 answers[row] = _decode(tokenizer, ids, decoding, about)
+            if answered is not None:
+                answered(len(rows))
     return [answers[row] for row in range(len(prompts))]
 
 
