@@ -8,12 +8,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tell_lightning.data.datamodule import TellDataModule
 from tell_lightning.data.tokenizer import base_path
-from tell_lightning.export.anchor_file import AnchorFile, TaskPrompt
+from tell_lightning.export.anchor_file import WEIGHTS, AnchorFile, TaskPrompt
+from tell_lightning.files import follow_umask, sha256_of
 from tell_lightning.model.module import TellModule
 from tell_lightning.model.settings import ModelSettings
 
@@ -88,12 +90,13 @@ def write_adapter(
         model.save_pretrained(str(draft), state_dict=weights, save_embedding_layers=False)
         _settle_config(draft / "adapter_config.json", settings)
         tokenizer.save_pretrained(str(draft))
+        anchors = replace(anchors, weights_sha256=sha256_of(draft / WEIGHTS))
         text = json.dumps(anchors.to_json(), indent=2, ensure_ascii=False) + "\n"
         (draft / "anchor.json").write_text(text, encoding="utf-8")
         (draft / "README.md").write_text(_readme(model, settings, anchors), encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)
-        os.chmod(draft, 0o755)
+        follow_umask(draft)
         os.replace(draft, folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
