@@ -25,9 +25,11 @@ COMMANDS = {
     "prepare": "tokenise the training rows into the cache, without training",
     "experiment": "run, in parallel, what an experiment has no result of yet",
     "plan": "show the resolved mixture, and rendered examples, without training",
+    "help": "explain a key of the configuration, or all of them",
 }
 
 _MODULES = {
+    "help": "commands.reference",
     "validate": "commands.evaluate",
     "test": "commands.evaluate",
     "neural": "neural.command",
@@ -44,7 +46,7 @@ commands:
   COMMAND --help   shows the options of a command
   --version        shows the version
 
-`fit` without options trains on the embedded default, in about two minutes on two cores.
+`fit` without options runs the demo, `-c microworld`, in about two minutes on two cores.
 """
 
 

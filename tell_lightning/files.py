@@ -65,15 +65,60 @@ def locked(path: Path, refusal: Exception) -> Iterator[None]:
         lock.release()
 
 
+class GivenTwiceError(yaml.MarkedYAMLError):
+    """A YAML mapping in which a key stands twice."""
+
+    def __init__(self, key: yaml.ScalarNode, first: yaml.ScalarNode) -> None:
+        """Take the key where it stands again, and where it stands first."""
+        super().__init__(problem_mark=key.start_mark)
+        self.key = key.value
+        self.line = key.start_mark.line + 1
+        self.first_line = first.start_mark.line + 1
+
+    def __str__(self) -> str:
+        """Say rule, value and advice, as the end of a message."""
+        return (
+            f"a key must be given once, got '{self.key}' again, first in line {self.first_line}. "
+            "Merge the two blocks, or remove one."
+        )
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice; PyYAML alone would keep the last value."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        first: dict[tuple[str, str], yaml.ScalarNode] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                known = first.setdefault((key.tag, key.value), key)
+                if known is not key:
+                    raise GivenTwiceError(key, known)
+        return node
+
+
+def parse_yaml(text: str) -> Any:
+    """Parse YAML.
+
+    Raises:
+        GivenTwiceError: A mapping holds a key twice.
+        yaml.YAMLError: The text is no YAML.
+
+    >>> parse_yaml("model: {base: x}")
+    {'model': {'base': 'x'}}
+    """
+    return yaml.load(text, _Loader)
+
+
 def read_yaml(path: Path, refusal: type[Exception]) -> dict[str, Any]:
     """Read a YAML file that holds keys.
 
     Args:
         path: The file.
-        refusal: What is raised if it is missing, no UTF-8, no YAML, or holds no keys.
+        refusal: What is raised if it is missing, no UTF-8, no YAML, holds no keys, or one twice.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise refusal(
             f"{path}: must be a file that can be read, got: {error.strerror}. Check the path."
@@ -83,6 +128,8 @@ def read_yaml(path: Path, refusal: type[Exception]) -> dict[str, Any]:
             f"{path}: must be UTF-8 text, got the byte 0x{error.object[error.start]:02x} at "
             f"{error.start}. Save it as UTF-8."
         ) from error
+    except GivenTwiceError as error:
+        raise refusal(f"{path}:{error.line}: {error}") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""

@@ -6,10 +6,13 @@ from typing import Any, Literal
 
 from tell_lightning.callbacks.folder import RunFolder, existing_folder, read_record, write_json
 from tell_lightning.commands.arguments import KEYS, CommandParser
-from tell_lightning.commands.check import Config, check, keys_help
+from tell_lightning.commands.check import Config, check
+from tell_lightning.commands.reference import keys_help
 from tell_lightning.commands.startup import quieten
+from tell_lightning.data.base_files import ACCEPT, ACCEPT_HELP, check_base
 from tell_lightning.data.splits import Splits, read_splits
 from tell_lightning.export.anchor_file import check_weights, read_anchor_file
+from tell_lightning.model.settings import ModelSettings
 from tell_lightning.settings import ConfigError
 
 DESCRIPTION = """
@@ -42,6 +45,7 @@ def test(arguments: list[str]) -> None:
 def _evaluate(command: str, split: Literal["dev", "test"], arguments: list[str]) -> None:
     parser = CommandParser(command, DESCRIPTION.format(split), keys=KEYS, list_keys=keys_help)
     parser.add_argument("run", metavar="RUN", help="the folder of a run, which `fit` printed")
+    parser.add_argument(ACCEPT, action="store_true", help=ACCEPT_HELP)
     asked, keys = parser.parse_with_keys(arguments)
     folder = existing_folder(asked.run)
     options = ["-c", str(folder.latest_config), *keys]
@@ -57,7 +61,8 @@ def _evaluate(command: str, split: Literal["dev", "test"], arguments: list[str])
     if wanted != _what_decides(own, split):
         digest = sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:8]
         target = RunFolder(folder.path / "scorings" / f"{split}-{digest}")
-    _score(split, folder, target, config, read_splits(config.data))
+    splits = read_splits(config.data)
+    _score(split, folder, target, config, splits, accept_base=asked.accept_base)
 
 
 def _what_decides(config: Config, split: str) -> dict[str, Any]:
@@ -68,7 +73,13 @@ def _what_decides(config: Config, split: str) -> dict[str, Any]:
 
 
 def _score(
-    split: str, folder: RunFolder, target: RunFolder, config: Config, splits: Splits
+    split: str,
+    folder: RunFolder,
+    target: RunFolder,
+    config: Config,
+    splits: Splits,
+    *,
+    accept_base: bool,
 ) -> None:
     """Score the adapter of a run, and write to the folder of the run or to one of its own."""
     quieten()
@@ -77,6 +88,8 @@ def _score(
     from tell_lightning.commands.tables import print_next, print_scores
 
     session = open_session(config, target, splits, training=False, adapter=folder.adapter)
+    if not accept_base:
+        check_run_base(folder, config.model)
     module, trainer = session.module, session.trainer
     module.trained_steps = trained_steps(folder)
     run = trainer.validate if split == "dev" else trainer.test
@@ -96,6 +109,16 @@ def _score(
         if target is not folder:
             print(f"The run's own scores are unchanged; these are in {target.path}")
         print_next(folder.path, next(iter(config.data.tasks)))
+
+
+def check_run_base(folder: RunFolder, model: ModelSettings) -> None:
+    """Refuse another base than the one that a run was trained on.
+
+    Raises:
+        BaseModelError: Its files have changed, or another base is named.
+    """
+    saved = (read_record(folder).get("base") or {}).get("sha256")
+    check_base(saved, model.base, model.revision)
 
 
 def trained_steps(folder: RunFolder) -> int:

@@ -18,9 +18,14 @@ from tell_lightning.callbacks.folder import (
     write_json,
 )
 from tell_lightning.commands.arguments import KEYS, CommandParser
-from tell_lightning.commands.check import Config, check, keys_help
+from tell_lightning.commands.check import Config, check, check_training
 from tell_lightning.commands.config_files import read_config
+from tell_lightning.commands.evaluate import check_run_base
+from tell_lightning.commands.plan import print_plan, say_contradictions
+from tell_lightning.commands.preview import print_lines, scoring_lines
+from tell_lightning.commands.reference import keys_help
 from tell_lightning.commands.startup import quieten
+from tell_lightning.data.base_files import ACCEPT, ACCEPT_HELP
 from tell_lightning.data.splits import read_splits
 from tell_lightning.settings import ConfigError
 
@@ -46,12 +51,14 @@ def fit(arguments: list[str]) -> None:
     """
     parser = CommandParser("fit", DESCRIPTION, keys=KEYS, list_keys=keys_help)
     parser.add_argument("--resume", metavar="RUN", help="the folder of a run to go on with")
+    parser.add_argument(ACCEPT, action="store_true", help=ACCEPT_HELP)
     asked, options = parser.parse_with_keys(arguments)
     folder = existing_folder(asked.resume) if asked.resume else None
     if folder:
         # The saved configuration comes first, so typed keys win.
         options = ["-c", str(folder.latest_config), *options]
     config = check(options)
+    check_training(config)
     if folder:
         _check_place(folder, config)
     splits = read_splits(config.data)  # before torch is imported: a bad row is refused at once
@@ -65,13 +72,18 @@ def fit(arguments: list[str]) -> None:
 
     with nullcontext(folder) if checkpoint else _claimed(folder, config) as folder:
         session = open_session(config, folder, splits, training=True)
+        if checkpoint and not asked.accept_base:
+            check_run_base(folder, config.model)
+        if session.trainer.is_global_zero:
+            say_contradictions(splits)
         # Before the base is loaded and anything is written.
         step = _prepare(session, config, folder, checkpoint)
+        scoring = scoring_lines(session.datamodule.prepared, config.eval)
     with held(folder) if session.trainer.is_global_zero else nullcontext():
         record = RunRecord(folder, _earlier_facts(folder) if checkpoint else None)
         log = logged(session.trainer, folder, config.run, config.values, step=step)
         with log, _recorded(record):
-            _fit(session, config, folder, record, checkpoint)
+            _fit(session, config, folder, record, checkpoint, scoring)
 
 
 def _check_place(folder: RunFolder, config: Config) -> None:
@@ -196,6 +208,7 @@ def _fit(
     folder: RunFolder,
     record: "RunRecord",
     checkpoint: Path | None,
+    scoring: list[str],
 ) -> None:
     from lightning.pytorch.utilities import rank_zero_info
 
@@ -207,6 +220,7 @@ def _fit(
     trainer, module, datamodule = session.trainer, session.module, session.datamodule
     if trainer.is_global_zero:
         _write_inputs(session, config, folder, record, resuming=checkpoint is not None)
+        print_lines(scoring)
     seconds: dict[str, float] = record.facts["seconds"]
     has_test = config.eval.test and bool(datamodule.evaluation["test"])
     has_dev = bool(datamodule.evaluation["dev"])
@@ -226,7 +240,8 @@ def _fit(
     rank_zero_info(f"Adapter: {described(selected)}")
     weights = gathered_adapters(module.model)  # each rank may hold a part
     if trainer.is_global_zero:
-        save_adapter(folder.adapter, module, datamodule, weights=weights)
+        files = record.facts["base"]["sha256"]
+        save_adapter(folder.adapter, module, datamodule, weights=weights, base_files=files)
     if has_test:
         with _timed(seconds, "after"):
             rank_zero_info("After training:")
@@ -240,10 +255,8 @@ def _write_inputs(
     session: "Session", config: Config, folder: RunFolder, record: "RunRecord", *, resuming: bool
 ) -> None:
     """Write config.yaml, plan.json and the first run.json; print the plan."""
-    from tell_lightning.callbacks.run_record import file_digest
     from tell_lightning.callbacks.wandb_record import log_plan
-    from tell_lightning.commands.plan import print_plan
-    from tell_lightning.data.tokenizer import base_path
+    from tell_lightning.data.base_files import base_digests
 
     datamodule = session.datamodule
     folder.path.mkdir(parents=True, exist_ok=True)
@@ -258,7 +271,7 @@ def _write_inputs(
         base={
             "name": config.model.base,
             "revision": config.model.revision,
-            "sha256": file_digest(base_path(config.model.base)),
+            "sha256": base_digests(config.model.base, config.model.revision),
         },
         data={"inputs": plan["inputs"], "plan_digest": plan["digest"]},
         mixture=plan["realised"],

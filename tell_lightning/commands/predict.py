@@ -23,8 +23,11 @@ from tell_lightning.commands.arguments import CommandParser
 from tell_lightning.commands.check import Config
 from tell_lightning.commands.prediction_request import Part, PredictionRequest, read_request, say
 from tell_lightning.commands.startup import quieten
+from tell_lightning.data.base_files import ACCEPT, ACCEPT_HELP, check_base
 from tell_lightning.data.evaluation_rows import EvaluationRows
 from tell_lightning.data.prediction_rows import CheckedRows, settle_anchor
+from tell_lightning.data.records import other_columns
+from tell_lightning.data.settings import Task
 from tell_lightning.errors import TellError
 from tell_lightning.export.answers_file import (
     AnswersFile,
@@ -34,6 +37,7 @@ from tell_lightning.export.answers_file import (
 )
 from tell_lightning.files import sha256_of
 from tell_lightning.metrics.kinds.registry import reading_kind
+from tell_lightning.metrics.predictions import Prediction
 from tell_lightning.metrics.score import saved_row
 from tell_lightning.progress import Progress
 from tell_lightning.settings import ConfigError
@@ -49,8 +53,9 @@ CSV, TSV, each also .gz and .zst, Parquet, a folder of save_to_disk); `-` reads 
 by line: a line that begins with `{` is a JSON row, any other line is a prompt. A row that already
 has the anchor is not changed.
 
-Answers are JSON, one object a line, in the order of the rows. With --output, a prediction that was
-stopped goes on when the same command is typed again; existing lines are never changed.
+Answers are JSON, one object a line, in the order of the rows; columns that no field names stand
+under `row`. With --output, a prediction that was stopped goes on when the same command is typed
+again; existing lines are never changed.
 
 --KEY=VALUE is a key of the configuration, such as --eval.batch_tokens=4096 or --model.base=DIR;
 `fit --help` lists them.
@@ -123,6 +128,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         metavar="FILE",
         help="where the answers go, instead of standard output; an existing file is continued",
     )
+    parser.add_argument(ACCEPT, action="store_true", help=ACCEPT_HELP)
     options, keys = parser.parse_with_keys(arguments)
     if options.base and keys and not keys[0].startswith("-"):
         raise ConfigError(
@@ -148,7 +154,8 @@ def _answer(request: PredictionRequest, answers: Answers, progress: Progress) ->
     from tell_lightning.model.base import default_precision, precision_context
 
     tokenizer = load_tokenizer(request.model.base, **request.model.hub_options)
-    encoder = Encoder(tokenizer, Renderer(tokenizer))
+    check_base(request.base_files, request.model.base, request.model.revision)
+    encoder = Encoder(tokenizer, Renderer(tokenizer, request.config.data.thinking))
     template = encoder.renderer.template_digest
     if request.template_digest not in {None, template}:
         raise TellError(
@@ -194,12 +201,21 @@ def _answer(request: PredictionRequest, answers: Answers, progress: Progress) ->
                         seed=request.config.seed,
                     )
                 lines = [
-                    key.line(saved_row(prediction, part.task.scoring))
+                    key.line(_saved(prediction, part.task))
                     for key, prediction in zip(keys[chunk], predictions, strict=True)
                 ]
                 answers.append(lines[there:])
                 progress.advance(len(lines) - there)
     answers.finish()
+
+
+def _saved(prediction: Prediction, task: Task) -> dict[str, object]:
+    """Return an answer as a line holds it; `row` has the columns of the user's that no field names.
+
+    A row that has no such columns has no `row`.
+    """
+    columns = other_columns(prediction.row, task.fields)
+    return saved_row(prediction, task.scoring) | ({"row": columns} if columns else {})
 
 
 def _load(request: PredictionRequest, device: Any) -> Any:

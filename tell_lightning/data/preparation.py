@@ -13,14 +13,16 @@ from typing import Any
 
 from tell_lightning.data import store
 from tell_lightning.data.anchors import Anchor, anchor_digest
-from tell_lightning.data.formats import Meter, RecordError, RowFile
+from tell_lightning.data.formats import Meter, RowFile
 from tell_lightning.data.ids import Ids
 from tell_lightning.data.leaks import Protected
 from tell_lightning.data.reading import RecordSet, check_bad_share, iterate_records
 from tell_lightning.data.records import Fields, Record
+from tell_lightning.data.report import CHANGES
 from tell_lightning.data.settings import DataSettings, Overlong
 from tell_lightning.data.splits import SplitError, Splits, cache_folder
 from tell_lightning.data.tokens import Encoder, TokenError, encode_source
+from tell_lightning.errors import TellError
 from tell_lightning.progress import Progress
 
 CHUNK_ROWS = 20_000
@@ -34,7 +36,7 @@ BATCH_CHARACTERS = 2**22
 MOST_NOTES = 1_000
 """Most left-out rows that are named in the report; the others are only counted."""
 
-Entry = Record | RecordError
+Entry = Record | TellError
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Tally:
 
     Attributes:
         rows: Number of rows read.
-        counts: Numbers of rows: bad, leaks, overlong, truncated, kept.
+        counts: Numbers of rows: bad, leaks, overlong, truncated, kept, and those of `CHANGES`.
         notes: One line for each row left out, by reason; at most `MOST_NOTES` for each.
     """
 
@@ -130,13 +132,15 @@ class Preparation:
         """Return everything that the tokens of a kept row depend on."""
         return {
             "file": source.rows.sha256,
-            "fields": asdict(source.fields),
+            # False: not set; earlier versions did not have the setting.
+            "fields": {k: v for k, v in asdict(source.fields).items() if v is not False},
             "bad_rows": self.settings.on_bad_rows,
             "max_bad_share": self.settings.max_bad_share,
             "max_tokens": self.settings.max_tokens,
             "overlong": source.overlong,
             "template": self.encoder.renderer.template_digest,
             "tokenizer": self.tokenizer_digest,
+            **({"quoting": source.rows.quoting} if source.rows.quoting else {}),
             **source.chosen,
         }
 
@@ -170,6 +174,8 @@ class Preparation:
                 draft.add(batches, vars(tally), named)
                 total.add(**vars(tally))
         parts = {**self._parts(source), "ids": draft.id_digest()}
+        if total.counts["control_text"]:  # up to tokens-v4 these rows had other tokens
+            parts["control_text"] = total.counts["control_text"]
         return {"parts": parts, **self._report(source, total)}
 
     def _entries(
@@ -203,14 +209,14 @@ class Preparation:
                 overlong=source.overlong,
             )
             tally.leave_out("overlong", encoded.dropped)
-            tally.counts.update(truncated=encoded.truncated, kept=len(encoded.rows))
+            tally.counts.update({**encoded.counts, "kept": len(encoded.rows)})
             tokens += sum(len(row.input_ids) for row in encoded.rows)
             yield store.record_batch(
                 {
                     "input_ids": [row.input_ids for row in encoded.rows],
                     "supervised": [row.supervised for row in encoded.rows],
-                    "id": [records[index].id for index in encoded.records],
-                    "where": [records[index].where for index in encoded.records],
+                    "id": [record.id for record in encoded.records],
+                    "where": [record.where for record in encoded.records],
                 }
             )
             progress.advance(tally.rows - before)
@@ -265,6 +271,7 @@ class Preparation:
                 f"than data.max_tokens {self.settings.max_tokens}. Raise data.max_tokens."
             )
         report_counts |= {reason: counts[reason] for reason in ("overlong", "truncated", "kept")}
+        report_counts |= {reason: counts[reason] for reason in CHANGES if counts[reason]}
         reasons = ("bad", "leaks", "overlong")
         left_out = [note for reason in reasons for note in total.notes.get(reason, [])]
         more = sum(counts[reason] for reason in reasons) - len(left_out[:MOST_NOTES])

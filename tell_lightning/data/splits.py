@@ -106,12 +106,17 @@ def read_splits(settings: DataSettings) -> Splits:
         for split in ("train", "dev", "test"):
             location = getattr(task, split)
             if location is not None:
-                rows = read(location, fields=task.fields, name=f"{name}.{split}")
-                for record in rows.records:  # raises if a row lacks an anchor that it must carry
-                    anchor_record(
-                        record, task.anchor, anchored=True, check_reference=split == "train"
-                    )
-                getattr(sources, split)[name] = rows
+                getattr(sources, split)[name] = read(
+                    location,
+                    fields=task.fields,
+                    name=f"{name}.{split}",
+                    examine=partial(  # a row may lack an anchor that it must carry
+                        anchor_record,
+                        anchor=task.anchor,
+                        anchored=True,
+                        check_reference=split == "train",
+                    ),
+                )
         if task.dev_from_train is not None:
             _set_dev_apart(name, task, task.dev_from_train, sources)
         for split in ("dev", "test"):

@@ -32,7 +32,7 @@ from tell_lightning.data.ids import IdTable
 from tell_lightning.data.tokens import Lengths
 from tell_lightning.errors import TellError
 
-SCHEMA = "tokens-v4"
+SCHEMA = "tokens-v5"
 LENGTHS = "lengths.npy"
 REPORT = "report.json"
 PATIENCE = 2.0

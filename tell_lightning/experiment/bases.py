@@ -18,6 +18,7 @@ from tell_lightning.experiment.forms import SpecificationError
 from tell_lightning.experiment.overlays import merged, nested, value_of
 from tell_lightning.experiment.specification import Experiment, digest
 from tell_lightning.microworld.world import base_dir
+from tell_lightning.settings import EXTENDS
 
 MADE = "made:"
 """Prefix of the name of such a base in a configuration."""
@@ -35,7 +36,8 @@ class Recipe:
     @property
     def facts(self) -> dict[str, Any]:
         """Everything in the recipe that decides the base."""
-        return {"kind": self.kind, "settings": dict(self.settings)}
+        settings = {key: value for key, value in self.settings.items() if key != EXTENDS}
+        return {"kind": self.kind, "settings": settings}
 
 
 def recipe(experiment: Experiment, name: str) -> Recipe:

@@ -9,14 +9,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tell_lightning.errors import TellError
 from tell_lightning.experiment.cells import Cell
 from tell_lightning.experiment.items import items
 from tell_lightning.experiment.overlays import value_of
 from tell_lightning.experiment.specification import Experiment
-from tell_lightning.files import write_whole
+from tell_lightning.files import parse_yaml, write_whole
 from tell_lightning.metrics.settings import Scoring
 
 COMPLETED, FAILED = "completed", "failed"
@@ -128,7 +126,7 @@ def completed(experiment: Experiment, cell: Cell, folder: Path, seconds: float) 
     """
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    config = parse_yaml((folder / "config.yaml").read_text(encoding="utf-8"))
     metrics = record["metrics"]
     testbed = experiment.testbeds[cell.testbed]
     said = config["data"]["tasks"][testbed.task].get("scoring") or {}

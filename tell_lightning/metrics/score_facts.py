@@ -88,6 +88,12 @@ OF_EVERY_TASK: Mapping[str, ScoreFacts] = {
     "rows": ScoreFacts("rows", "count", 0, "neither", "Generation"),
 }
 """Scores of every task, whatever its kind."""
+PROBE: Mapping[str, ScoreFacts] = {
+    "loss": ScoreFacts("loss: chat probe", "nats", 3, "lower"),
+    "unchanged": ScoreFacts("chat probe unchanged", "share", 0),
+    "rows": ScoreFacts("chat probe prompts", "count", 0, "neither"),
+}
+"""What is measured of a hundred chat prompts that no training source holds."""
 LOSS = ScoreFacts("loss", "nats", 3, "lower")
 DEV_SCORE = ScoreFacts("dev score", "ratio", 3)
 """The mean of the tasks' primary scores, which adapters are chosen by."""

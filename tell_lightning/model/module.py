@@ -23,9 +23,9 @@ from tell_lightning.model.isolation import check_isolation
 from tell_lightning.model.lora import AdapterError, ParameterCount, add_adapters, load_weights
 from tell_lightning.model.loss import sums_by_source, token_losses
 from tell_lightning.model.schedule import lr_scale
-from tell_lightning.model.settings import LoraSettings, ModelSettings, OptimizerSettings
+from tell_lightning.model.settings import RANGES, LoraSettings, ModelSettings, OptimizerSettings
 from tell_lightning.model.sharding import gathered, shard, shard_like
-from tell_lightning.settings import as_settings, plain
+from tell_lightning.settings import as_settings, check_ranges, plain
 
 # Keeps the loss near 1. A power of two, so scaling by it and back is exact.
 REFERENCE_TOKENS = 1024.0
@@ -63,7 +63,7 @@ class TellModule(pl.LightningModule):
         """Load nothing yet; the Trainer calls `configure_model` on its device.
 
         Args:
-            base: Hugging Face hub id, a folder, or 'microworld', the embedded default.
+            base: Hugging Face hub id, a folder, or 'microworld', the small base of the demo.
             revision: Commit, tag or branch of the hub model.
             dtype: Type of the frozen weights; auto: bfloat16 on a GPU that has it, else float32.
             attn_implementation: Attention kernel.
@@ -92,6 +92,7 @@ class TellModule(pl.LightningModule):
             init_seed=init_seed,
             dropout_seed=dropout_seed,
         )
+        check_ranges(plain(self.settings), RANGES, "model")
         self.seed = seed
         self.adapter = adapter
         self.save_hyperparameters({**plain(self.settings), "seed": seed})

@@ -12,6 +12,7 @@ from tiny_runs import Fits, Run, command
 from tiny_world import PREFIX, World
 
 from tell_lightning.cli import main
+from tell_lightning.commands.config_files import read_config
 
 TASKS = ("turn", "verdict")
 ROOT = Path(__file__).parents[2]
@@ -208,10 +209,10 @@ def test_limits_that_cannot_be_met_are_refused_before_training(
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The translation task of the embedded default after 40 steps."""
     home = tmp_path_factory.mktemp("trained")
-    default = yaml.safe_load((ROOT / "tell_lightning/default.yaml").read_text(encoding="utf-8"))
     overlay = home / "translate.yaml"
-    tasks = {"translate": default["data"]["tasks"]["translate"]}
-    overlay.write_text(yaml.safe_dump({"data": {"tasks": tasks}}), encoding="utf-8")
+    tasks = {"translate": read_config("microworld")["data"]["tasks"]["translate"]}
+    values = {"extends": "microworld", "data": {"tasks": tasks}}
+    overlay.write_text(yaml.safe_dump(values), encoding="utf-8")
     options = ["-c", str(overlay), f"--run.dir={home / 'runs'}", "--trainer.max_steps=40"]
     done = command(["fit", *options, "--eval.test=false", "--eval.dev_rows=8"], home=home)
     assert done.returncode == 0, done.stderr
@@ -269,3 +270,26 @@ def test_several_processes_score_every_row_once_as_one_does(
     assert all(ours == other for ours, other in decided)
     if len(decided) == rows:
         assert found == scores
+
+
+def test_chat_prompts_of_no_task_stand_in_run_json_the_table_and_the_report(
+    fit: Fits, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = fit("--eval.probe=true", "--eval.anchor_check=false")
+    test = run.record["metrics"]["test"]
+    assert test["before"]["probe"]["unchanged"] == 1
+    assert test["after"]["probe"]["rows"] == 100
+    assert 0 <= test["after"]["probe"]["unchanged"] < 1
+    assert test["after"]["probe"]["loss"] > test["before"]["probe"]["loss"]
+    screen = capsys.readouterr().out
+    assert f"{test['after']['probe']['loss']:.3f}" in screen
+    assert "chat probe: 100 short prompts that no training source holds" in screen
+    main(["report", str(run.folder)])
+    page = (run.folder / "report.html").read_text(encoding="utf-8")
+    assert "Chat prompts that no training source holds" in page
+    assert 'data-path="test/after/probe/unchanged"' in page
+
+
+def test_a_base_that_cannot_chat_gets_no_chat_prompts(run: Run) -> None:
+    assert "probe" not in run.record["metrics"]["test"]["after"]
+    assert "chat probe" not in run.stdout

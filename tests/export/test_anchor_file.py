@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 from messages import says
 
-from tell_lightning.data.anchors import AnchorError
+from tell_lightning.data.anchors import Anchor, AnchorError
 from tell_lightning.export.anchor_file import (
     AdapterFolderError,
     AnchorFile,
+    TaskPrompt,
     check_weights,
     read_anchor_file,
 )
+from tell_lightning.metrics.settings import Scoring
 
 
 def write(folder: Path, data: object) -> None:
@@ -24,6 +26,30 @@ def write(folder: Path, data: object) -> None:
 
 def test_comes_back_as_it_was(tmp_path: Path, anchors: AnchorFile) -> None:
     write(tmp_path, anchors.to_json())
+    assert read_anchor_file(tmp_path) == anchors
+
+
+def test_how_answers_are_read_comes_back_but_no_code_of_the_users(tmp_path: Path) -> None:
+    labels = Scoring(kind="classification", label_key="topic", labels=("no", "Sport"))
+    own = Scoring(kind="mine.py:Kind", function="mine.py:lengths", words_field="rare")
+    prompts = {
+        "labels": TaskPrompt(Anchor(), 8, scoring=labels, force_response_prefix=True),
+        "own": TaskPrompt(Anchor(), 8, scoring=own),
+    }
+    write(tmp_path, AnchorFile("microworld", None, "given", "0123", prompts).to_json())
+    tasks = read_anchor_file(tmp_path).tasks
+    assert tasks["labels"] == prompts["labels"]
+    assert tasks["own"].scoring == Scoring(words_field="rare")
+    assert "mine.py" not in (tmp_path / "anchor.json").read_text()
+
+
+def test_a_folder_of_an_earlier_version_reads_answers_as_text(
+    tmp_path: Path, anchors: AnchorFile
+) -> None:
+    data = anchors.to_json()
+    for task in data["tasks"].values():
+        del task["scoring"], task["force_response_prefix"]
+    write(tmp_path, data)
     assert read_anchor_file(tmp_path) == anchors
 
 
