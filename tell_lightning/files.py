@@ -67,6 +67,17 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def follow_umask(folder: Path) -> None:
+    """Give a folder and all in it the permissions that new files get here.
+
+    `mkdtemp` and safetensors allow nobody but the user to read what they write.
+    """
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
+
+
 @contextmanager
 def locked(path: Path, refusal: Exception) -> Iterator[None]:
     """Hold a lock while the body runs. The lock is also released when the process is killed.

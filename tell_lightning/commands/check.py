@@ -6,14 +6,14 @@ Lightning's Trainer, read from its source; `session` checks their values when it
 """
 
 import ast
-import contextlib
-import io
 import json
 import re
 import sys
 import typing
+from argparse import ArgumentError
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -144,15 +144,14 @@ def check(arguments: list[str], default: str | None = DEMO) -> Config:
     for path, values in given.items():
         _check_texts(values, {path: values})
     arguments = joined(arguments)
-    says = io.StringIO()
     try:
-        with contextlib.redirect_stderr(says):
-            parsed = parser.parse_args(with_shipped(arguments, default))
-            made = parser.instantiate_classes(parsed)
-    except SystemExit as error:
+        parsed = parser.parse_args(with_shipped(arguments, default))
+        trainer = _representable(parsed.pop("trainer"))  # its classes are made with the Trainer
+        made = parser.instantiate_classes(parsed)
+    except ArgumentError as error:
         keys = {*defaults, *field_names(Task, General)}
-        raise ConfigError(explain(says.getvalue(), keys, given)) from error
-    values = _plain(made)
+        raise ConfigError(explain(str(error), keys, given)) from error
+    values = _plain(made, trainer)
     _say_floors(parsed.data.tasks, given)
     _check_texts(values, given)
     _check_stop(values["trainer"].get("max_steps"), made["data"].mixture.cycles)
@@ -174,12 +173,14 @@ def neutral() -> dict[str, Any]:
     """Return the default of every key, as plain values; `model.base` has none."""
     set_parsing_settings(docstring_parse_attribute_docstrings=False)
     parser = _parser()
-    values = _plain(parser.instantiate_classes(parser.parse_args(["--model.base="])))
+    parsed = parser.parse_args(["--model.base="])
+    trainer = parsed.pop("trainer").as_dict()
+    values = _plain(parser.instantiate_classes(parsed), trainer)
     values["model"]["base"] = None
     return values
 
 
-def _plain(made: Namespace) -> dict[str, Any]:
+def _plain(made: Namespace, trainer: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings as a file holds them: plain types, no file names, no unset Trainer key.
 
     A Trainer key that is set to null in place of a default of ours stays.
@@ -188,16 +189,33 @@ def _plain(made: Namespace) -> dict[str, Any]:
     for task in sections["data"]["tasks"].values():
         task["scoring"].pop("floors")
     trainer = {
-        key: value
-        for key, value in made.trainer.as_dict().items()
-        if value is not None or key in TRAINER_DEFAULTS
+        key: value for key, value in trainer.items() if value is not None or key in TRAINER_DEFAULTS
     }
     values = {"seed_everything": made.seed_everything, **sections, "trainer": trainer}
     return dict(json.loads(json.dumps(values)))  # tuples become lists
 
 
+def _representable(value: Any) -> Any:
+    """Turn the options of the Trainer into values that YAML can hold.
+
+    An enum becomes its value. Other objects are defaults of the classes that the options name, not
+    what the user gave; they are left out.
+    """
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Namespace):
+        return _representable(vars(value))
+    if isinstance(value, Mapping):
+        held = {key: _representable(item) for key, item in value.items()}
+        return {key: item for key, item in held.items() if item is not ...}
+    if isinstance(value, list | tuple):
+        return [item for item in map(_representable, value) if item is not ...]
+    return value if value is None or isinstance(value, bool | int | float | str) else ...
+
+
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="tell_lightning", allow_abbrev=False)
+    # A class that is named is imported here: what it makes of stderr must be the real one.
+    parser = ArgumentParser(prog="tell_lightning", allow_abbrev=False, exit_on_error=False)
     parser.add_argument("-c", "--config", action="config")
     parser.add_argument(f"--{EXTENDS}", type=Literal[*SHIPPED] | None)
     parser.add_argument("--seed_everything", type=bool | int, default=42)
