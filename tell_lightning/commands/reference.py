@@ -164,7 +164,7 @@ def _keys_of(settings: type, path: str) -> Iterator[Key]:
     meanings = {param.arg_name: " ".join((param.description or "").split()) for param in told}
     for field in fields(settings):
         hint, below = hints[field.name], f"{path}.{field.name}"
-        if is_dataclass(hint):
+        if isinstance(hint, type) and is_dataclass(hint):
             yield from _keys_of(hint, below)
             continue
         default = field.default if field.default_factory is MISSING else field.default_factory()
@@ -173,8 +173,8 @@ def _keys_of(settings: type, path: str) -> Iterator[Key]:
         if get_origin(hint) is dict:
             below = f"{below}.{NAME}"
         for inner in get_args(hint):
-            if is_dataclass(inner):
-                yield from _keys_of(inner, below)  # type: ignore[arg-type]
+            if isinstance(inner, type) and is_dataclass(inner):
+                yield from _keys_of(inner, below)
 
 
 def _named(hint: Any) -> str:
