@@ -45,6 +45,10 @@ class EvalSettings:
     """Number of predictions of each task to print after the test."""
     table_rows: int = 32
     """Number of predictions of each task to send to W&B after a scoring."""
+    probe: bool | None = None
+    """Whether to see if the base's chat changes: a hundred short prompts that no training source
+    holds are answered with every scoring of test. null: where the base can chat, by a chat template
+    and at least 8,000 tokens."""
     select: Literal["best", "last"] = "best"
     """The adapter to export: the best by dev score, of equal ones by dev loss; or the last."""
     patience: int | None = 5

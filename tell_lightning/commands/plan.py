@@ -11,6 +11,7 @@ import numpy as np
 
 from tell_lightning.commands.arguments import KEYS, CommandParser, whole_number
 from tell_lightning.commands.check import check, check_training
+from tell_lightning.commands.preview import print_lines, scoring_lines
 from tell_lightning.commands.reference import keys_help
 from tell_lightning.commands.startup import quieten
 from tell_lightning.commands.tables import print_rows
@@ -75,6 +76,7 @@ def plan(arguments: list[str]) -> None:
     steps = data.steps(config.trainer["max_steps"])
     print_plan(data.describe(steps))
     data.check_supply(steps)
+    print_lines(scoring_lines(data, config.eval))
     if asked.show:
         _show(data, asked.show)
 
@@ -215,7 +217,7 @@ def _slots(data: "PreparedData", positions: range) -> Iterator[dict[str, Any]]:
 
 
 def _show(data: "PreparedData", count: int) -> None:
-    style = COLOURS if sys.stdout.isatty() else MARKS
+    style = COLOURS if sys.stdout.isatty() else _marks(sys.stdout.encoding)
     legend = "  ".join(f"{before}{kind}{after}" for kind, (before, after) in style.items())
     print(f"\n{legend}")
     for position, source, row in data.plan.at(range(count)):
@@ -234,6 +236,18 @@ def _show(data: "PreparedData", count: int) -> None:
                 style,
             )
         )
+
+
+def _marks(encoding: str) -> Mapping[str, tuple[str, str]]:
+    """Return marks that the encoding of the output has."""
+    try:
+        "".join(sum(MARKS.values(), ())).encode(encoding)
+    except UnicodeEncodeError:
+        return {
+            kind: (before.replace("⟦", "[["), after.replace("⟧", "]]"))
+            for kind, (before, after) in MARKS.items()
+        }
+    return MARKS
 
 
 def _anchor_texts(settings: DataSettings, source: str, row: str) -> list[str]:

@@ -74,6 +74,7 @@ def open_session(
         temperature=config.eval.temperature,
         samples=config.eval.samples,
         table_rows=config.eval.table_rows,
+        probe=config.eval.probe,
         folder=folder.predictions,
     )
     throughput = Throughput()
