@@ -10,9 +10,10 @@ from tiny_tokenizers import chat_template, family_tokenizer
 
 from tell_lightning.data.anchors import Anchor, Example
 from tell_lightning.data.control import MARK, ControlTokens
+from tell_lightning.data.encoding import encode_source
 from tell_lightning.data.records import Record, Turn
 from tell_lightning.data.templates import Renderer
-from tell_lightning.data.tokens import Encoder, TokenError, encode_source
+from tell_lightning.data.tokens import Encoder, TokenError
 
 # The token that begins an assistant's turn, and the one that ends it.
 TURNS = {
