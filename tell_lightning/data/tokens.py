@@ -3,9 +3,9 @@
     <|user|> Translate: tovi ...<|end|> <|assistant|> The dog ...<|end|>
     .................. context, not trained ......... ##### trained ####
 
-The tokens are those of `apply_chat_template`. If the end of a prompt has other tokens once a response
-follows, the row keeps those of the prompt, which generation starts from. The template has written the
-special tokens, so the tokenizer adds none. Control tokens that a user's text spells become ordinary
+The tokens are those of `apply_chat_template`. If the end of a prompt has other tokens before a
+response, the row keeps those of the prompt, which generation starts from. The template has written
+the special tokens, so the tokenizer adds none. Control tokens that a text spells become ordinary
 text. Labels are shifted later, in `model.loss`.
 """
 
