@@ -66,6 +66,7 @@ def encode_source(
     """
     counts: Counter[str] = Counter()
     parts: list[Record] = []
+    examples: list[Example] = []
     for record in records:
         example = apply_anchor(record, anchor, variant)
         counts["control_text"] += encoder.renderer.spells_control(example)
@@ -73,9 +74,11 @@ def encode_source(
         counts["system_in_prompt"] += (
             encoder.renderer.folds_system and example.turns[0].role == "system"
         )
-        parts += _split(encoder.renderer, record, example)
+        pieces = _split(encoder.renderer, record, example)
+        parts += pieces
+        whole = len(pieces) == 1
+        examples += [example] if whole else [apply_anchor(p, anchor, variant) for p in pieces]
     counts["extra_rows"] = len(parts) - len(records)
-    examples = [apply_anchor(part, anchor, variant) for part in parts]
     bad: list[str] = []
     try:
         rows = encoder.encode(examples)
