@@ -73,6 +73,7 @@ def test_resumed_run_is_the_uninterrupted_one_to_the_byte(fit: Fits, begun: Run)
     assert adapter(halved) == adapter(whole)
     record = halved.record
     assert record["status"] == "completed"
+    assert record["reproducible"].startswith("same bits on a CPU")
     assert set(digests) == {"dev-turn-base", "dev-turn-step-000003"}
     assert record["metrics"]["neural"] == {
         "dev-turn-base": scored["metrics"]["neural"]["dev-turn-base"]
