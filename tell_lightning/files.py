@@ -13,6 +13,15 @@ import yaml
 from filelock import FileLock, Timeout
 
 
+def expanded(path: str | Path) -> Path:
+    """Replace a leading ~ as a shell does: `~name` of a user who does not exist stays.
+
+    >>> expanded("~no-such-user/rows.jsonl").as_posix()
+    '~no-such-user/rows.jsonl'
+    """
+    return Path(os.path.expanduser(path))
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file completely, or not at all.
 
@@ -56,6 +65,17 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def follow_umask(folder: Path) -> None:
+    """Give a folder and all in it the permissions that new files get here.
+
+    `mkdtemp` and safetensors allow nobody but the user to read what they write.
+    """
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
 
 
 @contextmanager

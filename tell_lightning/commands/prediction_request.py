@@ -26,7 +26,7 @@ from tell_lightning.data.records import Record
 from tell_lightning.data.settings import DataSettings, Task
 from tell_lightning.data.splits import read_splits, resolve_root
 from tell_lightning.data.variants import Variant
-from tell_lightning.export.anchor_file import AnchorFile, read_anchor_file
+from tell_lightning.export.anchor_file import AnchorFile, check_weights, read_anchor_file
 from tell_lightning.metrics.kinds.registry import reading_kind
 from tell_lightning.model.settings import ModelSettings
 from tell_lightning.settings import DEMO, ConfigError
@@ -98,7 +98,7 @@ def read_request(options: argparse.Namespace, overrides: list[str]) -> Predictio
     config = check([*given, *trained, *overrides], default)
     tasks, model, variant = config.data.tasks, config.model, config.data.mixture.anchor
     if adapter and anchors:
-        _check_weights(adapter)
+        check_weights(adapter, anchors)
         tasks = _trained_tasks(tasks, anchors, adapter)
         if model.base != anchors.base:  # typed: the revision of the adapter's base is not for it
             model = check([*given, *overrides], default).model
@@ -162,14 +162,6 @@ def _overruled(
                     f"{file}: {key}: {cut(value)} is not used: the adapter was trained with "
                     f"{cut(trained)}; type --{key}={value} to use it all the same"
                 )
-
-
-def _check_weights(adapter: Path) -> None:
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        if not (adapter / name).is_file():
-            raise ConfigError(
-                f"{adapter}: an adapter folder must have {name}, got none. Copy the whole folder."
-            )
 
 
 def _trained_tasks(tasks: dict[str, Task], anchors: AnchorFile, adapter: Path) -> dict[str, Task]:
