@@ -104,6 +104,22 @@ def versions() -> dict[str, str]:
     return found
 
 
+def promise(device_type: str) -> str:
+    """Say what a repetition or a resume of this run has in common with it.
+
+    Args:
+        device_type: 'cpu' or 'cuda'. The Trainer exists, which sets PyTorch's deterministic mode.
+    """
+    if device_type == "cpu":
+        return "same bits on a CPU of this kind, with the same devices, micro-batch and threads"
+    if torch.are_deterministic_algorithms_enabled():
+        return "same bits on a GPU of this kind, with the same devices and micro-batch"
+    return (
+        "same order and same data, but rounding may differ; trainer.deterministic: true asks for "
+        "the same bits"
+    )
+
+
 def git_state() -> dict[str, Any] | None:
     """Return the git commit of this package; None if it is not in a git checkout."""
     here = Path(__file__).resolve().parent

@@ -255,6 +255,7 @@ def _write_inputs(
     session: "Session", config: Config, folder: RunFolder, record: "RunRecord", *, resuming: bool
 ) -> None:
     """Write config.yaml, plan.json and the first run.json; print the plan."""
+    from tell_lightning.callbacks.run_record import promise
     from tell_lightning.callbacks.wandb_record import log_plan
     from tell_lightning.data.base_files import base_digests
 
@@ -273,6 +274,7 @@ def _write_inputs(
             "revision": config.model.revision,
             "sha256": base_digests(config.model.base, config.model.revision),
         },
+        reproducible=promise(session.trainer.strategy.root_device.type),
         data={"inputs": plan["inputs"], "plan_digest": plan["digest"]},
         mixture=plan["realised"],
     )
