@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from tell_lightning import __version__
+from tell_lightning.commands.streams import check_words, make_usable
 from tell_lightning.errors import TellError, did_you_mean
 from tell_lightning.files import full_disk
 
@@ -57,6 +58,7 @@ def main(args: Sequence[str] | None = None) -> None:
     Args:
         args: The command line without the program's name; None takes it from the process.
     """
+    make_usable()
     arguments = list(sys.argv[1:] if args is None else args)
     if not arguments or arguments[0] in {"-h", "--help"}:
         commands = "\n".join(f"  {name:<10} {what}" for name, what in COMMANDS.items())
@@ -66,6 +68,7 @@ def main(args: Sequence[str] | None = None) -> None:
         print(__version__)
         return
     try:
+        check_words(arguments)
         _command(arguments[0])(arguments[1:])
         sys.stdout.flush()
     except TellError as error:

@@ -1,8 +1,10 @@
-"""Write a file in one step, lock a file for one process, digest a file, and read YAML."""
+"""Write JSON and files, lock a file for one process, digest a file, and read YAML."""
 
 import hashlib
+import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from errno import EDQUOT, EFBIG, ENOSPC, EROFS
 from pathlib import Path
@@ -10,6 +12,15 @@ from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
+
+
+def expanded(path: str | Path) -> Path:
+    """Replace a leading ~ as a shell does: `~name` of a user who does not exist stays.
+
+    >>> expanded("~no-such-user/rows.jsonl").as_posix()
+    '~no-such-user/rows.jsonl'
+    """
+    return Path(os.path.expanduser(path))
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -38,6 +49,31 @@ def full_disk(error: BaseException | None) -> str | None:
                 return reason
         error = error.__cause__ or error.__context__
     return None
+
+
+def as_json(value: Any, **options: Any) -> str:
+    """Return strict JSON; a number that JSON does not have (NaN, infinity) becomes null.
+
+    Args:
+        value: Plain values.
+        options: Arguments of `json.dumps`.
+
+    >>> as_json({"loss": [0.5, float("nan")], "é": float("-inf")})
+    '{"loss": [0.5, null], "é": null}'
+    """
+    options = {"ensure_ascii": False, "allow_nan": False, **options}
+    try:
+        return json.dumps(value, **options)
+    except ValueError:
+        return json.dumps(_without_nan(value), **options)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def sha256_of(path: Path) -> str:

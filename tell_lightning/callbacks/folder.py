@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tell_lightning.errors import TellError
-from tell_lightning.files import locked, sha256_of, write_whole
+from tell_lightning.files import as_json, locked, sha256_of, write_whole
 
 LAST = "last.ckpt"
 """File name of the checkpoint to resume from."""
@@ -185,12 +185,12 @@ def current_neural_scores(folder: RunFolder, metrics: Mapping[str, Any]) -> dict
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON file completely or not at all."""
-    _replace(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    _replace(path, as_json(value, indent=2) + "\n")
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a JSONL file completely or not at all."""
-    _replace(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    _replace(path, "".join(as_json(row) + "\n" for row in rows))
 
 
 def _replace(path: Path, text: str) -> None:

@@ -11,7 +11,7 @@ import re
 import sys
 import typing
 from argparse import ArgumentError
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -101,6 +101,7 @@ _Dumper.add_implicit_resolver(
     re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?$|[-+]?\.(inf|nan)$", re.IGNORECASE),
     list("-+.0123456789"),
 )
+_BROKEN = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -137,16 +138,22 @@ def check(arguments: list[str], default: str | None = DEMO) -> Config:
     given = {path: read_config(path) for path in config_paths(arguments)}
     # What is typed wins over the files, so that a mistake is looked for there first.
     given[""] = {argument.lstrip("-").partition("=")[0]: None for argument in arguments}
+    defaults = parser.get_defaults(skip_validation=True).keys()
+    groups = {key.rpartition(".")[0] for key in defaults} - {""}
+    _check_groups({*groups, "data.tasks", "data.general"}, given)
+    for path, values in given.items():
+        _check_texts(values, {path: values})
     arguments = joined(arguments)
     try:
         parsed = parser.parse_args(with_shipped(arguments, default))
         trainer = _representable(parsed.pop("trainer"))  # its classes are made with the Trainer
         made = parser.instantiate_classes(parsed)
     except ArgumentError as error:
-        keys = {*parser.get_defaults(skip_validation=True).keys(), *field_names(Task, General)}
+        keys = {*defaults, *field_names(Task, General)}
         raise ConfigError(explain(str(error), keys, given)) from error
     values = _plain(made, trainer)
     _say_floors(parsed.data.tasks, given)
+    _check_texts(values, given)
     _check_stop(values["trainer"].get("max_steps"), made["data"].mixture.cycles)
     values["trainer"].setdefault("max_steps", -1)  # Lightning's word for no limit
     config = Config(
@@ -217,6 +224,37 @@ def _parser() -> ArgumentParser:
     for name, (type_, _) in trainer_arguments().items():
         parser.add_argument(f"--trainer.{name}", type=type_, default=TRAINER_DEFAULTS.get(name))
     return parser
+
+
+def _check_groups(groups: Collection[str], given: Files) -> None:
+    """Refuse a file in which a group of keys holds another value, such as nothing."""
+    for path, values in given.items():
+        for group in sorted(groups) if path else ():
+            *above, last = group.split(".")
+            inside: Any = values
+            for part in above:
+                inside = inside.get(part, {})
+            if not isinstance(inside.get(last, {}), Mapping):
+                got = "nothing" if inside[last] is None else f"{inside[last]!r:.60}"
+                raise ConfigError(
+                    f"{path}: {group}: must be a mapping of keys, got {got}. Write KEY: VALUE "
+                    "lines below it, or remove it."
+                )
+
+
+def _check_texts(values: Any, given: Files, above: str = "") -> None:
+    """Refuse characters that no file name, no model and no terminal takes."""
+    if isinstance(values, str) and _BROKEN.search(values):
+        raise ConfigError(
+            f"{place(above, given)}: must be Unicode text "
+            f"without the null character, got {values!r:.60}. Write it again."
+        )
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            _check_texts(value, given, f"{above}.{key}" if above else str(key))
+    elif isinstance(values, list):
+        for value in values:
+            _check_texts(value, given, above)
 
 
 def _seed(seed: bool | int) -> int:

@@ -217,7 +217,7 @@ def _slots(data: "PreparedData", positions: range) -> Iterator[dict[str, Any]]:
 
 
 def _show(data: "PreparedData", count: int) -> None:
-    style = COLOURS if sys.stdout.isatty() else MARKS
+    style = COLOURS if sys.stdout.isatty() else _marks(sys.stdout.encoding)
     legend = "  ".join(f"{before}{kind}{after}" for kind, (before, after) in style.items())
     print(f"\n{legend}")
     for position, source, row in data.plan.at(range(count)):
@@ -236,6 +236,18 @@ def _show(data: "PreparedData", count: int) -> None:
                 style,
             )
         )
+
+
+def _marks(encoding: str) -> Mapping[str, tuple[str, str]]:
+    """Return marks that the encoding of the output has."""
+    try:
+        "".join(sum(MARKS.values(), ())).encode(encoding)
+    except UnicodeEncodeError:
+        return {
+            kind: (before.replace("⟦", "[["), after.replace("⟧", "]]"))
+            for kind, (before, after) in MARKS.items()
+        }
+    return MARKS
 
 
 def _anchor_texts(settings: DataSettings, source: str, row: str) -> list[str]:

@@ -173,8 +173,8 @@ def _keys_of(settings: type, path: str) -> Iterator[Key]:
         if get_origin(hint) is dict:
             below = f"{below}.{NAME}"
         for inner in get_args(hint):
-            if is_dataclass(inner):
-                yield from _keys_of(inner, below)  # type: ignore[arg-type]
+            if isinstance(inner, type) and is_dataclass(inner):
+                yield from _keys_of(inner, below)
 
 
 def _named(hint: Any) -> str:

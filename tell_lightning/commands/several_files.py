@@ -14,7 +14,7 @@ import yaml
 
 from tell_lightning.commands.config_files import read_config
 from tell_lightning.data.formats import cut
-from tell_lightning.files import GivenTwiceError, parse_yaml
+from tell_lightning.files import GivenTwiceError, expanded, parse_yaml
 from tell_lightning.microworld.world import WORLDS
 from tell_lightning.settings import ConfigError
 
@@ -74,7 +74,7 @@ def _options(file: str, known: dict[str, dict[str, tuple[str, Any]]]) -> Iterato
 
 def _placed(root: str, folder: Path) -> Path:
     """Return a root beside its file; below the working directory, where only that one exists."""
-    place = Path(root).expanduser()
+    place = expanded(root)
     beside = folder.resolve() / place
     return place.resolve() if place.is_dir() and not beside.is_dir() else beside
 

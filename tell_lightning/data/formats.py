@@ -430,8 +430,9 @@ def _parquet(file: IO[bytes], path: Path, meter: Meter) -> Iterator[RawRow]:
                 number += 1
                 yield RawRow(f"{path}:row {number}", number, row)
     except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).strip().rstrip(".")
         raise RecordError(
-            f"{path}: a .parquet file must be complete and undamaged, got: {error}. "
+            f"{path}: a .parquet file must be complete and undamaged, got: {reason}. "
             "Copy or write it again."
         ) from error
 

@@ -18,6 +18,7 @@ from tell_lightning.data.hub import read_folder, read_hub
 from tell_lightning.data.ids import Ids
 from tell_lightning.data.records import Fields, Record, record_from_row
 from tell_lightning.errors import TellError
+from tell_lightning.files import expanded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +192,7 @@ def _open(rows: DataLocation, root: Path) -> RowFile:
                 "between two runs. Set revision to a commit of its 'Files and versions' page."
             )
         return read_hub(rows.hub, rows.config, rows.split, rows.revision)
-    path = root / Path(cast(str, rows.path)).expanduser()
+    path = root / expanded(cast(str, rows.path))
     if not path.exists():
         raise RecordError(
             f"{path}: the file or folder must exist, got {rows.path!r} below data.root "
@@ -256,6 +257,6 @@ def check_bad_share(
     if bad > math.ceil(max_bad_share * (good + bad)) or not good:
         raise RecordError(
             f"{where}: at most a share of {max_bad_share:g} of the rows may be bad, got "
-            f"{bad} of {good + bad}. Correct them or raise data.max_bad_share. "
-            "The first: " + "".join(f"\n  {message}" for message in messages[:5])
+            f"{bad} of {good + bad}. Correct them or raise data.max_bad_share. The first:",
+            messages[:5],
         )

@@ -25,6 +25,7 @@ from tell_lightning.data.reading import (
 from tell_lightning.data.records import Fields, Record
 from tell_lightning.data.settings import DataSettings, General, Task
 from tell_lightning.errors import TellError
+from tell_lightning.files import expanded
 from tell_lightning.microworld.world import WORLDS, data_root
 
 STARTING_ROWS = 1_000
@@ -84,7 +85,7 @@ def resolve_root(settings: DataSettings) -> Path:
     """
     if settings.root in WORLDS:
         return data_root(cache_folder(settings), settings.root)
-    root = Path(settings.root).expanduser()
+    root = expanded(settings.root)
     if not root.is_dir():
         raise SplitError(
             f"data.root: must be an existing folder, got '{settings.root}' "

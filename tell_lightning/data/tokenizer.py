@@ -7,6 +7,7 @@ from typing import Any
 
 from tell_lightning.data.hub import use_cache_without_network
 from tell_lightning.errors import TellError
+from tell_lightning.files import expanded
 from tell_lightning.microworld.world import base_dir
 
 ON_HUB = "Check the name, model.revision and the network, or give a local folder."
@@ -39,7 +40,7 @@ def base_path(base: str) -> str:
     """
     if base == "microworld":
         return str(base_dir())
-    folder = Path(base).expanduser()
+    folder = expanded(base)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise BaseModelError(
@@ -95,7 +96,7 @@ def unavailable(what: str, base: str, error: Exception) -> BaseModelError:
     """Return the error that says why a part of a base cannot be loaded."""
     text = str(error).strip() or type(error).__name__
     reason = re.split(r"(?<=\.)\s+(?=[A-Z])", text.splitlines()[0])[0]
-    local = Path(base).expanduser().is_dir()
+    local = expanded(base).is_dir()
     place = "Give a folder that `save_pretrained` wrote in full." if local else ON_HUB
     advice = next((cure for cause, cure in CURES if re.search(cause, text)), place)
     return BaseModelError(

@@ -17,7 +17,7 @@ from tell_lightning.data.datamodule import TellDataModule
 from tell_lightning.data.templates import PLAIN_TEMPLATE
 from tell_lightning.data.tokenizer import base_path
 from tell_lightning.export.anchor_file import WEIGHTS, AnchorFile, TaskPrompt
-from tell_lightning.files import follow_umask, sha256_of
+from tell_lightning.files import as_json, follow_umask, sha256_of
 from tell_lightning.model.module import TellModule
 from tell_lightning.model.settings import ModelSettings
 
@@ -101,7 +101,7 @@ def write_adapter(
         anchors = replace(anchors, weights_sha256=sha256_of(draft / WEIGHTS))
         if not tokenizer.chat_template:  # other tools then prompt as in training
             (draft / "chat_template.jinja").write_text(PLAIN_TEMPLATE, encoding="utf-8")
-        text = json.dumps(anchors.to_json(), indent=2, ensure_ascii=False) + "\n"
+        text = as_json(anchors.to_json(), indent=2) + "\n"
         (draft / "anchor.json").write_text(text, encoding="utf-8")
         (draft / "README.md").write_text(_readme(model, settings, anchors), encoding="utf-8")
         if folder.exists():

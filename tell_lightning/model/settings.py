@@ -2,9 +2,9 @@
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
+from tell_lightning.files import expanded
 from tell_lightning.settings import Range
 
 RANGES = {
@@ -82,7 +82,7 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         """Make a relative folder absolute, for the run and its adapter are used elsewhere, too."""
-        folder = Path(os.path.expanduser(self.base))
+        folder = expanded(self.base)
         if self.base not in {"", "microworld"} and (folder / "config.json").is_file():
             object.__setattr__(self, "base", os.path.abspath(folder))
 
