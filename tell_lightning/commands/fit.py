@@ -1,5 +1,6 @@
 """`fit`: train adapters, score them before and after, and write one run folder."""
 
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -27,6 +28,7 @@ from tell_lightning.commands.reference import keys_help
 from tell_lightning.commands.startup import quieten
 from tell_lightning.data.base_files import ACCEPT, ACCEPT_HELP
 from tell_lightning.data.splits import read_splits
+from tell_lightning.files import full_disk
 from tell_lightning.settings import ConfigError
 
 DESCRIPTION = """
@@ -356,9 +358,10 @@ def _recorded(record: "RunRecord") -> Iterator[None]:
     except BaseException as error:
         if record.folder.path.is_dir():
             status = "failed" if isinstance(error, Exception) else "interrupted"
-            record.write(status=status, error=_reason(error))
+            record.write_end(status, _reason(error))
             if (record.folder.checkpoints / LAST).is_file():
-                print(f"Go on with: python -m tell_lightning fit --resume {record.folder.path}")
+                resume = shlex.join(["--resume", str(record.folder.path)])
+                print(f"Go on with: python -m tell_lightning fit {resume}")
         raise
 
 
@@ -369,6 +372,8 @@ def _reason(error: BaseException) -> str:
         return error.signal
     # Lightning turns Ctrl+C into an exit.
     reason = error.__context__ if isinstance(error, SystemExit) else error
+    if full := full_disk(error):
+        return full
     return f"{type(reason).__name__}: {reason}"
 
 

@@ -1,5 +1,6 @@
 """Tables of scores and plans on the screen: as wide as the terminal, or 100 columns in a pipe."""
 
+import shlex
 import shutil
 import sys
 import textwrap
@@ -78,7 +79,8 @@ def print_next(folder: Path, task: str | None) -> None:
     if task is None:
         return
     print("Next, answers to the lines that you type:")
-    print(f"  python -m tell_lightning predict --run {folder} --task {task} --input -")
+    options = shlex.join(["--run", str(folder), "--task", task, "--input", "-"])
+    print(f"  python -m tell_lightning predict {options}")
 
 
 def print_cost(record: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """The end of a run on the screen: every score whole, at any width, with what it means."""
 
 import io
+import shlex
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,13 @@ def test_end_names_cost_folder_and_next_command(capsys):
         "Next, answers to the lines that you type:",
         "  python -m tell_lightning predict --run runs/20260102-030405 --task translate --input -",
     ]
+
+
+def test_next_command_can_be_pasted_whatever_the_names_are(capsys):
+    print_next(Path("my runs/a'b"), "my task")
+    command = capsys.readouterr().out.splitlines()[-1]
+    words = ["--run", "my runs/a'b", "--task", "my task", "--input", "-"]
+    assert shlex.split(command)[4:] == words
 
 
 def test_run_without_a_task_has_no_next_command(capsys):
