@@ -174,7 +174,7 @@ def explain(text: str, keys: Collection[str], files: Files) -> str:
     if match := re.search(r"following arguments are required: (\S+)", flat):
         cure = f"Add it to a configuration file, or write --{match[1]}=VALUE."
         return f"{place(match[1], files)}: must be given, got nothing. {cure}"
-    value = re.search(r"(?:Got|Given) value: (.+?)(?: Given|$)", flat)
+    value = re.search(r"(?:Got|Given) value: (.+?)(?: Given| Subclass types|$)", flat)
     if inside and value:
         types = re.findall(r"Expected an? (.+?)(?= Got| - |\. | Given|$)", flat)
         wanted = " or ".join(dict.fromkeys(_type_name(name) for name in types)) or "of its type"
@@ -182,6 +182,11 @@ def explain(text: str, keys: Collection[str], files: Files) -> str:
         if "str" in wanted and value[1] in {"True", "False"}:
             advice = "Put it in quotes: YAML reads yes and no as true and false."
         return f"{place(inside, files)}: must be {wanted}, got {value[1]}. {advice}"
+    if match := re.search(r"Unable to load config ['\"](.*?)['\"](?: |$)", flat):
+        return (
+            f"{place(inside.partition('.' + inside)[0], files)}: must be a mapping of keys, got "
+            f"{match[1]}. Write KEY: VALUE lines below it."
+        )
     reason = flat.partition("error: ")[2] or flat or "could not be read"
     return f"configuration: must fit together, got: {reason}. See `fit --help`."
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from tell_lightning.settings import Range
 
-RUN_RANGES = {"checkpoint_every_steps": Range(1)}
+RUN_RANGES = {"checkpoint_every_steps": Range(1), "checkpoint_every_minutes": Range(0)}
 EVAL_RANGES = {
     "every_steps": Range(1),
     "dev_rows": Range(1),
@@ -24,7 +24,8 @@ class EvalSettings:
     """When the model is scored, on how many rows, and which adapter is kept."""
 
     every_steps: int | None = None
-    """Optimizer steps between two scorings on dev; null: one fifth of the run."""
+    """Optimizer steps between two scorings on dev; null: one fifth of the run. The last step is
+    scored, too."""
     dev_rows: int | None = 64
     """Number of rows of each dev set to answer, from the first on; null: all."""
     test_rows: int | None = None
@@ -44,10 +45,15 @@ class EvalSettings:
     """Number of predictions of each task to print after the test."""
     table_rows: int = 32
     """Number of predictions of each task to send to W&B after a scoring."""
+    probe: bool | None = None
+    """Whether to see if the base's chat changes: a hundred short prompts that no training source
+    holds are answered with every scoring of test. null: where the base can chat, by a chat template
+    and at least 8,000 tokens."""
     select: Literal["best", "last"] = "best"
-    """The adapter to export: the best by dev score, or the last."""
+    """The adapter to export: the best by dev score, of equal ones by dev loss; or the last."""
     patience: int | None = 5
-    """Stop training after this many scorings without a better dev score; null: never."""
+    """Stop training after this many scorings with neither a better dev score nor the lowest dev
+    loss so far; null: never."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,5 +66,7 @@ class RunSettings:
     """Folder in which each run gets a folder of its own."""
     checkpoint_every_steps: int = 100
     """Optimizer steps between two checkpoints to resume from."""
+    checkpoint_every_minutes: float | None = 10.0
+    """Minutes after which a checkpoint is written even if its step is not due; null: never."""
     wandb_project: str = "tell_lightning"
     """W&B project. The variable WANDB_MODE makes W&B online, offline or disabled."""

@@ -6,14 +6,14 @@ Lightning's Trainer, read from its source; `session` checks their values when it
 """
 
 import ast
-import contextlib
-import io
 import json
 import re
 import sys
 import typing
-from collections.abc import Mapping
+from argparse import ArgumentError
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,6 +34,7 @@ from tell_lightning.commands.config_files import (
     read_config,
     with_shipped,
 )
+from tell_lightning.commands.several_files import joined
 from tell_lightning.data.settings import RANGES as DATA_RANGES
 from tell_lightning.data.settings import DataSettings, General, Task, check_batches
 from tell_lightning.metrics.kinds.registry import BUILT_IN, check_kind, kind_of
@@ -100,6 +101,7 @@ _Dumper.add_implicit_resolver(
     re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?$|[-+]?\.(inf|nan)$", re.IGNORECASE),
     list("-+.0123456789"),
 )
+_BROKEN = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -136,16 +138,22 @@ def check(arguments: list[str], default: str | None = DEMO) -> Config:
     given = {path: read_config(path) for path in config_paths(arguments)}
     # What is typed wins over the files, so that a mistake is looked for there first.
     given[""] = {argument.lstrip("-").partition("=")[0]: None for argument in arguments}
-    says = io.StringIO()
+    defaults = parser.get_defaults(skip_validation=True).keys()
+    groups = {key.rpartition(".")[0] for key in defaults} - {""}
+    _check_groups({*groups, "data.tasks", "data.general"}, given)
+    for path, values in given.items():
+        _check_texts(values, {path: values})
+    arguments = joined(arguments)
     try:
-        with contextlib.redirect_stderr(says):
-            parsed = parser.parse_args(with_shipped(arguments, default))
-            made = parser.instantiate_classes(parsed)
-    except SystemExit as error:
-        keys = {*parser.get_defaults(skip_validation=True).keys(), *field_names(Task, General)}
-        raise ConfigError(explain(says.getvalue(), keys, given)) from error
-    values = _plain(made)
+        parsed = parser.parse_args(with_shipped(arguments, default))
+        trainer = _representable(parsed.pop("trainer"))  # its classes are made with the Trainer
+        made = parser.instantiate_classes(parsed)
+    except ArgumentError as error:
+        keys = {*defaults, *field_names(Task, General)}
+        raise ConfigError(explain(str(error), keys, given)) from error
+    values = _plain(made, trainer)
     _say_floors(parsed.data.tasks, given)
+    _check_texts(values, given)
     _check_stop(values["trainer"].get("max_steps"), made["data"].mixture.cycles)
     values["trainer"].setdefault("max_steps", -1)  # Lightning's word for no limit
     config = Config(
@@ -165,12 +173,14 @@ def neutral() -> dict[str, Any]:
     """Return the default of every key, as plain values; `model.base` has none."""
     set_parsing_settings(docstring_parse_attribute_docstrings=False)
     parser = _parser()
-    values = _plain(parser.instantiate_classes(parser.parse_args(["--model.base="])))
+    parsed = parser.parse_args(["--model.base="])
+    trainer = parsed.pop("trainer").as_dict()
+    values = _plain(parser.instantiate_classes(parsed), trainer)
     values["model"]["base"] = None
     return values
 
 
-def _plain(made: Namespace) -> dict[str, Any]:
+def _plain(made: Namespace, trainer: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings as a file holds them: plain types, no file names, no unset Trainer key.
 
     A Trainer key that is set to null in place of a default of ours stays.
@@ -179,16 +189,33 @@ def _plain(made: Namespace) -> dict[str, Any]:
     for task in sections["data"]["tasks"].values():
         task["scoring"].pop("floors")
     trainer = {
-        key: value
-        for key, value in made.trainer.as_dict().items()
-        if value is not None or key in TRAINER_DEFAULTS
+        key: value for key, value in trainer.items() if value is not None or key in TRAINER_DEFAULTS
     }
     values = {"seed_everything": made.seed_everything, **sections, "trainer": trainer}
     return dict(json.loads(json.dumps(values)))  # tuples become lists
 
 
+def _representable(value: Any) -> Any:
+    """Turn the options of the Trainer into values that YAML can hold.
+
+    An enum becomes its value. Other objects are defaults of the classes that the options name, not
+    what the user gave; they are left out.
+    """
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Namespace):
+        return _representable(vars(value))
+    if isinstance(value, Mapping):
+        held = {key: _representable(item) for key, item in value.items()}
+        return {key: item for key, item in held.items() if item is not ...}
+    if isinstance(value, list | tuple):
+        return [item for item in map(_representable, value) if item is not ...]
+    return value if value is None or isinstance(value, bool | int | float | str) else ...
+
+
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="tell_lightning", allow_abbrev=False)
+    # A class that is named is imported here: what it makes of stderr must be the real one.
+    parser = ArgumentParser(prog="tell_lightning", allow_abbrev=False, exit_on_error=False)
     parser.add_argument("-c", "--config", action="config")
     parser.add_argument(f"--{EXTENDS}", type=Literal[*SHIPPED] | None)
     parser.add_argument("--seed_everything", type=bool | int, default=42)
@@ -197,6 +224,37 @@ def _parser() -> ArgumentParser:
     for name, (type_, _) in trainer_arguments().items():
         parser.add_argument(f"--trainer.{name}", type=type_, default=TRAINER_DEFAULTS.get(name))
     return parser
+
+
+def _check_groups(groups: Collection[str], given: Files) -> None:
+    """Refuse a file in which a group of keys holds another value, such as nothing."""
+    for path, values in given.items():
+        for group in sorted(groups) if path else ():
+            *above, last = group.split(".")
+            inside: Any = values
+            for part in above:
+                inside = inside.get(part, {})
+            if not isinstance(inside.get(last, {}), Mapping):
+                got = "nothing" if inside[last] is None else f"{inside[last]!r:.60}"
+                raise ConfigError(
+                    f"{path}: {group}: must be a mapping of keys, got {got}. Write KEY: VALUE "
+                    "lines below it, or remove it."
+                )
+
+
+def _check_texts(values: Any, given: Files, above: str = "") -> None:
+    """Refuse characters that no file name, no model and no terminal takes."""
+    if isinstance(values, str) and _BROKEN.search(values):
+        raise ConfigError(
+            f"{place(above, given)}: must be Unicode text "
+            f"without the null character, got {values!r:.60}. Write it again."
+        )
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            _check_texts(value, given, f"{above}.{key}" if above else str(key))
+    elif isinstance(values, list):
+        for value in values:
+            _check_texts(value, given, above)
 
 
 def _seed(seed: bool | int) -> int:

@@ -11,11 +11,12 @@ import numpy as np
 
 from tell_lightning.commands.arguments import KEYS, CommandParser, whole_number
 from tell_lightning.commands.check import check, check_training
+from tell_lightning.commands.preview import print_lines, scoring_lines
 from tell_lightning.commands.reference import keys_help
 from tell_lightning.commands.startup import quieten
 from tell_lightning.commands.tables import print_rows
 from tell_lightning.data.leaks import contradictions
-from tell_lightning.data.report import table
+from tell_lightning.data.report import CHANGES, table
 from tell_lightning.data.settings import DataSettings
 from tell_lightning.data.splits import Splits, read_splits
 from tell_lightning.data.variants import variant_anchor, variant_prefix
@@ -75,6 +76,7 @@ def plan(arguments: list[str]) -> None:
     steps = data.steps(config.trainer["max_steps"])
     print_plan(data.describe(steps))
     data.check_supply(steps)
+    print_lines(scoring_lines(data, config.eval))
     if asked.show:
         _show(data, asked.show)
 
@@ -121,6 +123,8 @@ def print_plan(plan: Mapping[str, Any]) -> None:
     if not realised["complete"]:
         print("The run is longer: these are the counts of its first examples.")
     print(f"Left out: {'; '.join(left_out) or 'nothing'}.")
+    for note in plan["notes"]:
+        print(note)
 
 
 def say_contradictions(splits: Splits) -> None:
@@ -141,7 +145,7 @@ def reasons_left_out(counts: Mapping[str, int]) -> list[str]:
     return [
         f"{count:,} {reason.replace('_', ' ')}"
         for reason, count in counts.items()
-        if count and reason not in {"read", "kept"}
+        if count and reason not in {"read", "kept", *CHANGES}
     ]
 
 

@@ -27,7 +27,7 @@ from tell_lightning.data.records import Record
 from tell_lightning.data.settings import DataSettings, Task
 from tell_lightning.data.splits import read_splits, resolve_root
 from tell_lightning.data.variants import Variant
-from tell_lightning.export.anchor_file import AnchorFile, read_anchor_file
+from tell_lightning.export.anchor_file import AnchorFile, check_weights, read_anchor_file
 from tell_lightning.metrics.kinds.registry import reading_kind
 from tell_lightning.model.settings import ModelSettings
 from tell_lightning.settings import DEMO, ConfigError
@@ -58,6 +58,8 @@ class PredictionRequest:
     model: ModelSettings
     adapter: Path | None
     template_digest: str | None
+    base_files: Mapping[str, str]
+    """Digests of the base that the adapter was trained on, which must be those of `model`."""
     parts: Sequence[Part]
 
     @property
@@ -101,7 +103,7 @@ def read_request(options: argparse.Namespace, overrides: list[str]) -> Predictio
         check_trust(Path(options.run), code, [*own, *overrides])
     tasks, model, variant = config.data.tasks, config.model, config.data.mixture.anchor
     if adapter and anchors:
-        _check_weights(adapter)
+        check_weights(adapter, anchors)
         tasks = _trained_tasks(tasks, anchors, adapter)
         if model.base != anchors.base:  # typed: the revision of the adapter's base is not for it
             model = check([*given, *overrides], default).model
@@ -114,6 +116,7 @@ def read_request(options: argparse.Namespace, overrides: list[str]) -> Predictio
         model=model,
         adapter=adapter,
         template_digest=anchors.template_digest if anchors else None,
+        base_files=anchors.base_files if anchors and not options.accept_base else {},
         parts=(),
     )
     return replace(request, parts=_parts(request, options, _chosen(tasks, options.task)))
@@ -127,7 +130,11 @@ def _give_tasks(files: Sequence[str]) -> bool:
 def _task_options(anchors: AnchorFile) -> list[str]:
     """Return the options that replace the default's tasks by those of an adapter."""
     tasks = {
-        name: {**asdict(prompt), "stop_tokens": list(prompt.stop_tokens)}
+        name: {
+            **asdict(prompt),
+            "stop_tokens": list(prompt.stop_tokens),
+            "scoring": prompt.reading,
+        }
         for name, prompt in anchors.tasks.items()
     }
     # As YAML, not JSON: YAML reads JSON's escapes of letters beyond the basic plane differently.
@@ -135,8 +142,9 @@ def _task_options(anchors: AnchorFile) -> list[str]:
 
 
 def _trained_options(anchors: AnchorFile) -> list[str]:
-    """Return the options for the anchor's form and the base that an adapter was trained with."""
+    """Return the options for the prompts and the base that an adapter was trained with."""
     return [
+        f"--data.thinking={anchors.thinking}",
         f"--data.mixture.anchor={anchors.variant}",
         f"--model.base={anchors.base}",
         f"--model.revision={anchors.revision or 'null'}",
@@ -159,14 +167,6 @@ def _overruled(
                     f"{file}: {key}: {cut(value)} is not used: the adapter was trained with "
                     f"{cut(trained)}; type --{key}={value} to use it all the same"
                 )
-
-
-def _check_weights(adapter: Path) -> None:
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        if not (adapter / name).is_file():
-            raise ConfigError(
-                f"{adapter}: an adapter folder must have {name}, got none. Copy the whole folder."
-            )
 
 
 def _trained_tasks(tasks: dict[str, Task], anchors: AnchorFile, adapter: Path) -> dict[str, Task]:

@@ -33,7 +33,9 @@ def prepare(arguments: list[str]) -> None:
     from tell_lightning.data.tokens import Encoder
 
     tokenizer = load_tokenizer(config.model.base, **config.model.hub_options)
-    preparation = Preparation(config.data, Encoder(tokenizer, Renderer(tokenizer)))
+    preparation = Preparation(
+        config.data, Encoder(tokenizer, Renderer(tokenizer, config.data.thinking))
+    )
     for source in training_sources(config.data, text):
         preparation.prepare([source])
         folder = preparation.folder(source)

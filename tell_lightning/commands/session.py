@@ -15,12 +15,12 @@ from tell_lightning.callbacks.audit import Audit
 from tell_lightning.callbacks.checkpoints import (
     AtomicCheckpoints,
     LastCheckpoint,
-    selection_callbacks,
 )
 from tell_lightning.callbacks.evaluation import GenerationEvaluation
 from tell_lightning.callbacks.folder import RunFolder
-from tell_lightning.callbacks.progress import PlainProgress, StepsBar
+from tell_lightning.callbacks.progress import Phases, PlainProgress, StepsBar
 from tell_lightning.callbacks.resume import Resume
+from tell_lightning.callbacks.selection import BestCheckpoint, Patience
 from tell_lightning.callbacks.termination import Termination
 from tell_lightning.callbacks.throughput import Throughput
 from tell_lightning.commands.check import Config
@@ -74,21 +74,30 @@ def open_session(
         temperature=config.eval.temperature,
         samples=config.eval.samples,
         table_rows=config.eval.table_rows,
+        probe=config.eval.probe,
         folder=folder.predictions,
     )
     throughput = Throughput()
     terminal = sys.stdout.isatty()
     progress = StepsBar if terminal else PlainProgress
-    callbacks: list[Callback] = [throughput, progress(config.data.tasks), evaluation]
+    callbacks: list[Callback] = [throughput, progress(config.data.tasks), Phases(), evaluation]
     if training:
         if config.data.audit:
             callbacks.append(Audit(folder, datamodule))
         termination = Termination()
         callbacks += [Resume(config.eval.patience), termination]
         if any(task.has("dev") for task in config.data.tasks.values()):
-            callbacks += selection_callbacks(folder, config.eval)
-        every = config.run.checkpoint_every_steps
-        callbacks.append(LastCheckpoint(folder, every, termination))
+            callbacks.append(BestCheckpoint(folder.checkpoints, evaluation))
+            if config.eval.patience is not None:
+                callbacks.append(Patience(config.eval.patience, evaluation))
+        callbacks.append(
+            LastCheckpoint(
+                folder,
+                termination,
+                every_steps=config.run.checkpoint_every_steps,
+                every_minutes=config.run.checkpoint_every_minutes,
+            )
+        )
     asked = _instantiated(config.trainer)
     trainer = _trainer(
         asked

@@ -57,6 +57,7 @@ class TellDataModule(pl.LightningDataModule):
         mixture: Mixture | Mapping[str, Any] = Mixture(),
         root: str = ".",
         max_tokens: int = 1024,
+        thinking: Literal["strip", "keep"] = "strip",
         packing: bool = False,
         optimizer_batch: int = 32,
         micro_batch: int = 16,
@@ -78,6 +79,8 @@ class TellDataModule(pl.LightningDataModule):
             mixture: What is trained on, and how much of each.
             root: Folder that the paths of the tasks and sources start from.
             max_tokens: Longest training example in tokens.
+            thinking: Whether the text between <think> and </think> is left out or trained, where
+                the chat template knows thinking.
             packing: Whether examples share bins of `max_tokens` tokens.
             optimizer_batch: Examples (or bins) of an optimizer step, over all devices.
             micro_batch: Examples (or bins) of a forward pass on each device. If the Trainer has
@@ -106,6 +109,7 @@ class TellDataModule(pl.LightningDataModule):
             },
             mixture=as_settings(Mixture, mixture, "data.mixture"),
             max_tokens=max_tokens,
+            thinking=thinking,
             packing=packing,
             optimizer_batch=optimizer_batch,
             micro_batch=micro_batch,

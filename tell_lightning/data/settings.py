@@ -29,6 +29,7 @@ RANGES = {
 
 Arm = Literal["tell", "sft", "general_only"]
 Order = Literal["random", "spread", "general_then_task", "task_then_general", "late_mix"]
+Thinking = Literal["strip", "keep"]
 Overlong = Literal["error", "drop", "truncate_prompt"]
 
 
@@ -133,6 +134,10 @@ class DataSettings:
     """The plan's proportions."""
     max_tokens: int = 1024
     """Longest training example in tokens, prompt and response together."""
+    thinking: Thinking = "strip"
+    """The text between <think> and </think> in responses, where the chat template knows thinking.
+    strip: it is left out, and answers are asked for without it; keep: it is trained, and answers
+    may think. It is never scored."""
     packing: bool = False
     """Whether examples share bins of max_tokens tokens instead of being padded. An example attends
     only to itself; optimizer_batch and micro_batch then count bins."""

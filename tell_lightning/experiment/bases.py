@@ -17,6 +17,7 @@ from typing import Any, Literal
 from tell_lightning.experiment.forms import SpecificationError
 from tell_lightning.experiment.overlays import merged, nested, value_of
 from tell_lightning.experiment.specification import Experiment, digest
+from tell_lightning.files import expanded
 from tell_lightning.microworld.world import base_dir
 from tell_lightning.settings import EXTENDS
 
@@ -93,7 +94,7 @@ def _raw_digest(recipe: Recipe) -> str:
     """Digest what a base is made from: the weights to tune, or the code that writes its texts."""
     if recipe.kind == "tuned":
         base = str(value_of(recipe.settings, "model.base"))
-        folder = base_dir() if base == "microworld" else Path(base).expanduser()
+        folder = base_dir() if base == "microworld" else expanded(base)
         files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
         if not files:
             return base

@@ -176,7 +176,7 @@ def read_choice(path: Path) -> Chosen | None:
     )
     try:
         chosen = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise SpecificationError(f"{path}: must be JSON, got: {error}. {cure}") from error
     if not _is_choice(chosen):
         raise SpecificationError(

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tell_lightning.metrics import label_rates
+from tell_lightning.metrics.characters import composed, is_exact
 from tell_lightning.metrics.kinds.registry import reading_kind
-from tell_lightning.metrics.kinds.text import is_exact
-from tell_lightning.metrics.kinds.translation import join_lines
+from tell_lightning.metrics.kinds.translation import bleu_metric, join_lines, settled_tokenizer
 from tell_lightning.metrics.settings import Scoring
 
 Counts = NDArray[np.float64]
@@ -105,11 +105,25 @@ def items(score: str, predictions: Sequence[Mapping[str, Any]], scoring: Scoring
     return {"statistic": score, "rows": rows(answers, references, scoring)}
 
 
-def _ngrams(answers: Sequence[str], references: Sequence[str], _: Scoring) -> list[list[int]]:
-    from sacrebleu.metrics.bleu import BLEU  # slow to import
+def holds_items(value: Any) -> bool:
+    """Return whether a value has the form of what `items` returns."""
+    if not isinstance(value, Mapping) or not isinstance(value.get("rows"), list):
+        return False
+    statistic, rows = value.get("statistic"), value["rows"]
+    numbers = all(
+        isinstance(row, list) and all(isinstance(each, int | float) for each in row) for row in rows
+    )
+    if statistic not in tuple(SCORES) or not rows or not numbers:
+        return False
+    width, *others = {len(row) for row in rows}
+    fits = width == 2 * ORDERS + 2 if statistic == "bleu" else width > 0 and width % 2 == 0
+    return fits and not others
 
-    ours, theirs = [join_lines(a) for a in answers], [join_lines(r) for r in references]
-    rows = BLEU()._extract_corpus_statistics(ours, [theirs])
+
+def _ngrams(answers: Sequence[str], references: Sequence[str], how: Scoring) -> list[list[int]]:
+    ours, theirs = ([join_lines(composed(text)) for text in each] for each in (answers, references))
+    metric = bleu_metric(settled_tokenizer(how, references))
+    rows = metric._extract_corpus_statistics(ours, [theirs])
     return [[int(count) for count in (*row[2:], *row[:2])] for row in rows]
 
 

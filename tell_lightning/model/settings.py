@@ -29,7 +29,8 @@ class LoraSettings:
     dropout: float = 0.05
     """Dropout on the adapters' input while training, 0 to 1."""
     target_modules: list[str] | str = "all-linear"
-    """Names of the layers to adapt, or 'all-linear': every linear layer except the output."""
+    """Names of the layers to adapt, or 'all-linear': every linear layer except the output (and
+    except out_proj of Mamba blocks, where an adapter has no effect)."""
     rslora: bool = False
     """Whether to scale by alpha / sqrt(rank) instead, which suits large ranks."""
 

@@ -284,7 +284,7 @@ def test_text_that_looks_like_something_else_stays_text(tmp_path: Path, text: st
     }
     values = {
         "run": {"name": "1e-4", "dir": text, "wandb_project": text},
-        "data": {"root": text, "tasks": {"t": task}, "general": {"g": {"train": text}}},
+        "data": {"root": f"/{text}", "tasks": {"t": task}, "general": {"g": {"train": text}}},
         "model": {"base": text, "lora": {"target_modules": [text]}},
     }
     path, saved = tmp_path / "mine.yaml", tmp_path / "config.yaml"
@@ -295,7 +295,7 @@ def test_text_that_looks_like_something_else_stays_text(tmp_path: Path, text: st
     assert check(["-c", str(saved)]) == made
     found = yaml.safe_load(made.to_yaml())
     assert found == made.values
-    assert [found["run"]["dir"], found["model"]["base"], found["data"]["root"]] == [text] * 3
+    assert [found["run"]["dir"], found["model"]["base"], found["data"]["root"][1:]] == [text] * 3
     assert found["data"]["tasks"]["t"]["fields"]["prompt"] == text
 
 
@@ -305,3 +305,39 @@ def test_text_typed_on_the_command_line_stays_text(tmp_path: Path) -> None:
     saved = tmp_path / "config.yaml"
     saved.write_text(made.to_yaml())
     assert check(["-c", str(saved)]) == made
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "got"),
+    [
+        ("data:\n# tasks: {}\n", "data", "nothing"),
+        ("trainer: null", "trainer", "nothing"),
+        ("model: {lora: [r]}", "model.lora", "['r']"),
+        ("model: {optimizer: !!binary YWI=}", "model.optimizer", "b'ab'"),
+        ("eval: 3", "eval", "3"),
+        ("data: {general: }", "data.general", "nothing"),
+        ("data: {tasks: [a]}", "data.tasks", "['a']"),
+    ],
+)
+def test_a_group_of_keys_that_holds_another_value_is_refused(
+    tmp_path: Path, text: str, key: str, got: str
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    said = says(f"{path}: {key}", rule="mapping", got=got, cure=["KEY: VALUE", "remove"])
+    assert refused("-c", str(path)) == said
+
+
+@pytest.mark.parametrize(
+    ("option", "got"),
+    [("--data=null", "null"), ("--model.lora=x", "x"), ("--data.mixture=3", "3")],
+)
+def test_a_typed_group_needs_keys(option: str, got: str) -> None:
+    key = option.removeprefix("--").partition("=")[0]
+    assert refused(option) == says(key, rule="mapping", got=got, cure="KEY: VALUE")
+
+
+@pytest.mark.parametrize("value", ["a\0b", "caf\udce9"])
+def test_a_text_that_no_file_can_be_named_by_is_refused(value: str) -> None:
+    said = says("data.cache_dir", rule=["Unicode", "null"], got=repr(value))
+    assert refused(f"--data.cache_dir={value}") == said

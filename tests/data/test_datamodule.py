@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from messages import says
+from tiny_tokenizers import chat_template
 
 from tell_lightning.callbacks.resume import Resume
 from tell_lightning.data.anchors import Anchor
@@ -460,7 +461,7 @@ def test_a_resume_with_another_tokenizer_or_template_is_refused(
     larger = make_tokenizer(None)
     larger.add_tokens(["Translate"])
     refused(place(ready(tokenizer=larger)), state, ["the tokenizer"])
-    gemma = (Path(__file__).parent / "templates/gemma.jinja").read_text()
+    gemma = chat_template("gemma")
     names = ["the chat template", "the tokenizer"]
     refused(place(ready(tokenizer=make_tokenizer(gemma))), state, names)
 

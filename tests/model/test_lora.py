@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from families import family
 from messages import says
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
@@ -13,6 +14,7 @@ from tell_lightning.model.lora import (
     AdapterError,
     ParameterCount,
     add_adapters,
+    check_lora,
     linear_names,
 )
 from tell_lightning.model.settings import LoraSettings
@@ -129,3 +131,26 @@ def test_only_adapters_are_trained_and_counted(
     assert str(count) == (
         f"512 of {count.total:,} parameters are trained ({512 / count.total:.2%})"
     )
+
+
+@pytest.mark.parametrize("name", ["mamba", "falcon-h1"])
+def test_all_linear_leaves_out_what_the_kernel_of_mamba_reads_itself(name: str) -> None:
+    model = add_adapters(family(name), lora(), seed=0)
+    adapted = {key.rpartition(".")[2] for key in model.targeted_module_names}
+    assert "in_proj" in adapted
+    assert not adapted & {"out_proj", "conv1d"}
+    with pytest.raises(AdapterError) as raised:
+        check_lora(family(name), lora(target_modules=["in_proj", "out_proj"]))
+    assert str(raised.value) == says(
+        "model.lora.target_modules", got="['out_proj']", cure="'all-linear'"
+    )
+
+
+def test_other_models_keep_their_layer_of_that_name() -> None:
+    model = add_adapters(family("opt"), lora(), seed=0)
+    assert any(key.endswith("out_proj") for key in model.targeted_module_names)
+
+
+def test_gpt2_is_adapted_without_a_warning() -> None:
+    model = add_adapters(family("gpt2"), lora(), seed=0)
+    assert model.peft_config["default"].fan_in_fan_out is True
