@@ -42,5 +42,5 @@ def test_it_sets_what_it_says_and_nothing_of_the_demo(example: Path) -> None:
 def test_plan_uses_every_row_of_it(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--model.base=microworld", f"--data.cache_dir={example.parent}"]
     main(["plan", "-c", str(example), *options, "--trainer.max_steps=2"])
-    (row,) = [line for line in capsys.readouterr().out.splitlines() if "tickets" in line[:12]]
-    assert "70" in row.split()
+    table = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[2] for line in table if line[:2] == ["tickets", "task"]] == ["70"]
