@@ -80,6 +80,7 @@ def test_two_ends_are_refused(options: list[str], got: str) -> None:
 
 WRONG = {
     "run.checkpoint_every_steps": "0",
+    "run.checkpoint_every_minutes": "-1",
     "data.max_tokens": "0",
     "data.optimizer_batch": "0",
     "data.micro_batch": "-16",

@@ -15,6 +15,7 @@ data:
   mixture: {{arm: sft, task_examples: 8}}
   optimizer_batch: 8
   micro_batch: 8
+model: {{base: microworld}}
 trainer: {{max_steps: 2}}
 """
 
