@@ -5,11 +5,23 @@ the code that raises it. The text has the form `where: rule, got value. What to 
 """
 
 import difflib
+import re
 from collections.abc import Sequence
+
+_BREAKS = re.compile(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
 
 
 class TellError(ValueError):
-    """A mistake that the user can correct."""
+    """A mistake that the user can correct, told in one line.
+
+    Args:
+        message: The line. Line breaks in it become spaces: errors of other packages have some.
+        rows: Messages about single rows, listed below the line.
+    """
+
+    def __init__(self, message: str, rows: Sequence[str] = ()) -> None:
+        """Put the text together."""
+        super().__init__("\n  ".join([_BREAKS.sub(" ", message), *rows]))
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:

@@ -20,7 +20,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 collect_ignore = ["fixtures"]  # nothing in there is a test
 
-SLOW = ("contract", "generation", "model", "commands", "experiments", "notebooks", "end_to_end")
+SLOW = (
+    *("fuzz", "contract", "generation", "model", "commands", "experiments"),
+    *("notebooks", "end_to_end"),
+)
 """Folders whose tests load models, train or start processes; the quickest come first."""
 
 

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+from messages import says
 
-from tell_lightning.files import locked, write_whole
+from tell_lightning.files import locked, read_yaml, write_whole
 
 
 def test_a_file_that_cannot_be_written_leaves_no_draft(tmp_path: Path) -> None:
@@ -27,3 +28,34 @@ def test_a_lock_keeps_others_out_until_its_end_whatever_that_is(tmp_path: Path) 
     with pytest.raises(KeyboardInterrupt), locked(lock, LookupError("unused")):
         raise KeyboardInterrupt
     assert not lock.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key", "first"),
+    [
+        ("model: {base: a}\nrun: {}\nmodel: {base: b}\n", 3, "model", 1),
+        ("data:\n  tasks:\n    tax: {test: x}\n    tax: {test: y}\n", 4, "tax", 3),
+        ("rows:\n- {prompt: a}\n- {prompt: b,\n   'prompt': c}\n", 4, "prompt", 3),
+        ("one: &one {a: 1}\ntwo:\n  <<: *one\n  b: 1\n  <<: *one\n", 5, "<<", 3),
+    ],
+)
+def test_a_key_of_yaml_that_stands_twice_is_named_with_both_lines(
+    tmp_path: Path, text: str, line: int, key: str, first: int
+) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    with pytest.raises(LookupError) as error:
+        read_yaml(path, LookupError)
+    assert error.value.args[0] == says(
+        f"a.yaml:{line}", rule="once", got=f"'{key}' again, first in line {first}", cure="Merge"
+    )
+
+
+def test_equal_keys_of_different_mappings_and_merged_keys_are_fine(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(
+        "one: &one {a: 1, b: 1}\ntwo: {<<: *one, b: 2}\nthree: {<<: *one}\n1: x\n'1': y\n"
+    )
+    one = {"a": 1, "b": 1}
+    wanted = {"one": one, "two": {"a": 1, "b": 2}, "three": one, 1: "x", "1": "y"}
+    assert read_yaml(path, LookupError) == wanted

@@ -1,16 +1,16 @@
-"""The checkpoints of a run: the best one on dev, and the last one, to resume from."""
+"""The last checkpoint of a run, to resume from, and how checkpoint files are written."""
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
 
 from tell_lightning.callbacks.folder import LAST, RunFolder
-from tell_lightning.callbacks.settings import EvalSettings
 from tell_lightning.callbacks.termination import Termination
 
 
@@ -36,22 +36,38 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes `last.ckpt` every few optimizer steps, and before SIGTERM ends the run.
+    """Writes `last.ckpt` every few steps or minutes, and before SIGTERM or Ctrl+C ends the run.
 
     The checkpoint of a step is written when the first batch of the next step starts. By then the
     step is logged, the dev sets are scored and the best adapter is saved, so a resumed run repeats
     nothing and skips nothing. The last step of a run is saved when training ends.
     """
 
-    def __init__(self, folder: RunFolder, every_steps: int, termination: Termination) -> None:
-        """Write to `folder` after every `every_steps` optimizer steps."""
+    def __init__(
+        self,
+        folder: RunFolder,
+        termination: Termination,
+        *,
+        every_steps: int,
+        every_minutes: float | None = None,
+    ) -> None:
+        """Choose when to save.
+
+        Args:
+            folder: The folder of the run.
+            termination: Says when a signal ends the run.
+            every_steps: Optimizer steps between two checkpoints.
+            every_minutes: Minutes after which a step is saved that is not due by its number; None:
+                steps alone count.
+        """
         self.folder = folder
-        self.every_steps = every_steps
         self.termination = termination
+        self.every_steps = every_steps
+        self.every_minutes = every_minutes
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remember the step that is already saved."""
-        self._saved = trainer.global_step
+        self._saved, self._saved_at = trainer.global_step, time.monotonic()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -61,7 +77,8 @@ class LastCheckpoint(Checkpoint):
         if batch_idx % trainer.accumulate_grad_batches:
             return
         ends = self.termination.asked_anywhere(trainer)
-        if step > self._saved and (ends or step % self.every_steps == 0):
+        late = self._is_late(trainer)
+        if step > self._saved and (ends or late or step % self.every_steps == 0):
             self._save(trainer)
         if ends:
             self.termination.end(trainer)
@@ -71,6 +88,13 @@ class LastCheckpoint(Checkpoint):
         self._save(trainer)
         self.termination.leave_training(trainer)
 
+    def _is_late(self, trainer: pl.Trainer) -> bool:
+        """Return whether the last checkpoint is old, by the clock of any rank."""
+        if self.every_minutes is None:
+            return False
+        late = time.monotonic() - self._saved_at >= 60 * self.every_minutes
+        return bool(trainer.strategy.reduce_boolean_decision(late, all=False))
+
     def _save(self, trainer: pl.Trainer) -> None:
         """Write the checkpoint, and the rows that loggers have not written yet."""
         for logger in trainer.loggers:
@@ -78,20 +102,4 @@ class LastCheckpoint(Checkpoint):
         trainer.save_checkpoint(self.folder.checkpoints / LAST, weights_only=False)
         if trainer.is_global_zero:
             self.folder.keep_config()
-        self._saved = trainer.global_step
-
-
-def selection_callbacks(folder: RunFolder, settings: EvalSettings) -> list[pl.Callback]:
-    """Return the callbacks that use the dev score: keep the best adapter, and stop early."""
-    callbacks: list[pl.Callback] = [
-        ModelCheckpoint(
-            dirpath=folder.checkpoints,
-            filename="best",
-            monitor="val/score",
-            mode="max",
-            enable_version_counter=False,
-        )
-    ]
-    if settings.patience is not None:
-        callbacks.append(EarlyStopping("val/score", mode="max", patience=settings.patience))
-    return callbacks
+        self._saved, self._saved_at = trainer.global_step, time.monotonic()

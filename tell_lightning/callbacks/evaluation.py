@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -19,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from tell_lightning.callbacks.folder import write_jsonl
 from tell_lightning.callbacks.probe import Probe, can_chat
 from tell_lightning.callbacks.samples import log_samples
-from tell_lightning.callbacks.settings import LEAST
+from tell_lightning.callbacks.settings import EVAL_RANGES
 from tell_lightning.data.batches import log_stage
 from tell_lightning.data.evaluation_rows import EvaluationRows
 from tell_lightning.errors import TellError
@@ -31,7 +32,8 @@ from tell_lightning.metrics.score import Scores, baselines, saved_row, score
 from tell_lightning.metrics.score_facts import PROBE, facts_of
 from tell_lightning.metrics.settings import Scoring
 from tell_lightning.model.lora import is_untrained
-from tell_lightning.settings import check_least
+from tell_lightning.progress import Progress
+from tell_lightning.settings import check_ranges
 
 SPLITS = ("dev", "test")
 """The splits that baselines are scored on: not those with a swapped anchor."""
@@ -83,6 +85,12 @@ class Scored:
     def selection(self) -> float:
         """The mean of the tasks' primary scores, 0 to 1."""
         return sum(scores.selection for scores in self.tasks.values()) / len(self.tasks)
+
+    @property
+    def loss(self) -> float:
+        """The mean of the tasks' losses in nats a token; infinite if none is known."""
+        known = [self.losses[name] for name in self.tasks if name in self.losses]
+        return sum(known) / len(known) if known else inf
 
 
 class GenerationEvaluation(pl.Callback):
@@ -137,7 +145,7 @@ class GenerationEvaluation(pl.Callback):
         self.table_rows = table_rows
         self.probe = probe
         self.folder = None if folder is None else Path(folder)
-        check_least(vars(self) | {"batch_tokens": batch_tokens}, LEAST["eval"], "eval.")
+        check_ranges(vars(self) | {"batch_tokens": batch_tokens}, EVAL_RANGES, "eval")
         self.history: list[Scored] = []
         self.baselines: dict[str, dict[str, dict[str, Any]]] = {}
         self._budget = Budget(batch_tokens)
@@ -180,6 +188,18 @@ class GenerationEvaluation(pl.Callback):
                     # It may have concluded from the old interval that epochs are what counts.
                     callback._check_on_train_epoch_end = False
 
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Have the last step scored, too, if `every_steps` does not divide the run."""
+        if self.every_steps is not None and trainer.global_step == trainer.max_steps:
+            trainer.val_check_batch = 1
+
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Score dev."""
         if not trainer.sanity_checking:
@@ -210,7 +230,12 @@ class GenerationEvaluation(pl.Callback):
         stage = log_stage(split)
         samples: list[str] = []
         for name, rows in self._data.evaluation[split].items():
-            with trainer.precision_plugin.val_step_context():
+            asked = len(rows) if most is None else min(most, len(rows))
+            mine = len(range(trainer.global_rank, asked, trainer.world_size))
+            with (
+                Progress(f"scoring {split} {name}", mine, shown=trainer.is_global_zero) as progress,
+                trainer.precision_plugin.val_step_context(),
+            ):
                 predictions = answer_rows(
                     module.model,
                     self._data.tokenizer,
@@ -221,6 +246,7 @@ class GenerationEvaluation(pl.Callback):
                     seed=self._data.seed,
                     rank=trainer.global_rank,
                     world=trainer.world_size,
+                    answered=progress.advance,
                 )
             scored.tasks[name] = score(rows.scoring, predictions, intervals=split != "dev")
             if split in SPLITS and name not in (known := self.baselines.setdefault(split, {})):

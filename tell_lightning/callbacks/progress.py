@@ -1,6 +1,7 @@
 """The progress of training: a bar on a terminal, otherwise a line at every logged step.
 
-Both show the same logged numbers, and count optimizer steps:
+Both show the same logged numbers, and count optimizer steps. If steps are slow, plain lines come
+every 20 seconds, too. Loading the model and computing losses are phases of their own (`Phases`).
 
     step 100/300  loss 1.234  lr 4.1e-04  tokens/s 8,120  task 10.2%  dev 0.412  eta 0:01:10
 """
@@ -8,15 +9,19 @@ Both show the same logged numbers, and count optimizer steps:
 import logging
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import timedelta
+from math import inf
 from typing import Any, TextIO
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.utilities import rank_zero_info
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Display
+
+from tell_lightning.progress import EVERY, Progress, Ticker, show_below
 
 SHOWN = {
     "train/loss": ("loss", ".3f"),
@@ -67,15 +72,18 @@ class Pace:
 
 
 class PlainProgress(pl.Callback):
-    """Prints a line at every logged step."""
+    """Prints a line at every logged step, and every 20 seconds in between."""
 
     def __init__(self, tasks: Collection[str]) -> None:
         """Take the names of the tasks, to show their share of the examples."""
         self._tasks = tasks
+        self._ticker: Ticker | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
         self._pace = Pace(trainer, self._tasks)
+        if trainer.is_global_zero:
+            self._ticker = Ticker(lambda: self._print(trainer, {}), EVERY)
 
     def on_train_batch_end(
         self,
@@ -87,8 +95,95 @@ class PlainProgress(pl.Callback):
     ) -> None:
         """Print a line if the step is logged."""
         if self._pace.advance():
-            numbers = {"step": f"{trainer.global_step}/{trainer.max_steps}", **self._pace.numbers()}
-            rank_zero_info(_line(numbers | {"eta": self._pace.eta()}))
+            if self._ticker is not None:
+                self._ticker.postpone()
+            self._print(trainer, self._pace.numbers())
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave the screen to the phases of scoring."""
+        self._stop()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Go on."""
+        if trainer.training and trainer.is_global_zero:
+            self._ticker = Ticker(lambda: self._print(trainer, {}), EVERY)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print nothing more."""
+        self._stop()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Print nothing more."""
+        self._stop()
+
+    def _print(self, trainer: pl.Trainer, numbers: dict[str, str]) -> None:
+        step = {"step": f"{trainer.global_step}/{trainer.max_steps}"}
+        rank_zero_info(_line(step | numbers | {"eta": self._pace.eta()}))
+
+    def _stop(self) -> None:
+        if self._ticker is not None:
+            self._ticker.stop()
+        self._ticker = None
+
+
+class Phases(pl.Callback):
+    """Shows the phases before and beside training: loading the model, and the loss of rows."""
+
+    def __init__(self) -> None:
+        """Show nothing yet."""
+        self._phase: Progress | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """The model is loaded next, the first time."""
+        if getattr(pl_module, "model", None) is None:
+            self._begin(trainer, "loading the model")
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The model is loaded."""
+        self._end()
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The losses come next."""
+        self._begin(trainer, "loss of dev rows", trainer.num_val_batches)
+
+    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The losses come next."""
+        self._begin(trainer, "loss of test rows", trainer.num_test_batches)
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        """Count a batch."""
+        if self._phase is not None:
+            self._phase.advance(1)
+
+    def on_test_batch_end(self, *_: Any) -> None:
+        """Count a batch."""
+        self.on_validation_batch_end()
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The losses are computed; other callbacks generate and score."""
+        self._end()
+
+    on_test_epoch_end = on_validation_epoch_end
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Show nothing more."""
+        self._end()
+
+    def _begin(self, trainer: pl.Trainer, what: str, batches: Sequence[int | float] = ()) -> None:
+        self._end()
+        count = sum(batches)
+        total = int(count) if 0 < count < inf else None
+        shown = trainer.is_global_zero
+        self._phase = Progress(what, total, unit="batches", shown=shown).__enter__()
+
+    def _end(self) -> None:
+        if self._phase is not None:
+            self._phase.__exit__()
+        self._phase = None
 
 
 class StepsBar(ProgressBar):
@@ -101,7 +196,7 @@ class StepsBar(ProgressBar):
         """Take the names of the tasks, to show their share of the examples."""
         super().__init__()
         self._tasks = tasks
-        self._bar: Progress | None = None
+        self._bar: Display | None = None
         self._enabled = True
         self._text = ""
         self._streams: list[tuple[logging.StreamHandler[TextIO], TextIO]] = []
@@ -122,8 +217,8 @@ class StepsBar(ProgressBar):
             return
         console = Console(highlight=False)
         bar = [BarColumn(bar_width=None)] if console.width >= ROOM else []  # numbers need the room
-        self._bar = Progress(
-            TextColumn("step"),
+        self._bar = Display(
+            TextColumn("{task.fields[what]}", markup=False),
             MofNCompleteColumn(),
             *bar,
             TextColumn("{task.description}", markup=False),
@@ -131,8 +226,9 @@ class StepsBar(ProgressBar):
             refresh_per_second=4,
             expand=bool(bar),
         )
-        self._bar.add_task("", total=trainer.max_steps, completed=trainer.global_step)
+        self._bar.add_task("", total=trainer.max_steps, completed=trainer.global_step, what="step")
         self._bar.start()
+        show_below(self._bar)
         self._take_logging()
 
     def on_train_batch_end(
@@ -186,6 +282,7 @@ class StepsBar(ProgressBar):
         if self._bar is not None:
             for handler, stream in self._streams:
                 handler.setStream(stream)
+            show_below(None)
             self._bar.stop()
         self._bar, self._streams = None, []
 

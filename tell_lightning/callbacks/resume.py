@@ -12,9 +12,10 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 from torch.optim.lr_scheduler import LambdaLR
+
+from tell_lightning.callbacks.selection import BestCheckpoint, Patience
 
 
 class Resume(pl.Callback):
@@ -31,7 +32,7 @@ class Resume(pl.Callback):
         batches = checkpoint["global_step"] * trainer.accumulate_grad_batches
         restate(checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"], batches)
         for callback in trainer.checkpoint_callbacks:
-            if isinstance(callback, ModelCheckpoint) and callback.monitor == "val/score":
+            if isinstance(callback, BestCheckpoint):
                 folder, step = Path(str(callback.dirpath)), checkpoint["global_step"]
                 state = checkpoint["callbacks"].get(callback.state_key, {})
                 if not relocate(state, folder, step):
@@ -43,7 +44,7 @@ class Resume(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Set the optimizer, its schedule and the patience to their configured values."""
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, EarlyStopping) and self.patience is not None:
+            if isinstance(callback, Patience) and self.patience is not None:
                 callback.patience = self.patience
         configured: Any = pl_module.configure_optimizers()
         fresh = configured["lr_scheduler"]["scheduler"]

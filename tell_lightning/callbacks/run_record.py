@@ -16,7 +16,6 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from tell_lightning.callbacks.evaluation import GenerationEvaluation, Scored
 from tell_lightning.callbacks.folder import RunFolder, write_json
-from tell_lightning.files import sha256_of
 
 PACKAGES = (
     "tell_lightning",
@@ -139,12 +138,3 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next((line.partition(": ")[2] for line in lines if "model name" in line), name)
     return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
-
-
-def file_digest(folder: str) -> dict[str, str] | None:
-    """Return the sha256 of the weights and the tokenizer of a local model; None for a hub id."""
-    path = Path(folder)
-    if not path.is_dir():
-        return None
-    files = sorted([*path.glob("*.safetensors"), *path.glob("tokenizer.json")])
-    return {file.name: sha256_of(file) for file in files}

@@ -3,20 +3,20 @@
 from dataclasses import dataclass
 from typing import Literal
 
-LEAST: dict[str, dict[str, float]] = {
-    "run": {"checkpoint_every_steps": 1},
-    "eval": {
-        "every_steps": 1,
-        "dev_rows": 1,
-        "test_rows": 1,
-        "batch_tokens": 1,
-        "temperature": 0.0,
-        "samples": 0,
-        "table_rows": 0,
-        "patience": 1,
-    },
+from tell_lightning.settings import Range
+
+RUN_RANGES = {"checkpoint_every_steps": Range(1), "checkpoint_every_minutes": Range(0)}
+EVAL_RANGES = {
+    "every_steps": Range(1),
+    "dev_rows": Range(1),
+    "test_rows": Range(1),
+    "batch_tokens": Range(1),
+    "temperature": Range(0),
+    "samples": Range(0),
+    "table_rows": Range(0),
+    "patience": Range(1),
 }
-"""The smallest allowed values, by section and key. Smaller ones would fail late in a run."""
+"""The numbers that each key may have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,8 @@ class EvalSettings:
     """When the model is scored, on how many rows, and which adapter is kept."""
 
     every_steps: int | None = None
-    """Optimizer steps between two scorings on dev; null: one fifth of the run."""
+    """Optimizer steps between two scorings on dev; null: one fifth of the run. The last step is
+    scored, too."""
     dev_rows: int | None = 64
     """Number of rows of each dev set to answer, from the first on; null: all."""
     test_rows: int | None = None
@@ -49,9 +50,10 @@ class EvalSettings:
     holds are answered with every scoring of test. null: where the base can chat, by a chat template
     and at least 8,000 tokens."""
     select: Literal["best", "last"] = "best"
-    """The adapter to export: the best by dev score, or the last."""
+    """The adapter to export: the best by dev score, of equal ones by dev loss; or the last."""
     patience: int | None = 5
-    """Stop training after this many scorings without a better dev score; null: never."""
+    """Stop training after this many scorings with neither a better dev score nor the lowest dev
+    loss so far; null: never."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,5 +66,7 @@ class RunSettings:
     """Folder in which each run gets a folder of its own."""
     checkpoint_every_steps: int = 100
     """Optimizer steps between two checkpoints to resume from."""
+    checkpoint_every_minutes: float | None = 10.0
+    """Minutes after which a checkpoint is written even if its step is not due; null: never."""
     wandb_project: str = "tell_lightning"
     """W&B project. The variable WANDB_MODE makes W&B online, offline or disabled."""

@@ -1,10 +1,12 @@
-"""After SIGTERM, training finishes its optimizer step, saves it and exits with 143.
+"""After SIGTERM or Ctrl+C, training finishes its optimizer step, saves it and exits.
 
-Outside training there is nothing to save, and the run ends at once. This replaces Lightning's
-handler, which calls a collective inside the signal handler and exits with 0 as if the run were
-complete.
+The exit code is 143 or 130, as shells report it. Outside training there is nothing to save, and the
+run ends at once; so it does when Ctrl+C is pressed again. This replaces Lightning's handlers: that
+of SIGTERM calls a collective inside the signal handler and exits with 0 as if the run were
+complete, and that of Ctrl+C saves nothing.
 """
 
+import os
 import signal
 import threading
 from types import FrameType
@@ -14,32 +16,39 @@ import lightning.pytorch as pl
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.utilities import rank_zero_info
 
-EXIT_CODE = 128 + signal.SIGTERM
-"""143, the exit status that shells report for a process ended by SIGTERM."""
+NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl+C"}
+"""The signals that end a run, as the user knows them."""
 
 
 class Terminated(SystemExit):
-    """The run ends because of SIGTERM, and everything is saved."""
+    """The run ends because of a signal, and everything is saved."""
+
+    def __init__(self, number: int, code: int | None = None) -> None:
+        """Take the number of the signal; the exit code is 128 + number unless it is given."""
+        super().__init__(128 + number if code is None else code)
+        self.signal = signal.Signals(number).name
 
 
 class Termination(pl.Callback):
-    """Handles SIGTERM while a Trainer runs."""
+    """Handles SIGTERM and Ctrl+C while a Trainer runs."""
 
     def __init__(self) -> None:
-        """Wait for the signal.
+        """Wait for a signal.
 
         Attributes:
-            asked: Whether this process has received it.
+            asked: The signal that this process has received first, if any.
         """
-        self.asked = False
+        self.asked: int | None = None
         self._training = False
+        self._ended = False
 
     def asked_anywhere(self, trainer: pl.Trainer) -> bool:
-        """Return whether any rank has received the signal. All ranks must call this."""
-        return bool(trainer.strategy.reduce_boolean_decision(self.asked, all=False))
+        """Return whether any rank has received a signal. All ranks must call this."""
+        asked = self.asked is not None
+        return bool(trainer.strategy.reduce_boolean_decision(asked, all=False))
 
     def leave_training(self, trainer: pl.Trainer) -> None:
-        """Say that all steps are saved: SIGTERM ends the run at once, also one already received."""
+        """Say that all steps are saved: a signal ends the run at once, even an earlier one."""
         self._training = False
         if self.asked_anywhere(trainer):
             self.end(trainer)
@@ -50,12 +59,15 @@ class Termination(pl.Callback):
         Raises:
             Terminated: Always.
         """
+        self._ended = True
+        number = self.asked or signal.SIGTERM  # another rank has received it
         step = trainer.global_step
-        rank_zero_info(f"SIGTERM: {f'step {step}' if step else 'nothing'} is saved; the run ends.")
+        saved = f"step {step}" if step else "nothing"
+        rank_zero_info(f"{NAMES[signal.Signals(number)]}: {saved} is saved; the run ends.")
         environment = trainer._accelerator_connector.cluster_environment
         # If a child process fails, Lightning kills rank 0, which still has to write the record.
         child = trainer.global_rank > 0 and isinstance(environment, LightningEnvironment)
-        raise Terminated(0 if child else EXIT_CODE)
+        raise Terminated(number, code=0 if child else None)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Install the handler; from now on a step is finished before the run ends."""
@@ -73,19 +85,27 @@ class Termination(pl.Callback):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Let SIGTERM end the run at once again."""
+        """Let a signal end the run at once again."""
         self._training = False
 
     def _install(self, trainer: pl.Trainer) -> None:
         def handle(number: int, frame: FrameType | None) -> None:
-            first, self.asked = not self.asked, True
-            if first and not self._training:
+            again, self.asked = self.asked is not None, self.asked or number
+            now = not self._training or (again and number == signal.SIGINT)
+            if now and not self._ended:
+                self._ended = True
                 launcher: Any = trainer.strategy.launcher
                 if launcher is not None:
                     launcher.kill(number)
-                raise Terminated(EXIT_CODE)
+                raise Terminated(number)
+            if number == signal.SIGINT and not again and trainer.is_global_zero:
+                # Not by a logger or a stream: the signal may have interrupted one.
+                os.write(2, b"\nCtrl+C: the run saves its step and ends; again: at once.\n")
 
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handle)
-            if trainer.received_sigterm:  # Lightning's handler received it before
-                handle(signal.SIGTERM, None)
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in NAMES:
+            if signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` and `&` set it
+                signal.signal(number, handle)
+        if trainer.received_sigterm:  # Lightning's handler received it before
+            handle(signal.SIGTERM, None)

@@ -72,6 +72,8 @@ def run_cell(work: CellWork) -> dict[str, Any]:
     runs = work.runs or work.folder / "runs"
     before = set(runs.glob("*"))
     options = ["-c", str(path), f"--run.dir={runs}", f"--run.name={work.cell.name}"]
+    if root := value_of(work.config, "data.root"):
+        options.append(f"--data.root={root}")  # not beside the file just written
     git = _git()
     try:
         if not work.experiment.arms[work.cell.arm].trains:
@@ -117,11 +119,11 @@ def _fit(options: list[str]) -> None:
 def _score_base(options: list[str]) -> None:
     """Score the base as `fit` scores it before training, and write the same files."""
     from tell_lightning.callbacks.folder import new_folder
-    from tell_lightning.callbacks.run_record import RunRecord, file_digest, scores_json
+    from tell_lightning.callbacks.run_record import RunRecord, scores_json
     from tell_lightning.commands.session import open_session
     from tell_lightning.commands.startup import quieten
+    from tell_lightning.data.base_files import base_digests
     from tell_lightning.data.splits import read_splits
-    from tell_lightning.data.tokenizer import base_path
 
     quieten()
     config = check(options)
@@ -141,7 +143,10 @@ def _score_base(options: list[str]) -> None:
     record.write(
         status="completed",
         metrics=scores_json(session.evaluation),
-        base={"name": config.model.base, "sha256": file_digest(base_path(config.model.base))},
+        base={
+            "name": config.model.base,
+            "sha256": base_digests(config.model.base, config.model.revision),
+        },
     )
 
 

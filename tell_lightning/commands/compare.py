@@ -1,6 +1,5 @@
 """`compare`: is the difference between two predictions files more than chance? No torch."""
 
-import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from tell_lightning.commands.tables import print_rows
 from tell_lightning.data.formats import Meter, RawRow, cut, read_file
 from tell_lightning.data.settings import DataSettings
 from tell_lightning.errors import TellError
+from tell_lightning.files import as_json
 from tell_lightning.metrics.comparison import TRIALS, Comparison
 from tell_lightning.metrics.comparison import compare as compare_predictions
 from tell_lightning.metrics.intervals import RESAMPLES
@@ -62,7 +62,7 @@ def compare(arguments: list[str]) -> None:
     found = compare_predictions(settled.scoring, ours, theirs)
     if asked.format == "jsonl":
         for line in _lines(found, len(ours)):
-            print(json.dumps(line))
+            print(as_json(line, ensure_ascii=True))
     else:
         _print_table(settled, found, first, second, len(ours))
 

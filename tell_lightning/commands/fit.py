@@ -18,10 +18,14 @@ from tell_lightning.callbacks.folder import (
     write_json,
 )
 from tell_lightning.commands.arguments import KEYS, CommandParser
-from tell_lightning.commands.check import Config, check, keys_help
+from tell_lightning.commands.check import Config, check, check_training
 from tell_lightning.commands.config_files import read_config
+from tell_lightning.commands.evaluate import check_run_base
+from tell_lightning.commands.plan import print_plan, say_contradictions
 from tell_lightning.commands.preview import print_lines, scoring_lines
+from tell_lightning.commands.reference import keys_help
 from tell_lightning.commands.startup import quieten
+from tell_lightning.data.base_files import ACCEPT, ACCEPT_HELP
 from tell_lightning.data.splits import read_splits
 from tell_lightning.settings import ConfigError
 
@@ -47,12 +51,14 @@ def fit(arguments: list[str]) -> None:
     """
     parser = CommandParser("fit", DESCRIPTION, keys=KEYS, list_keys=keys_help)
     parser.add_argument("--resume", metavar="RUN", help="the folder of a run to go on with")
+    parser.add_argument(ACCEPT, action="store_true", help=ACCEPT_HELP)
     asked, options = parser.parse_with_keys(arguments)
     folder = existing_folder(asked.resume) if asked.resume else None
     if folder:
         # The saved configuration comes first, so typed keys win.
         options = ["-c", str(folder.latest_config), *options]
     config = check(options)
+    check_training(config)
     if folder:
         _check_place(folder, config)
     splits = read_splits(config.data)  # before torch is imported: a bad row is refused at once
@@ -66,6 +72,10 @@ def fit(arguments: list[str]) -> None:
 
     with nullcontext(folder) if checkpoint else _claimed(folder, config) as folder:
         session = open_session(config, folder, splits, training=True)
+        if checkpoint and not asked.accept_base:
+            check_run_base(folder, config.model)
+        if session.trainer.is_global_zero:
+            say_contradictions(splits)
         # Before the base is loaded and anything is written.
         step = _prepare(session, config, folder, checkpoint)
         scoring = scoring_lines(session.datamodule.prepared, config.eval)
@@ -112,7 +122,8 @@ def _claimed(folder: RunFolder, config: Config) -> Iterator[RunFolder]:
 def _earlier_facts(folder: RunFolder) -> dict[str, Any]:
     """Return the record of a resumed run: its sessions so far, without how the last one ended."""
     facts = read_record(folder)
-    facts.pop("error", None)
+    for ended in ("error", "ended_by"):
+        facts.pop(ended, None)
     session = {key: facts.pop(key) for key in SESSION if key in facts}
     earlier = [*facts.get("earlier_sessions", []), session]
     return facts | {"status": "running", "earlier_sessions": earlier}
@@ -202,6 +213,7 @@ def _fit(
     from lightning.pytorch.utilities import rank_zero_info
 
     from tell_lightning.callbacks.run_record import scores_json
+    from tell_lightning.callbacks.selection import described
     from tell_lightning.export.adapter import save_adapter
     from tell_lightning.model.sharding import gathered_adapters
 
@@ -225,10 +237,11 @@ def _fit(
     with _timed(seconds, "training"):
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     selected = _select(session, config, has_dev)
-    rank_zero_info(f"Adapter: {selected['by']}, of step {selected['step']}")
+    rank_zero_info(f"Adapter: {described(selected)}")
     weights = gathered_adapters(module.model)  # each rank may hold a part
     if trainer.is_global_zero:
-        save_adapter(folder.adapter, module, datamodule, weights=weights)
+        files = record.facts["base"]["sha256"]
+        save_adapter(folder.adapter, module, datamodule, weights=weights, base_files=files)
     if has_test:
         with _timed(seconds, "after"):
             rank_zero_info("After training:")
@@ -242,10 +255,8 @@ def _write_inputs(
     session: "Session", config: Config, folder: RunFolder, record: "RunRecord", *, resuming: bool
 ) -> None:
     """Write config.yaml, plan.json and the first run.json; print the plan."""
-    from tell_lightning.callbacks.run_record import file_digest
     from tell_lightning.callbacks.wandb_record import log_plan
-    from tell_lightning.commands.plan import print_plan
-    from tell_lightning.data.tokenizer import base_path
+    from tell_lightning.data.base_files import base_digests
 
     datamodule = session.datamodule
     folder.path.mkdir(parents=True, exist_ok=True)
@@ -260,7 +271,7 @@ def _write_inputs(
         base={
             "name": config.model.base,
             "revision": config.model.revision,
-            "sha256": file_digest(base_path(config.model.base)),
+            "sha256": base_digests(config.model.base, config.model.revision),
         },
         data={"inputs": plan["inputs"], "plan_digest": plan["digest"]},
         mixture=plan["realised"],
@@ -271,15 +282,18 @@ def _select(session: "Session", config: Config, has_dev: bool) -> dict[str, Any]
     """Load the adapter to export, and return which one it is."""
     import torch
 
+    from tell_lightning.callbacks.selection import BestCheckpoint, selected_from
+
     trainer = session.trainer
-    callback = next((c for c in trainer.checkpoint_callbacks if getattr(c, "monitor", None)), None)
-    path = getattr(callback, "best_model_path", "")
-    if config.eval.select == "best" and has_dev and path:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+    best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, BestCheckpoint)), None)
+    if config.eval.select == "best" and has_dev and best is not None and best.best_model_path:
+        saved = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
         session.module.load_state_dict(saved["state_dict"])
         step = session.module.trained_steps = int(saved["global_step"])
-        score = float(callback.best_model_score)  # type: ignore[union-attr]
-        return {"by": "best dev score", "step": step, "score": score}
+        assert best.best_model_score is not None
+        score = float(best.best_model_score)
+        facts = {"by": "best dev score", "step": step, "score": score}
+        return facts | selected_from(session.evaluation, step)
     return {"by": "last step", "step": trainer.global_step, "score": None}
 
 
@@ -298,6 +312,7 @@ def _finish(
     record.write(
         status="completed",
         finished=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        ended_by="patience" if _out_of_patience(session) else "steps",
         metrics=metrics,
         selected=selected,
         steps=trainer.global_step,
@@ -314,6 +329,14 @@ def _finish(
         print_scores(metrics)
         print_cost(record.facts)
         print_next(folder.path, next(iter(session.datamodule.settings.tasks), None))
+
+
+def _out_of_patience(session: "Session") -> bool:
+    from tell_lightning.callbacks.selection import Patience
+
+    trainer = session.trainer
+    stopped = any(c.stopped for c in trainer.early_stopping_callbacks if isinstance(c, Patience))
+    return stopped and trainer.global_step < trainer.max_steps
 
 
 @contextmanager
@@ -338,10 +361,10 @@ def _recorded(record: "RunRecord") -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    from tell_lightning.callbacks.termination import EXIT_CODE
+    from tell_lightning.callbacks.termination import Terminated
 
-    if isinstance(error, SystemExit) and error.code == EXIT_CODE:
-        return "SIGTERM"
+    if isinstance(error, Terminated):
+        return error.signal
     # Lightning turns Ctrl+C into an exit.
     reason = error.__context__ if isinstance(error, SystemExit) else error
     return f"{type(reason).__name__}: {reason}"

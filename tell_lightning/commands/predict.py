@@ -10,13 +10,11 @@ import hashlib
 import json
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from datetime import timedelta
 from functools import cache
-from itertools import islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -25,8 +23,11 @@ from tell_lightning.commands.arguments import CommandParser
 from tell_lightning.commands.check import Config
 from tell_lightning.commands.prediction_request import Part, PredictionRequest, read_request, say
 from tell_lightning.commands.startup import quieten
+from tell_lightning.data.base_files import ACCEPT, ACCEPT_HELP, check_base
 from tell_lightning.data.evaluation_rows import EvaluationRows
 from tell_lightning.data.prediction_rows import CheckedRows, settle_anchor
+from tell_lightning.data.records import other_columns
+from tell_lightning.data.settings import Task
 from tell_lightning.errors import TellError
 from tell_lightning.export.answers_file import (
     AnswersFile,
@@ -36,7 +37,9 @@ from tell_lightning.export.answers_file import (
 )
 from tell_lightning.files import sha256_of
 from tell_lightning.metrics.kinds.registry import reading_kind
+from tell_lightning.metrics.predictions import Prediction
 from tell_lightning.metrics.score import saved_row
+from tell_lightning.progress import Progress
 from tell_lightning.settings import ConfigError
 
 if TYPE_CHECKING:
@@ -50,18 +53,18 @@ CSV, TSV, each also .gz and .zst, Parquet, a folder of save_to_disk); `-` reads 
 by line: a line that begins with `{` is a JSON row, any other line is a prompt. A row that already
 has the anchor is not changed.
 
-Answers are JSON, one object a line, in the order of the rows. With --output, a prediction that was
-stopped goes on when the same command is typed again; existing lines are never changed.
+Answers are JSON, one object a line, in the order of the rows; columns that no field names stand
+under `row`. With --output, a prediction that was stopped goes on when the same command is typed
+again; existing lines are never changed.
 
 --KEY=VALUE is a key of the configuration, such as --eval.batch_tokens=4096 or --model.base=DIR;
 `fit --help` lists them.
 """
 BLOCK = 2_048
 """Rows of a file that are tokenised together."""
-CHUNK = 8
-"""Batches whose rows are sorted by length together, and written together."""
-EVERY = 10.0
-"""Seconds between two lines of progress."""
+FIRST_CHUNKS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
+"""Sizes of the first chunks of rows, as shares of a batch; the others fill a whole batch. The
+answers of a chunk are written together, so the first ones come soon."""
 
 Answers = AnswersFile | AnswersStream
 
@@ -82,8 +85,13 @@ def predict(arguments: list[str]) -> None:
             say(f"{path}: {_of(answers.lines, request.total)} are there")
         there = answers.lines
         try:
-            with _ended_by_sigterm():
-                _answer(request, answers)
+            seen = isinstance(answers, AnswersStream) and sys.stdout.isatty()
+            shown = request.total is not None and not seen
+            with (
+                _ended_by_sigterm(),
+                Progress("answering", request.total, done=there, shown=shown) as progress,
+            ):
+                _answer(request, answers, progress)
         except (KeyboardInterrupt, SystemExit):
             if path:
                 answers.recount()
@@ -120,6 +128,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         metavar="FILE",
         help="where the answers go, instead of standard output; an existing file is continued",
     )
+    parser.add_argument(ACCEPT, action="store_true", help=ACCEPT_HELP)
     options, keys = parser.parse_with_keys(arguments)
     if options.base and keys and not keys[0].startswith("-"):
         raise ConfigError(
@@ -131,7 +140,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 # The answers
 
 
-def _answer(request: PredictionRequest, answers: Answers) -> None:
+def _answer(request: PredictionRequest, answers: Answers, progress: Progress) -> None:
     """Answer every row that is not answered yet; the model is loaded with the first of them."""
     quieten()
     import torch
@@ -145,7 +154,8 @@ def _answer(request: PredictionRequest, answers: Answers) -> None:
     from tell_lightning.model.base import default_precision, precision_context
 
     tokenizer = load_tokenizer(request.model.base, **request.model.hub_options)
-    encoder = Encoder(tokenizer, Renderer(tokenizer))
+    check_base(request.base_files, request.model.base, request.model.revision)
+    encoder = Encoder(tokenizer, Renderer(tokenizer, request.config.data.thinking))
     template = encoder.renderer.template_digest
     if request.template_digest not in {None, template}:
         raise TellError(
@@ -163,19 +173,18 @@ def _answer(request: PredictionRequest, answers: Answers) -> None:
         model()
         say("Type a prompt, or a row in JSON, and Enter; Ctrl+D ends.")
     settings = request.config.eval
-    seen = isinstance(answers, AnswersStream) and sys.stdout.isatty()
-    progress = Progress(answers.lines, None if seen else request.total)
     budget = Budget(settings.batch_tokens)
     for part in request.parts:
         # With a prefix of its own, a chunk of a file gives the same answers in every session.
         prefix = None if isinstance(part.rows, CheckedRows) else Prefix()
+        sizes = (share * settings.batch_tokens for share in chain(FIRST_CHUNKS, repeat(1)))
         for rows in _blocks(encoder, part, request):
             name = _model_name(weights, rows, request.config)
             keys = [
                 RowKey(record.id, part.name, name, prompt_digest(prompt))
                 for record, prompt in zip(rows.records, rows.prompts, strict=True)
             ]
-            for chunk in _chunks(rows, CHUNK * settings.batch_tokens):
+            for chunk in _chunks(rows, sizes):
                 there = sum([answers.holds(key) for key in keys[chunk]])
                 if there == len(keys[chunk]):
                     continue
@@ -192,19 +201,28 @@ def _answer(request: PredictionRequest, answers: Answers) -> None:
                         seed=request.config.seed,
                     )
                 lines = [
-                    key.line(saved_row(prediction, part.task.scoring))
+                    key.line(_saved(prediction, part.task))
                     for key, prediction in zip(keys[chunk], predictions, strict=True)
                 ]
                 answers.append(lines[there:])
-                progress.show(answers.lines)
+                progress.advance(len(lines) - there)
     answers.finish()
+
+
+def _saved(prediction: Prediction, task: Task) -> dict[str, object]:
+    """Return an answer as a line holds it; `row` has the columns of the user's that no field names.
+
+    A row that has no such columns has no `row`.
+    """
+    columns = other_columns(prediction.row, task.fields)
+    return saved_row(prediction, task.scoring) | ({"row": columns} if columns else {})
 
 
 def _load(request: PredictionRequest, device: Any) -> Any:
     from tell_lightning.model.base import load_base
     from tell_lightning.model.lora import load_adapter
 
-    with device:
+    with Progress("loading the model"), device:
         base = load_base(request.model)
         return load_adapter(base, request.adapter) if request.adapter else base
 
@@ -237,14 +255,15 @@ def _blocks(encoder: "Encoder", part: Part, request: PredictionRequest) -> Itera
         yield replace(built, response_prefix="" if taken else task.anchor.response_prefix)
 
 
-def _chunks(rows: EvaluationRows, most_tokens: int) -> Iterator[slice]:
+def _chunks(rows: EvaluationRows, sizes: Iterator[float]) -> Iterator[slice]:
     """Split rows, in their order, into chunks of at most so many tokens and at least one row."""
     start = tokens = 0
+    most_tokens = next(sizes)
     for index, prompt in enumerate(rows.prompts):
         size = len(prompt) + rows.max_new_tokens
         if index > start and tokens + size > most_tokens:
             yield slice(start, index)
-            start, tokens = index, 0
+            start, tokens, most_tokens = index, 0, next(sizes)
         tokens += size
     yield slice(start, len(rows))
 
@@ -298,28 +317,6 @@ def _model_name(weights: dict[str, Any], rows: EvaluationRows, config: Config) -
 
 
 # Messages
-
-
-class Progress:
-    """Prints a line every few seconds, if the number of rows is known."""
-
-    def __init__(self, done: int, total: int | None) -> None:
-        """Start with the rows that are answered already."""
-        self._before, self._total = done, total
-        self._began: float | None = None
-        self._next = 0.0
-
-    def show(self, done: int) -> None:
-        """Print the progress if it is time."""
-        now = time.perf_counter()
-        if self._began is None:  # the time of the first chunk includes loading the model
-            self._began, self._before, self._next = now, done, now + EVERY
-        if self._total is None or now < self._next:
-            return
-        self._next = now + EVERY
-        rate = (done - self._before) / (now - self._began)
-        left = timedelta(seconds=round((self._total - done) / rate))
-        say(f"{_of(done, self._total)}, {rate:,.1f} rows/s, eta {left}")
 
 
 def _of(done: int, total: int | None) -> str:

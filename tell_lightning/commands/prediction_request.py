@@ -26,10 +26,10 @@ from tell_lightning.data.records import Record
 from tell_lightning.data.settings import DataSettings, Task
 from tell_lightning.data.splits import read_splits, resolve_root
 from tell_lightning.data.variants import Variant
-from tell_lightning.export.anchor_file import AnchorFile, read_anchor_file
+from tell_lightning.export.anchor_file import AnchorFile, check_weights, read_anchor_file
 from tell_lightning.metrics.kinds.registry import reading_kind
 from tell_lightning.model.settings import ModelSettings
-from tell_lightning.settings import ConfigError
+from tell_lightning.settings import DEMO, ConfigError
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,8 @@ class PredictionRequest:
     model: ModelSettings
     adapter: Path | None
     template_digest: str | None
+    base_files: Mapping[str, str]
+    """Digests of the base that the adapter was trained on, which must be those of `model`."""
     parts: Sequence[Part]
 
     @property
@@ -91,13 +93,15 @@ def read_request(options: argparse.Namespace, overrides: list[str]) -> Predictio
     alone = _task_options(anchors) if anchors and not _give_tasks(files) else []
     given = [*alone, *(part for file in files for part in ("-c", file))]
     # The adapter's own base and anchor win over files, and typed keys win over them.
-    config = check([*given, *(_trained_options(anchors) if anchors else ()), *overrides])
+    trained = _trained_options(anchors) if anchors else ()
+    default = None if anchors else DEMO
+    config = check([*given, *trained, *overrides], default)
     tasks, model, variant = config.data.tasks, config.model, config.data.mixture.anchor
     if adapter and anchors:
-        _check_weights(adapter)
+        check_weights(adapter, anchors)
         tasks = _trained_tasks(tasks, anchors, adapter)
         if model.base != anchors.base:  # typed: the revision of the adapter's base is not for it
-            model = check([*given, *overrides]).model
+            model = check([*given, *overrides], default).model
         for line in _overruled(options.config, anchors, variant, model):
             say(line)
     request = PredictionRequest(
@@ -107,6 +111,7 @@ def read_request(options: argparse.Namespace, overrides: list[str]) -> Predictio
         model=model,
         adapter=adapter,
         template_digest=anchors.template_digest if anchors else None,
+        base_files=anchors.base_files if anchors and not options.accept_base else {},
         parts=(),
     )
     return replace(request, parts=_parts(request, options, _chosen(tasks, options.task)))
@@ -132,8 +137,9 @@ def _task_options(anchors: AnchorFile) -> list[str]:
 
 
 def _trained_options(anchors: AnchorFile) -> list[str]:
-    """Return the options for the anchor's form and the base that an adapter was trained with."""
+    """Return the options for the prompts and the base that an adapter was trained with."""
     return [
+        f"--data.thinking={anchors.thinking}",
         f"--data.mixture.anchor={anchors.variant}",
         f"--model.base={anchors.base}",
         f"--model.revision={anchors.revision or 'null'}",
@@ -156,14 +162,6 @@ def _overruled(
                     f"{file}: {key}: {cut(value)} is not used: the adapter was trained with "
                     f"{cut(trained)}; type --{key}={value} to use it all the same"
                 )
-
-
-def _check_weights(adapter: Path) -> None:
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        if not (adapter / name).is_file():
-            raise ConfigError(
-                f"{adapter}: an adapter folder must have {name}, got none. Copy the whole folder."
-            )
 
 
 def _trained_tasks(tasks: dict[str, Task], anchors: AnchorFile, adapter: Path) -> dict[str, Task]:

@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer, seed_everything
 
 from tell_lightning.callbacks.audit import Audit
 from tell_lightning.callbacks.checkpoints import (
     AtomicCheckpoints,
     LastCheckpoint,
-    selection_callbacks,
 )
 from tell_lightning.callbacks.evaluation import GenerationEvaluation
 from tell_lightning.callbacks.folder import RunFolder
-from tell_lightning.callbacks.progress import PlainProgress, StepsBar
+from tell_lightning.callbacks.progress import Phases, PlainProgress, StepsBar
 from tell_lightning.callbacks.resume import Resume
+from tell_lightning.callbacks.selection import BestCheckpoint, Patience
 from tell_lightning.callbacks.termination import Termination
 from tell_lightning.callbacks.throughput import Throughput
 from tell_lightning.commands.check import Config
@@ -79,19 +80,27 @@ def open_session(
     throughput = Throughput()
     terminal = sys.stdout.isatty()
     progress = StepsBar if terminal else PlainProgress
-    callbacks: list[Callback] = [throughput, progress(config.data.tasks), evaluation]
+    callbacks: list[Callback] = [throughput, progress(config.data.tasks), Phases(), evaluation]
     if training:
         if config.data.audit:
             callbacks.append(Audit(folder, datamodule))
         termination = Termination()
         callbacks += [Resume(config.eval.patience), termination]
         if any(task.has("dev") for task in config.data.tasks.values()):
-            callbacks += selection_callbacks(folder, config.eval)
-        every = config.run.checkpoint_every_steps
-        callbacks.append(LastCheckpoint(folder, every, termination))
+            callbacks.append(BestCheckpoint(folder.checkpoints, evaluation))
+            if config.eval.patience is not None:
+                callbacks.append(Patience(config.eval.patience, evaluation))
+        callbacks.append(
+            LastCheckpoint(
+                folder,
+                termination,
+                every_steps=config.run.checkpoint_every_steps,
+                every_minutes=config.run.checkpoint_every_minutes,
+            )
+        )
     asked = _instantiated(config.trainer)
-    trainer = Trainer(
-        **asked
+    trainer = _trainer(
+        asked
         | {
             "callbacks": [*_listed(asked["callbacks"]), *callbacks],
             "plugins": [*_listed(asked["plugins"]), AtomicCheckpoints()],
@@ -108,6 +117,30 @@ def open_session(
         }
     )
     return Session(trainer, module, datamodule, evaluation, throughput)
+
+
+def _trainer(options: Mapping[str, Any]) -> Trainer:
+    """Make the Trainer.
+
+    Raises:
+        ConfigError: The machine has not what the options ask for, or they do not fit together.
+    """
+    try:
+        trainer = Trainer(**options)
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        keys = ("accelerator", "devices", "strategy", "precision")
+        given = ", ".join(f"{key} {options[key]}" for key in keys)
+        raise ConfigError(
+            f"trainer: its keys must fit this machine and each other, got {given}: "
+            f"{' '.join(str(error).split())} Change one of these keys, or leave it out."
+        ) from error
+    precision = str(options["precision"])
+    if precision.startswith("16") and trainer.strategy.root_device.type == "cpu":
+        raise ConfigError(
+            f"trainer.precision: must be 32-true or bf16-mixed on a CPU, got {precision}. Leave it "
+            "out, or use a machine with a GPU."
+        )
+    return trainer
 
 
 def _instantiated(options: Mapping[str, Any]) -> dict[str, Any]:

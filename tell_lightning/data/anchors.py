@@ -22,6 +22,7 @@ from typing import Literal
 from tell_lightning.data.formats import cut
 from tell_lightning.data.records import Conversation, Turn
 from tell_lightning.errors import TellError
+from tell_lightning.metrics.predictions import split_thinking
 
 Position = Literal["prefix", "suffix", "system"]
 _ROLES = {"prefix": "user", "suffix": "user", "system": "system"}
@@ -88,7 +89,7 @@ def anchor_record(
                 f"{record.where}: the {turn.role} turn must hold more than the anchor, "
                 f"got {cut(turn.content)}. Correct or remove the row."
             )
-    return Example(record.id, record.where, tuple(done), record.row)
+    return Example(record.id, record.where, tuple(done), record.row, record.last_only)
 
 
 def carries_anchor(record: Conversation, anchor: Anchor) -> bool:
@@ -103,7 +104,8 @@ def strip_anchor(text: str, anchor: Anchor) -> str:
 
 
 def strip_response_prefix(text: str, anchor: Anchor) -> str:
-    """Strip the response prefix and the outer white space from a response."""
+    """Strip the thinking, the response prefix and the outer white space from a response."""
+    text = split_thinking(text)[1]
     return text.strip().removeprefix(anchor.response_prefix.strip()).strip()
 
 
@@ -189,6 +191,7 @@ def _mark_prompt(text: str, anchor: Anchor, anchored: bool, where: str) -> str:
 def _mark_response(
     text: str, anchor: Anchor, anchored: bool, where: str, check_reference: bool
 ) -> str:
+    thinking, text = split_thinking(text)
     core = anchor.response_prefix.strip()
     carries = text.lstrip().startswith(core)
     if anchor.present:
@@ -197,10 +200,13 @@ def _mark_response(
                 f"{where}: the assistant turn must start with the response prefix {cut(core)}, "
                 f"got {cut(text)}. Correct the row, or set anchor.present: false."
             )
-        return text if anchored or not carries else text.lstrip().removeprefix(core).lstrip()
+        if anchored or not carries:
+            return thinking + text
+        return thinking + text.lstrip().removeprefix(core).lstrip()
     if anchored and carries and check_reference:
         raise AnchorError(
             f"{where}: the assistant turn must get the response prefix once, got data that "
             f"already start with it: {cut(text)}. Set anchor.present: true, or leave it out."
         )
-    return anchor.response_prefix + text if anchored and not carries else text
+    prefix = anchor.response_prefix if anchored and not carries else ""
+    return thinking + prefix + text

@@ -15,13 +15,20 @@ from tell_lightning.data.evaluation_rows import EvaluationRows
 from tell_lightning.data.order_changes import changes
 from tell_lightning.data.plan import Plan
 from tell_lightning.data.prepared import PreparedData
-from tell_lightning.data.settings import LEAST, DataSettings, General, Mixture, Task
+from tell_lightning.data.settings import (
+    RANGES,
+    DataSettings,
+    General,
+    Mixture,
+    Task,
+    check_batches,
+)
 from tell_lightning.data.splits import Splits
 from tell_lightning.data.stream import LossBatches, MicroBatches, PreparedRows, Stream
 from tell_lightning.data.tokenizer import load_tokenizer
 from tell_lightning.data.units import Place, Units
 from tell_lightning.errors import TellError
-from tell_lightning.settings import as_settings, check_least, plain
+from tell_lightning.settings import as_settings, check_ranges, plain
 
 
 class StreamError(TellError):
@@ -50,6 +57,7 @@ class TellDataModule(pl.LightningDataModule):
         mixture: Mixture | Mapping[str, Any] = Mixture(),
         root: str = ".",
         max_tokens: int = 1024,
+        thinking: Literal["strip", "keep"] = "strip",
         packing: bool = False,
         optimizer_batch: int = 32,
         micro_batch: int = 16,
@@ -71,6 +79,8 @@ class TellDataModule(pl.LightningDataModule):
             mixture: What is trained on, and how much of each.
             root: Folder that the paths of the tasks and sources start from.
             max_tokens: Longest training example in tokens.
+            thinking: Whether the text between <think> and </think> is left out or trained, where
+                the chat template knows thinking.
             packing: Whether examples share bins of `max_tokens` tokens.
             optimizer_batch: Examples (or bins) of an optimizer step, over all devices.
             micro_batch: Examples (or bins) of a forward pass on each device. If the Trainer has
@@ -99,6 +109,7 @@ class TellDataModule(pl.LightningDataModule):
             },
             mixture=as_settings(Mixture, mixture, "data.mixture"),
             max_tokens=max_tokens,
+            thinking=thinking,
             packing=packing,
             optimizer_batch=optimizer_batch,
             micro_batch=micro_batch,
@@ -109,7 +120,7 @@ class TellDataModule(pl.LightningDataModule):
             max_bad_share=max_bad_share,
             cache_dir=cache_dir,
         )
-        check_least(vars(settings), LEAST, "data.")
+        check_ranges(plain(settings), RANGES, "data")
         if isinstance(tokenizer, str):
             tokenizer = load_tokenizer(tokenizer)
         self.prepared = PreparedData(settings, tokenizer, seed=seed)
@@ -251,17 +262,10 @@ class TellDataModule(pl.LightningDataModule):
         """Return the forward passes per optimizer step on each of `world` devices.
 
         Raises:
-            StreamError: The optimizer batch is not a multiple of micro-batch times devices.
+            ConfigError: The optimizer batch is not a multiple of micro-batch times devices.
         """
         batch, micro = self.settings.optimizer_batch, self.settings.micro_batch
-        if batch % (micro * world):
-            step = micro * world
-            raise StreamError(
-                f"data.optimizer_batch: must be a multiple of data.micro_batch {micro} times "
-                f"{world} device(s), both at least 1, got {batch}. "
-                f"Try data.optimizer_batch: {-(-batch // step) * step} with "
-                f"data.micro_batch: {micro}."
-            )
+        check_batches(batch, micro, world)
         return batch // (micro * world)
 
     def _micro_batch(self, world: int, accumulation: int) -> int:

@@ -80,7 +80,8 @@ def build(
         forced: Whether answers are forced to begin with the response prefix.
 
     Raises:
-        TokenError: A stop text is not one token, or `min_new_tokens` is above `max_new_tokens`.
+        TokenError: A stop text is not one token, `min_new_tokens` is above `max_new_tokens`, or a
+            prompt is longer than the positions of the model.
     """
     if not 0 <= min_new_tokens <= max_new_tokens:
         raise TokenError(
@@ -95,6 +96,7 @@ def build(
         prompts, response_prefix = encoder.begun_ids(examples, response_prefix), ""
     else:
         prompts = encoder.prompt_ids(examples)
+    _check_positions(encoder, examples, prompts, max_new_tokens)
     return EvaluationRows(
         task=task,
         records=tuple(records),
@@ -117,13 +119,22 @@ def with_swapped_anchor(encoder: Encoder, rows: EvaluationRows, anchor: Anchor) 
     """
     variant: Variant = "given" if rows.variant == "none" else "none"
     examples = tuple(evaluation_example(record, anchor, variant) for record in rows.records)
+    prompts = encoder.prompt_ids(examples)
+    _check_positions(encoder, examples, prompts, rows.max_new_tokens)
     return replace(
         rows,
         examples=examples,
-        prompts=tuple(tuple(ids) for ids in encoder.prompt_ids(examples)),
+        prompts=tuple(tuple(ids) for ids in prompts),
         response_prefix=anchor.response_prefix,
         variant=variant,
     )
+
+
+def _check_positions(
+    encoder: Encoder, examples: Sequence[Example], prompts: Sequence[Sequence[int]], answer: int
+) -> None:
+    for example, prompt in zip(examples, prompts, strict=True):
+        encoder.check_positions(example.where, len(prompt), answer)
 
 
 def evaluation_example(record: Record, anchor: Anchor, variant: Variant) -> Example:

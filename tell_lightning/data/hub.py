@@ -1,16 +1,41 @@
 """Read the rows of a Hugging Face data set: a folder of ``save_to_disk``, or a set of the hub.
 
+Without a network nothing waits for the hub: what is in its local cache is used.
+
 Rows come one by one from a memory-mapped file. The digest is made of revision and fingerprint.
 ``datasets`` takes a second to import, so the functions import it themselves.
 """
 
 import hashlib
+import os
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tell_lightning.data.formats import Meter, RawRow, RecordError, RowFile
+
+PATIENCE = 5.0
+"""Seconds in which the hub must answer."""
+
+
+def use_cache_without_network() -> None:
+    """Let Hugging Face's libraries use their local cache alone if the hub does not answer.
+
+    They would retry for a minute before they do so by themselves.
+    """
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return
+    try:
+        get_session().head(constants.ENDPOINT, timeout=PATIENCE)
+    except Exception:  # of httpx or httpx2: it depends on the version of huggingface_hub
+        os.environ["HF_HUB_OFFLINE"] = "1"  # for libraries and processes that start later
+        constants.HF_HUB_OFFLINE = True
+        if "datasets" in sys.modules:
+            sys.modules["datasets"].config.HF_HUB_OFFLINE = True
 
 
 def read_folder(folder: Path, split: str | None) -> RowFile:
@@ -43,6 +68,7 @@ def read_hub(hub: str, config: str | None, split: str | None, revision: str) -> 
     Raises:
         RecordError: The data set cannot be loaded, or needs a split.
     """
+    use_cache_without_network()
     import datasets
 
     where = f"{hub}@{revision[:12]}"

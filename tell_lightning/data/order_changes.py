@@ -19,6 +19,7 @@ NAMES = {
     # of a source
     "file": "the file of {source}",
     "ids": "the rows that are left of {source}",
+    "quoting": "how quotation marks are read (quoted) in the file of {source}",
     "bad_rows": "data.on_bad_rows",
     "max_bad_share": "data.max_bad_share",
     "max_tokens": "data.max_tokens",

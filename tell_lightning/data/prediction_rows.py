@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from tell_lightning.data.anchors import Anchor, AnchorError, anchor_record, carries_anchor
-from tell_lightning.data.formats import Meter, RecordError, RowFile, cut
+from tell_lightning.data.anchors import Anchor, anchor_record, carries_anchor
+from tell_lightning.data.formats import Meter, RecordError, cut
 from tell_lightning.data.ids import Ids
 from tell_lightning.data.reading import (
     Location,
@@ -21,6 +21,7 @@ from tell_lightning.data.reading import (
 )
 from tell_lightning.data.records import Fields, Record, record_from_line
 from tell_lightning.data.variants import Variant
+from tell_lightning.errors import TellError
 
 STDIN = "standard input"
 
@@ -30,22 +31,18 @@ class CheckedRows:
     """The good rows of a source; each iteration reads the source again.
 
     Attributes:
-        source: The source.
-        fields: The names of the fields of a row.
+        read: Reads the source: a record or an error for each row.
         count: Number of good rows.
         bad: A message for each bad row.
-        examine: Called with each row that can be read; an AnchorError makes the row a bad one.
     """
 
-    source: RowFile
-    fields: Fields
+    read: Callable[[], Iterator[Record | TellError]]
     count: int
     bad: tuple[str, ...]
-    examine: Callable[[Record], object]
 
     def __iter__(self) -> Iterator[Record]:
         """Read the good rows."""
-        return good_records(_read(self.source, self.fields, self.examine), [], "skip")
+        return good_records(self.read(), [], "skip")
 
 
 def check_rows(
@@ -63,31 +60,35 @@ def check_rows(
         rows: A path, or another place.
         fields: The names of the fields of a row; the response may be missing.
         root: Folder that a relative path starts from.
-        examine: As in `CheckedRows`.
+        examine: Called with each record; a TellError makes the row a bad one.
         on_bad_rows: error: the first bad row is raised; skip: bad rows are left out and listed.
-        max_bad_share: With skip, the largest share of bad rows, 0 to 1.
+        max_bad_share: As in `check_bad_share`.
 
     Raises:
         RecordError: The rows cannot be read, or too many of them are bad.
-        AnchorError: `examine` refused the first bad row.
+        TellError: `examine` refused the first bad row.
     """
     source = open_rows(rows, fields=fields, root=root, need_response=False)
+
+    def read() -> Iterator[Record | TellError]:
+        return iterate_records(source, fields, Ids(), Meter(), need_response=False, examine=examine)
+
     bad: list[str] = []
-    count = sum(1 for _ in good_records(_read(source, fields, examine), bad, on_bad_rows))
+    count = sum(1 for _ in good_records(read(), bad, on_bad_rows))
     check_bad_share(source.where, count, len(bad), bad, max_bad_share)
-    return CheckedRows(source, fields, count, tuple(bad), examine)
+    return CheckedRows(read, count, tuple(bad))
 
 
 def read_lines(
     stream: Iterable[bytes], fields: Fields, examine: Callable[[Record], object]
-) -> Iterator[Record | RecordError | AnchorError]:
+) -> Iterator[Record | TellError]:
     """Yield a record or an error for each line, as soon as the line arrives.
 
     Args:
         stream: UTF-8 lines: a JSON row if the line starts with ``{``, else a prompt. Empty lines
             are skipped.
         fields: The names of the fields of a JSON row.
-        examine: As in `CheckedRows`.
+        examine: Called with each record; a TellError makes the row a bad one.
     """
     ids = Ids()
     for number, line in enumerate(stream, start=1):
@@ -109,7 +110,7 @@ def read_lines(
             yield RecordError(
                 f"{where}: text must be UTF-8, got the byte 0x{byte:02x}. Convert it."
             )
-        except (RecordError, AnchorError) as error:
+        except TellError as error:
             yield error
         else:
             yield record
@@ -137,16 +138,3 @@ def settle_anchor(
     plain = anchor_record(record, here, anchored=variant == "given", check_reference=False)
     settled = replace(record, turns=plain.turns)
     return settled, replace(anchor, present=variant == "given")
-
-
-def _read(
-    source: RowFile, fields: Fields, examine: Callable[[Record], object]
-) -> Iterator[Record | RecordError | AnchorError]:
-    for row in iterate_records(source, fields, Ids(), Meter(), need_response=False):
-        try:
-            if isinstance(row, Record):
-                examine(row)
-        except AnchorError as error:
-            yield error
-        else:
-            yield row

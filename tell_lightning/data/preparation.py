@@ -13,15 +13,17 @@ from typing import Any
 
 from tell_lightning.data import store
 from tell_lightning.data.anchors import Anchor, anchor_digest
-from tell_lightning.data.formats import Meter, RecordError, RowFile
+from tell_lightning.data.formats import Meter, RowFile
 from tell_lightning.data.ids import Ids
 from tell_lightning.data.leaks import Protected
-from tell_lightning.data.progress import PreparingProgress
 from tell_lightning.data.reading import RecordSet, check_bad_share, iterate_records
 from tell_lightning.data.records import Fields, Record
+from tell_lightning.data.report import CHANGES
 from tell_lightning.data.settings import DataSettings, Overlong
 from tell_lightning.data.splits import SplitError, Splits, cache_folder
 from tell_lightning.data.tokens import Encoder, TokenError, encode_source
+from tell_lightning.errors import TellError
+from tell_lightning.progress import Progress
 
 CHUNK_ROWS = 20_000
 """Rows of a chunk. A killed process loses at most one chunk."""
@@ -34,7 +36,7 @@ BATCH_CHARACTERS = 2**22
 MOST_NOTES = 1_000
 """Most left-out rows that are named in the report; the others are only counted."""
 
-Entry = Record | RecordError
+Entry = Record | TellError
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Tally:
 
     Attributes:
         rows: Number of rows read.
-        counts: Numbers of rows: bad, leaks, overlong, truncated, kept.
+        counts: Numbers of rows: bad, leaks, overlong, truncated, kept, and those of `CHANGES`.
         notes: One line for each row left out, by reason; at most `MOST_NOTES` for each.
     """
 
@@ -130,13 +132,15 @@ class Preparation:
         """Return everything that the tokens of a kept row depend on."""
         return {
             "file": source.rows.sha256,
-            "fields": asdict(source.fields),
+            # False: not set; earlier versions did not have the setting.
+            "fields": {k: v for k, v in asdict(source.fields).items() if v is not False},
             "bad_rows": self.settings.on_bad_rows,
             "max_bad_share": self.settings.max_bad_share,
             "max_tokens": self.settings.max_tokens,
             "overlong": source.overlong,
             "template": self.encoder.renderer.template_digest,
             "tokenizer": self.tokenizer_digest,
+            **({"quoting": source.rows.quoting} if source.rows.quoting else {}),
             **source.chosen,
         }
 
@@ -159,7 +163,8 @@ class Preparation:
         for table in draft.ids():
             ids.extend(table)
         entries = self._entries(source, ids, meter, total.rows)
-        with PreparingProgress(source.name, meter, total.rows) as progress:
+        what, share = f"preparing {source.name}", lambda: meter.share
+        with Progress(what, done=total.rows, share=share) as progress:
             while True:
                 tally = Tally()
                 batches = list(self._chunk(source, entries, tally, progress))
@@ -169,6 +174,8 @@ class Preparation:
                 draft.add(batches, vars(tally), named)
                 total.add(**vars(tally))
         parts = {**self._parts(source), "ids": draft.id_digest()}
+        if total.counts["control_text"]:  # up to tokens-v4 these rows had other tokens
+            parts["control_text"] = total.counts["control_text"]
         return {"parts": parts, **self._report(source, total)}
 
     def _entries(
@@ -183,7 +190,7 @@ class Preparation:
         source: TrainingSource,
         entries: Iterator[Entry],
         tally: Tally,
-        progress: PreparingProgress,
+        progress: Progress,
     ) -> Iterator[Any]:
         """Yield the Arrow batches of the next chunk; nothing at the end of the source."""
         tokens = 0
@@ -200,16 +207,18 @@ class Preparation:
                 variant=self.settings.mixture.anchor,
                 max_tokens=self.settings.max_tokens,
                 overlong=source.overlong,
+                skip=self.settings.on_bad_rows == "skip",
             )
+            tally.leave_out("bad", encoded.bad)
             tally.leave_out("overlong", encoded.dropped)
-            tally.counts.update(truncated=encoded.truncated, kept=len(encoded.rows))
+            tally.counts.update({**encoded.counts, "kept": len(encoded.rows)})
             tokens += sum(len(row.input_ids) for row in encoded.rows)
             yield store.record_batch(
                 {
                     "input_ids": [row.input_ids for row in encoded.rows],
                     "supervised": [row.supervised for row in encoded.rows],
-                    "id": [records[index].id for index in encoded.records],
-                    "where": [records[index].where for index in encoded.records],
+                    "id": [record.id for record in encoded.records],
+                    "where": [record.where for record in encoded.records],
                 }
             )
             progress.advance(tally.rows - before)
@@ -245,25 +254,29 @@ class Preparation:
             TellError: Too many rows are bad, or no row is left.
         """
         counts = total.counts
+        refused, good = counts["bad"], total.rows - counts["bad"]
         if isinstance(source.rows, RecordSet):
-            report_counts = source.rows.counts
             total.leave_out("bad", source.rows.bad)
+            report_counts = source.rows.counts | {"bad": counts["bad"]}
+            where = f"data.{source.key}"
         else:
-            good, bad = total.rows - counts["bad"], total.notes.get("bad", [])
-            share = self.settings.max_bad_share
-            check_bad_share(source.rows.where, good, counts["bad"], bad, share)
             report_counts = {"read": total.rows, "bad": counts["bad"], "leaks": counts["leaks"]}
-            if good == counts["leaks"]:
-                raise SplitError(
-                    f"data.{source.key}: must hold rows that no task or held-out set has, got "
-                    f"{good} rows and no row is left. Give other general data."
-                )
+            where = source.rows.where
+        if refused or not isinstance(source.rows, RecordSet):
+            share = self.settings.max_bad_share
+            check_bad_share(where, good, counts["bad"], total.notes.get("bad", []), share)
+        if good == counts["leaks"]:
+            raise SplitError(
+                f"data.{source.key}: must hold rows that no task or held-out set has, got "
+                f"{good} rows and no row is left. Give other general data."
+            )
         if not counts["kept"]:
             raise TokenError(
                 f"data.{source.key}: no example is left of {counts['overlong']}, all were longer "
                 f"than data.max_tokens {self.settings.max_tokens}. Raise data.max_tokens."
             )
         report_counts |= {reason: counts[reason] for reason in ("overlong", "truncated", "kept")}
+        report_counts |= {reason: counts[reason] for reason in CHANGES if counts[reason]}
         reasons = ("bad", "leaks", "overlong")
         left_out = [note for reason in reasons for note in total.notes.get(reason, [])]
         more = sum(counts[reason] for reason in reasons) - len(left_out[:MOST_NOTES])

@@ -24,7 +24,7 @@ from tell_lightning.data.plan import Plan, check_supply, draw, resolve_plan, ste
 from tell_lightning.data.preparation import Preparation, training_sources
 from tell_lightning.data.reading import RecordSet
 from tell_lightning.data.records import Record
-from tell_lightning.data.report import realise
+from tell_lightning.data.report import realise, rendering_notes
 from tell_lightning.data.settings import DataSettings
 from tell_lightning.data.splits import Splits, cache_folder, general_example, read_splits
 from tell_lightning.data.templates import Renderer
@@ -63,7 +63,7 @@ class PreparedData:
         """
         self.settings = settings
         self.seed = seed
-        self.encoder = Encoder(tokenizer, Renderer(tokenizer))
+        self.encoder = Encoder(tokenizer, Renderer(tokenizer, settings.thinking))
         self.preparation = Preparation(settings, self.encoder)
         self.is_open = False
         self.given = given
@@ -114,6 +114,10 @@ class PreparedData:
             name = source.name
             loaded = store.load(self.preparation.folder(source))
             rows[name], lengths[name], self.source_reports[name] = loaded
+            longest = int(loaded.lengths.tokens.argmax())
+            self.encoder.check_positions(
+                loaded.rows[longest]["where"], int(loaded.lengths.tokens[longest])
+            )
             if name in splits.train:
                 chosen = draw(len(loaded.rows), mixture.task_examples, draw_seed, name)
                 drawn[name] = chosen.tolist()
@@ -181,7 +185,10 @@ class PreparedData:
         return reference_text(record, self.settings.tasks[name].anchor)
 
     def _encoded(self, name: str, examples: Any) -> LossRows:
-        return [(name, row) for row in self.encoder.encode(examples)]
+        rows = self.encoder.encode(examples)
+        for example, row in zip(examples, rows, strict=True):
+            self.encoder.check_positions(example.where, len(row.input_ids))
+        return [(name, row) for row in rows]
 
     def _evaluation_rows(self, name: str, pool: RecordSet) -> EvaluationRows:
         task, variant = self.settings.tasks[name], self.settings.mixture.anchor
@@ -287,7 +294,17 @@ class PreparedData:
             "digest": self.digest,
             "realised": realised,
             "inputs": self.source_reports,
+            "notes": rendering_notes(self.encoder.renderer, self.source_reports, self._spelt()),
             "task_examples": {name: list(ids) for name, ids in self.drawn_ids.items()},
+        }
+
+    def _spelt(self) -> dict[str, int]:
+        """Count the rows to score that spell a control token."""
+        spells = self.encoder.renderer.spells_control
+        return {
+            f"{name}.{split}": sum(map(spells, rows.examples))
+            for split, tasks in self.evaluation.items()
+            for name, rows in tasks.items()
         }
 
     def _bins(self, units: int, realised: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,17 +6,19 @@ that names place, rule and value. 9,000 JSON rows take a fifth of a second.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from tell_lightning.data.formats import ADVICE, Meter, RawRow, RecordError, RowFile, cut, read_file
 from tell_lightning.data.hub import read_folder, read_hub
 from tell_lightning.data.ids import Ids
 from tell_lightning.data.records import Fields, Record, record_from_row
 from tell_lightning.errors import TellError
+from tell_lightning.files import expanded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +35,13 @@ class DataLocation:
     """Split to read, if the data set or folder has several."""
     revision: str | None = None
     """Commit of the hub data set; without it the rows may change between two runs."""
+    quoted: bool | None = None
+    """Whether fields of a .csv or .tsv file may be enclosed in quotation marks; null: those of .csv
+    may, those of .tsv if all names in the header are."""
 
 
-Location = str | DataLocation | list[dict[str, Any]]
-"""A path, another place, or the rows themselves."""
+Location = str | DataLocation | list[dict]  # type: ignore[type-arg]
+"""A path, another place, or the rows themselves (of dict[str, Any] jsonargparse parses texts)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +52,14 @@ class RecordSet:
         records: The records.
         bad: A message for each bad row.
         sha256: Digest of the source.
+        quoting: As in `RowFile`.
         set_apart: Number of good rows that were moved to another set.
     """
 
     records: tuple[Record, ...]
     bad: tuple[str, ...]
     sha256: str
+    quoting: str = ""
     set_apart: int = 0
 
     @property
@@ -72,6 +79,7 @@ def read_records(
     on_bad_rows: Literal["error", "skip"] = "error",
     max_bad_share: float = 0.001,
     need_response: bool = True,
+    examine: Callable[[Record], object] | None = None,
 ) -> RecordSet:
     """Read every row of a file, folder or hub data set into memory.
 
@@ -81,18 +89,22 @@ def read_records(
         root: Folder that a relative path starts from.
         name: The name of a list of rows, for ids and messages.
         on_bad_rows: error: the first bad row is raised; skip: bad rows are left out and listed.
-        max_bad_share: With skip, the largest share of bad rows, 0 to 1.
+        max_bad_share: As in `check_bad_share`.
         need_response: Whether a row without a response is bad.
+        examine: Called with each record; a TellError makes the row a bad one.
 
     Raises:
         RecordError: The rows cannot be read, or too many of them are bad.
+        TellError: `examine` refused the first bad row.
     """
     source = open_rows(rows, fields=fields, root=root, name=name, need_response=need_response)
-    entries = iterate_records(source, fields, Ids(), Meter(), need_response=need_response)
+    entries = iterate_records(
+        source, fields, Ids(), Meter(), need_response=need_response, examine=examine
+    )
     bad: list[str] = []
     records = tuple(good_records(entries, bad, on_bad_rows))
     check_bad_share(source.where, len(records), len(bad), bad, max_bad_share)
-    return RecordSet(records, tuple(bad), source.sha256)
+    return RecordSet(records, tuple(bad), source.sha256, source.quoting)
 
 
 def good_records(
@@ -143,7 +155,8 @@ def iterate_records(
     *,
     start: int = 0,
     need_response: bool = True,
-) -> Iterator[Record | RecordError]:
+    examine: Callable[[Record], object] | None = None,
+) -> Iterator[Record | TellError]:
     """Yield a record or an error for each row of a source.
 
     Args:
@@ -153,13 +166,16 @@ def iterate_records(
         meter: Updated with the share that has been read.
         start: How many rows to skip.
         need_response: Whether a row without a response is bad.
+        examine: Called with each record; a TellError makes the row a bad one.
     """
     for raw in islice(source.read(meter), start, None):
         try:
             record = _record(raw, source.name, fields, need_response)
             if fields.id is not None:
                 _check_id(record, raw.number, ids)
-        except RecordError as error:
+            if examine is not None:
+                examine(record)
+        except TellError as error:
             yield error
         else:
             yield record
@@ -176,18 +192,18 @@ def _open(rows: DataLocation, root: Path) -> RowFile:
                 "between two runs. Set revision to a commit of its 'Files and versions' page."
             )
         return read_hub(rows.hub, rows.config, rows.split, rows.revision)
-    path = root / Path(cast(str, rows.path)).expanduser()
+    path = root / expanded(cast(str, rows.path))
     if not path.exists():
         raise RecordError(
             f"{path}: the file or folder must exist, got {rows.path!r} below data.root "
             f"{str(root)!r}. Correct the path or data.root."
         )
-    for name in ("config", "revision") if path.is_dir() else ("config", "revision", "split"):
+    for name in ("config", "revision", "quoted" if path.is_dir() else "split"):
         if (value := getattr(rows, name)) is not None:
             raise RecordError(
                 f"{path}: {name} has no meaning for this path, got {value!r}. Leave it out."
             )
-    return read_folder(path, rows.split) if path.is_dir() else read_file(path)
+    return read_folder(path, rows.split) if path.is_dir() else read_file(path, rows.quoted)
 
 
 def _in_memory(rows: Sequence[Mapping[str, object]], name: str) -> RowFile:
@@ -230,16 +246,17 @@ def check_bad_share(
         good: Number of good rows.
         bad: Number of bad rows.
         messages: Errors of the first bad rows; five of them are shown.
-        max_bad_share: Largest share of bad rows, 0 to 1.
+        max_bad_share: Largest share of bad rows, 0 to 1; rounded up to whole rows, so that one bad
+            row of a small file can be skipped.
 
     Raises:
         RecordError: The share is larger, or there is no good row.
     """
     if good + bad == 0:
         raise RecordError(f"{where}: there must be at least one row, got none. Add rows.")
-    if bad > max_bad_share * (good + bad) or not good:
+    if bad > math.ceil(max_bad_share * (good + bad)) or not good:
         raise RecordError(
             f"{where}: at most a share of {max_bad_share:g} of the rows may be bad, got "
-            f"{bad} of {good + bad}. Correct them or raise data.max_bad_share. "
-            "The first: " + "".join(f"\n  {message}" for message in messages[:5])
+            f"{bad} of {good + bad}. Correct them or raise data.max_bad_share. The first:",
+            messages[:5],
         )

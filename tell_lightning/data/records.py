@@ -3,11 +3,13 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
-from tell_lightning.data.formats import ADVICE, RecordError, cut
+from tell_lightning.data.formats import ADVICE, KeyTwiceError, RecordError, cut, parse_json
 
 Role = Literal["system", "user", "assistant"]
+_SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"}
+_TOOL_ROLES = {"tool", "function", "function_call", "observation"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +29,14 @@ class Conversation:
         where: File and line, for messages.
         turns: The messages.
         row: The fields as read.
+        last_only: Whether only the last response is trained on.
     """
 
     id: str
     where: str
     turns: tuple[Turn, ...]
     row: Mapping[str, object]
+    last_only: bool = False
 
     @property
     def response(self) -> str | None:
@@ -63,9 +67,13 @@ class Fields:
     system: str | None = None
     """Field with the system text; an empty value adds nothing."""
     messages: str | None = None
-    """Field with a list of {role, content}; it replaces prompt, input and response."""
+    """Field with a list of {role, content} or, as in ShareGPT, of {from, value}; it replaces
+    prompt, input and response."""
     id: str | None = None
     """Field with an id that no other row has; null: file name and line number."""
+    as_json: bool = False
+    """Whether values that are no text (objects, lists, numbers) are written as JSON; if not, they
+    are an error."""
 
 
 def record_from_row(
@@ -90,7 +98,7 @@ def record_from_row(
     else:
         turns = _conversation(row, fields.messages, where)
     if fields.system is not None and not _is_blank(_value(row, fields.system, where)):
-        turns = (Turn("system", _text(row, fields.system, where)), *turns)
+        turns = (Turn("system", _text(row, fields.system, where, fields.as_json)), *turns)
     roles = [turn.role for turn in turns]
     spoken = roles[1:] if roles[:1] == ["system"] else roles
     if not spoken or any(role != ("user", "assistant")[i % 2] for i, role in enumerate(spoken)):
@@ -105,6 +113,23 @@ def record_from_row(
     return Record(id if fields.id is None else _id(row, fields.id, where), where, turns, row)
 
 
+def other_columns(row: Mapping[str, object], fields: Fields) -> dict[str, Any]:
+    """Return the columns of a row that no field names, as JSON values.
+
+    Bytes and numbers that are not finite become None, other values that JSON lacks become text.
+
+    >>> other_columns({"prompt": "p", "response": "r", "source": "mail"}, Fields())
+    {'source': 'mail'}
+    """
+    named = {name for name in vars(fields).values() if isinstance(name, str)}
+    text = json.dumps(
+        {name: value for name, value in row.items() if name not in named},
+        default=lambda value: None if isinstance(value, bytes) else str(value),
+    )
+    columns: dict[str, Any] = json.loads(text, parse_constant=lambda _: None)
+    return columns
+
+
 def record_from_line(line: str, *, fields: Fields, where: str, id: str) -> Record:
     """Read a line to predict: a JSON object if it starts with ``{``, else the prompt itself.
 
@@ -112,12 +137,16 @@ def record_from_line(line: str, *, fields: Fields, where: str, id: str) -> Recor
         RecordError: The line is empty, or it starts with ``{`` and is no valid row.
     """
     if not line.lstrip().startswith("{"):
-        plain = Fields(prompt="line", response=None)
+        plain = Fields(prompt=fields.prompt, response=None)
         return record_from_row(
-            {"line": line}, fields=plain, where=where, id=id, need_response=False
+            {fields.prompt: line}, fields=plain, where=where, id=id, need_response=False
         )
     try:
-        row = json.loads(line)
+        row = parse_json(line)
+    except KeyTwiceError as error:
+        raise RecordError(
+            f"{where}: a key must be given once in an object, got {error}. Correct the line."
+        ) from error
     except (ValueError, RecursionError) as error:
         raise RecordError(
             f"{where}: a line that starts with {{ must be valid JSON, got {cut(line)}: {error}. "
@@ -129,13 +158,13 @@ def record_from_line(line: str, *, fields: Fields, where: str, id: str) -> Recor
 def _pair(
     row: Mapping[str, object], fields: Fields, where: str, need_response: bool
 ) -> tuple[Turn, ...]:
-    prompt = _text(row, fields.prompt, where)
+    prompt = _text(row, fields.prompt, where, fields.as_json)
     if fields.input is not None and not _is_blank(_value(row, fields.input, where)):
-        prompt = f"{prompt}\n\n{_text(row, fields.input, where)}"
+        prompt = f"{prompt}\n\n{_text(row, fields.input, where, fields.as_json)}"
     user = Turn("user", prompt)
     if fields.response is None or (not need_response and _is_blank(row.get(fields.response))):
         return (user,)
-    return (user, Turn("assistant", _text(row, fields.response, where)))
+    return (user, Turn("assistant", _text(row, fields.response, where, fields.as_json)))
 
 
 def _conversation(row: Mapping[str, object], name: str, where: str) -> tuple[Turn, ...]:
@@ -144,18 +173,43 @@ def _conversation(row: Mapping[str, object], name: str, where: str) -> tuple[Tur
         raise RecordError(
             f"{where}: field {name!r} must be a list of messages, got {cut(messages)}. {ADVICE}"
         )
-    turns = []
-    for number, message in enumerate(messages):
-        place = f"{where}: {name}[{number}]"
-        if not isinstance(message, Mapping):
-            raise RecordError(f"{place} must be {{role, content}}, got {cut(message)}. {ADVICE}")
-        role = _text(message, "role", place)
-        if role not in get_args(Role):
+    places = (f"{where}: {name}[{number}]" for number in range(len(messages)))
+    return tuple(map(_message, messages, places))
+
+
+def _message(message: object, where: str) -> Turn:
+    if not isinstance(message, Mapping):
+        raise RecordError(f"{where} must be {{role, content}}, got {cut(message)}. {ADVICE}")
+    role_key, text_key = ("from", "value") if "from" in message else ("role", "content")
+    role = _text(message, role_key, where)
+    if role in _TOOL_ROLES or any(message.get(key) for key in ("tool_calls", "function_call")):
+        raise RecordError(
+            f"{where}: messages must be texts of system, user and assistant, got a tool's of role "
+            f"{cut(role)}. Write calls as text of assistant turns and results as text of user "
+            "turns, or remove the row."
+        )
+    if role_key == "from":
+        role = _SHAREGPT_ROLES.get(role, role)
+    if role not in get_args(Role):
+        names = "system, human or gpt" if role_key == "from" else "system, user or assistant"
+        raise RecordError(f"{where}: {role_key} must be {names}, got {cut(role)}. {ADVICE}")
+    content = _joined(_value(message, text_key, where), where)
+    return Turn(cast(Role, role), _text({text_key: content}, text_key, where))
+
+
+def _joined(content: object, where: str) -> object:
+    """Join the parts of a content that is a list of {type: text, text}."""
+    if not isinstance(content, Sequence) or isinstance(content, str):
+        return content
+    texts = []
+    for part in content:
+        if not isinstance(part, Mapping) or part.get("type") != "text":
             raise RecordError(
-                f"{place}: role must be system, user or assistant, got {cut(role)}. {ADVICE}"
+                f"{where}: parts of a content must be {{type: text, text}}, got {cut(part)}. "
+                f"{ADVICE}"
             )
-        turns.append(Turn(cast(Role, role), _text(message, "content", place)))
-    return tuple(turns)
+        texts.append(_text(part, "text", where))
+    return "".join(texts)
 
 
 def _value(row: Mapping[str, object], name: str, where: str) -> object:
@@ -171,11 +225,15 @@ def _is_blank(value: object) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
-def _text(row: Mapping[str, object], name: str, where: str) -> str:
+def _text(row: Mapping[str, object], name: str, where: str, as_json: bool = False) -> str:
     value = _value(row, name, where)
+    is_text = value is None or isinstance(value, str)
+    if as_json and not is_text:
+        value = json.dumps(value, ensure_ascii=False, default=str)
     if not isinstance(value, str) or not value.strip():
+        advice = ADVICE if is_text else f"Set fields.as_json: true to write it as JSON. {ADVICE}"
         raise RecordError(
-            f"{where}: field {name!r} must be a non-empty string, got {cut(value)}. {ADVICE}"
+            f"{where}: field {name!r} must be a non-empty string, got {cut(value)}. {advice}"
         )
     try:
         value.encode("utf-8")

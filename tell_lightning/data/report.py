@@ -11,10 +11,21 @@ import numpy as np
 
 from tell_lightning.data.permutation import Indices
 from tell_lightning.data.plan import Plan, PlanSource, Slots
+from tell_lightning.data.records import Conversation, Turn
+from tell_lightning.data.templates import Renderer
 from tell_lightning.data.tokens import Lengths
 
 MOST = 2**21
 """Most positions that are counted."""
+CHANGES = {
+    "control_text": "control tokens that a row spells are read as ordinary text (rows: {rows:,}).",
+    "without_thinking": "thinking is left out, as data.thinking: strip says (rows: {rows:,}).",
+    "system_in_prompt": "the system text begins the first user turn, for the chat template has no "
+    "system role (rows: {rows:,}).",
+    "extra_rows": "each response is trained in a row of its own, behind the prompt that generation "
+    "would start from, for the chat template changes earlier turns (additional rows: {rows:,}).",
+}
+"""What else is counted of the rows of a source, and how it is said."""
 
 
 def realise(plan: Plan, blocks: Iterable[Slots], lengths: Sequence[Lengths]) -> dict[str, Any]:
@@ -58,6 +69,35 @@ def realise(plan: Plan, blocks: Iterable[Slots], lengths: Sequence[Lengths]) -> 
         "sources": sources,
         "longest_gap": max(longest, counted - last - 1),
     }
+
+
+def rendering_notes(
+    renderer: Renderer, inputs: Mapping[str, Any], spelt: Mapping[str, int]
+) -> list[str]:
+    """Say what the chat template does to the rows beyond writing them between its tokens.
+
+    Args:
+        renderer: The renderer.
+        inputs: The report of each training source, with the counts of `CHANGES`.
+        spelt: For each set of rows to score, how many of them spell a control token.
+    """
+    notes = []
+    if renderer.is_plain:
+        turns = (Turn("user", "QUESTION"), Turn("assistant", "ANSWER"))
+        shown = "".join(s.text for s in renderer.segments(Conversation("", "", turns, {})))
+        notes.append(
+            "The tokenizer has no chat template: a plain one is used, which the adapter folder "
+            f"will hold as chat_template.jinja. It writes {shown!r}."
+        )
+    counts = {name: report["counts"] for name, report in inputs.items()}
+    counts |= {name: {"control_text": count} for name, count in spelt.items()}
+    for name, count in counts.items():
+        notes += [
+            f"{name}: {text.format(rows=count[change])}"
+            for change, text in CHANGES.items()
+            if count.get(change)
+        ]
+    return notes
 
 
 def table(realised: Mapping[str, object]) -> list[list[str]]:

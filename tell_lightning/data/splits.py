@@ -25,6 +25,7 @@ from tell_lightning.data.reading import (
 from tell_lightning.data.records import Fields, Record
 from tell_lightning.data.settings import DataSettings, General, Task
 from tell_lightning.errors import TellError
+from tell_lightning.files import expanded
 from tell_lightning.microworld.world import WORLDS, data_root
 
 STARTING_ROWS = 1_000
@@ -59,7 +60,7 @@ def cache_folder(settings: DataSettings) -> Path:
         SplitError: The folder cannot be made.
     """
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(settings.cache_dir or Path(base) / "tell_lightning").expanduser()
+    folder = expanded(settings.cache_dir or Path(base) / "tell_lightning")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -78,7 +79,7 @@ def resolve_root(settings: DataSettings) -> Path:
     """
     if settings.root in WORLDS:
         return data_root(cache_folder(settings), settings.root)
-    root = Path(settings.root).expanduser()
+    root = expanded(settings.root)
     if not root.is_dir():
         raise SplitError(
             f"data.root: must be an existing folder, got '{settings.root}' "
@@ -106,12 +107,17 @@ def read_splits(settings: DataSettings) -> Splits:
         for split in ("train", "dev", "test"):
             location = getattr(task, split)
             if location is not None:
-                rows = read(location, fields=task.fields, name=f"{name}.{split}")
-                for record in rows.records:  # raises if a row lacks an anchor that it must carry
-                    anchor_record(
-                        record, task.anchor, anchored=True, check_reference=split == "train"
-                    )
-                getattr(sources, split)[name] = rows
+                getattr(sources, split)[name] = read(
+                    location,
+                    fields=task.fields,
+                    name=f"{name}.{split}",
+                    examine=partial(  # a row may lack an anchor that it must carry
+                        anchor_record,
+                        anchor=task.anchor,
+                        anchored=True,
+                        check_reference=split == "train",
+                    ),
+                )
         if task.dev_from_train is not None:
             _set_dev_apart(name, task, task.dev_from_train, sources)
         for split in ("dev", "test"):

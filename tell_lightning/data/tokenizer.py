@@ -1,11 +1,31 @@
 """Find a base model and load its tokenizer, without the model."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
+from tell_lightning.data.hub import use_cache_without_network
 from tell_lightning.errors import TellError
+from tell_lightning.files import expanded
 from tell_lightning.microworld.world import base_dir
+
+ON_HUB = "Check the name, model.revision and the network, or give a local folder."
+CURES = (
+    ("trust_remote_code", "Read that code, and set model.trust_remote_code: true if you trust it."),
+    ("scaled_dot_product_attention", "Set model.attn_implementation: eager."),
+    ("does not support Flash", "Set model.attn_implementation: sdpa or eager."),
+    (
+        "(?i)flash.?att",
+        "Install the package flash-attn, or set model.attn_implementation: sdpa.",
+    ),
+    (
+        r"(?i)not installed|pip install|not found in your environment|No module named",
+        "Install the package that is named there, with pip.",
+    ),
+    (r"(?i)gated|401 Client|403 Client", "Ask for access on its page, and `hf auth login`."),
+)
+"""What to do, by what the error of transformers says; the first that fits."""
 
 
 class BaseModelError(TellError):
@@ -20,7 +40,7 @@ def base_path(base: str) -> str:
     """
     if base == "microworld":
         return str(base_dir())
-    folder = Path(base).expanduser()
+    folder = expanded(base)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise BaseModelError(
@@ -54,6 +74,8 @@ def load_tokenizer(
     # Workers only read tokenised rows. Without this, tokenizers warns when a process is forked.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     path = base_path(base)
+    if not Path(path).is_dir():
+        use_cache_without_network()
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             path, revision=revision, trust_remote_code=trust_remote_code
@@ -72,13 +94,11 @@ def load_tokenizer(
 
 def unavailable(what: str, base: str, error: Exception) -> BaseModelError:
     """Return the error that says why a part of a base cannot be loaded."""
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if "trust_remote_code" in str(error):
-        advice = "Read that code, and set model.trust_remote_code: true if you trust it."
-    elif Path(base).expanduser().is_dir():
-        advice = "Give a folder that `save_pretrained` wrote in full."
-    else:
-        advice = "Check the name, model.revision and the network, or give a local folder."
+    text = str(error).strip() or type(error).__name__
+    reason = re.split(r"(?<=\.)\s+(?=[A-Z])", text.splitlines()[0])[0]
+    local = expanded(base).is_dir()
+    place = "Give a folder that `save_pretrained` wrote in full." if local else ON_HUB
+    advice = next((cure for cause, cure in CURES if re.search(cause, text)), place)
     return BaseModelError(
         f"model.base: the {what} of '{base}' could not be loaded, got: "
         f"{reason.rstrip('.:, ')}. {advice}"

@@ -3,24 +3,29 @@
     <|user|> Translate: tovi ...<|end|> <|assistant|> The dog ...<|end|>
     .................. context, not trained ......... ##### trained ####
 
-The prompt is tokenised alone, exactly as in generation; the response follows it. The template has
-written the special tokens, so the tokenizer adds none. Labels are shifted later, in `model.loss`.
+The tokens are those of `apply_chat_template`, and the prompt begins with the tokens that generation
+starts from. The template has written the special tokens, so the tokenizer adds none. Control tokens
+that a user's text spells become ordinary text. Labels are shifted later, in `model.loss`.
 """
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tell_lightning.data.anchors import Anchor, Example, anchor_record
+from tell_lightning.data.control import MARK, MarkedText, first_marked
+from tell_lightning.data.formats import cut
+from tell_lightning.data.limits import base_limits, check_embeddings
 from tell_lightning.data.permutation import Indices
 from tell_lightning.data.records import Record, Turn
 from tell_lightning.data.settings import Overlong
-from tell_lightning.data.templates import Renderer
+from tell_lightning.data.templates import Renderer, Segment, TemplateError
 from tell_lightning.data.variants import Variant, apply_anchor
 from tell_lightning.errors import TellError
 
@@ -53,24 +58,33 @@ class Encoded:
 
     Attributes:
         rows: Token rows, in the order of the records.
-        records: For each row, the index of its record.
-        dropped: One line for each record left out.
-        truncated: Number of prompts that were cut.
+        records: For each row, its record, or the part of it that the row ends with.
+        dropped: One line for each row left out, as it is too long.
+        bad: One line for each row that cannot be rendered or tokenised, if such rows are skipped.
+        counts: Numbers of rows that something was done to, by what it was.
     """
 
     rows: list[TokenRow]
-    records: list[int]
+    records: list[Record]
     dropped: tuple[str, ...]
-    truncated: int
+    bad: tuple[str, ...]
+    counts: Counter[str]
 
 
 class Encoder:
     """Turns examples into tokens with one tokenizer and one renderer."""
 
     def __init__(self, tokenizer: Any, renderer: Renderer) -> None:
-        """Keep the tokenizer unchanged."""
+        """Keep the tokenizer unchanged, and read the limits of its model.
+
+        Raises:
+            LimitError: The tokenizer has more tokens than the model has embeddings.
+        """
         self.tokenizer = tokenizer
         self.renderer = renderer
+        self._marked = MarkedText(tokenizer, renderer.control)
+        self.limits = base_limits(tokenizer)
+        check_embeddings(tokenizer, self.limits)
 
     def encode(self, examples: Sequence[Example]) -> list[TokenRow]:
         """Tokenise conversations with their responses.
@@ -82,22 +96,23 @@ class Encoder:
             A row for each example. Its supervised tokens include the end of each response turn.
 
         Raises:
-            TokenError: An example has no supervised token.
+            TokenError: An example has no supervised token, or spells a control token that the
+                tokenizer cannot read as text.
         """
         rendered = [self.renderer.segments(example) for example in examples]
-        texts = [
-            text
-            for segments in rendered
-            for text in accumulate(segment.text for segment in segments)
-        ]
-        ids = iter(self._tokenise(texts))
+        texts = [_texts(segments) for segments in rendered]
+        ids = iter(
+            self._tokenise(
+                [
+                    (text, example.where)
+                    for example, of_example in zip(examples, texts, strict=True)
+                    for text in of_example
+                ]
+            )
+        )
         rows: list[TokenRow] = []
-        for example, segments in zip(examples, rendered, strict=True):
-            row = TokenRow([], [])
-            for segment in segments:
-                new = self._behind(row.input_ids, next(ids), segment.text)
-                row.input_ids.extend(new)
-                row.supervised.extend([segment.supervised] * len(new))
+        for example, segments, of_example in zip(examples, rendered, texts, strict=True):
+            row = self._row(segments, list(islice(ids, len(of_example))), example.where)
             # No token stands before the first one to predict it.
             if not any(row.supervised[1:]):
                 raise TokenError(
@@ -107,9 +122,90 @@ class Encoder:
             rows.append(row)
         return rows
 
+    def _row(self, segments: Sequence[Segment], ids: list[list[int]], where: str) -> TokenRow:
+        """Make the row of a conversation of the ids of its `_texts`."""
+        if len(segments) > 2:
+            *parts, whole = ids
+            pairs = list(zip(parts[::2], parts[1::2], strict=False))
+            joined = [id for _, pair in pairs for id in pair] + (
+                parts[-1] if len(parts) % 2 else []
+            )
+            if joined == whole and all(pair[: len(first)] == first for first, pair in pairs):
+                supervised = [
+                    index >= len(first) for first, pair in pairs for index in range(len(pair))
+                ]
+                return TokenRow(whole, supervised + [False] * (len(whole) - len(supervised)))
+            ids = self._tokenise([(t, where) for t in accumulate(s.text for s in segments)])
+        row = TokenRow([], [])
+        text = ""
+        for segment, joined in zip(segments, ids, strict=True):
+            before = self._shared(row.input_ids, joined, text, segment)
+            if before is None:  # tokenised alone, so that the prompt is that of generation
+                (new,) = self._tokenise([(segment.text, where)])
+                joined, before = row.input_ids + new, len(row.input_ids)
+            context = [*row.supervised, *[False] * (before - len(row.supervised))][:before]
+            row = TokenRow(joined, context + [segment.supervised] * (len(joined) - before))
+            text += segment.text
+        return row
+
+    def _shared(
+        self, known: list[int], joined: list[int], text: str, segment: Segment
+    ) -> int | None:
+        """Return how many tokens of a text and the next segment belong to the text before.
+
+        Args:
+            known: The ids of the text.
+            joined: The ids of the text and the segment, tokenised together.
+            text: The text.
+            segment: The next segment.
+
+        Returns:
+            The number. A token that joins the end of a prompt with white space before a response
+            belongs to the prompt. None if the text before has other tokens for another reason.
+        """
+        if joined[: len(known)] == known:
+            return len(known)
+        both, border = text + segment.text, len(text)
+        if not (segment.supervised and self.tokenizer.is_fast) or MARK in both:
+            return None
+        options = {"add_special_tokens": False, "return_offsets_mapping": True}
+        places = self.tokenizer(both, **options)["offset_mapping"]
+        before = sum(start < border for start, _ in places)
+        end = places[before - 1][1]
+        joins_space = end > border and not both[border:end].strip()
+        return before if joins_space and joined[: before - 1] == known[: before - 1] else None
+
     def prompt_ids(self, examples: Sequence[Example]) -> list[list[int]]:
         """Tokenise prompts up to and including the generation prompt."""
-        return self._tokenise([self.renderer.prompt_text(example) for example in examples])
+        return self._tokenise([(self.renderer.prompt_text(e), e.where) for e in examples])
+
+    def check_positions(self, where: str, tokens: int, answer: int = 0) -> None:
+        """Check that a row fits into the positions of the model.
+
+        Args:
+            where: The row.
+            tokens: Its tokens.
+            answer: The longest answer that will be generated behind it. A model with learned
+                positions cannot go beyond its last position; another one can.
+
+        Raises:
+            TokenError: The row is too long.
+        """
+        positions = self.limits.positions
+        if positions is None:
+            return
+        if tokens > positions or (answer and tokens == positions):
+            raise TokenError(
+                f"{where}: a row must fit the {positions:,} positions of the model, got {tokens:,} "
+                "tokens. Shorten or remove it, or use a base with more positions. For training "
+                f"rows, data.max_tokens: {positions} and overlong: drop or truncate_prompt do it."
+            )
+        if self.limits.learned and tokens + answer > positions:
+            raise TokenError(
+                f"{where}: a prompt and its longest answer must fit the {positions:,} positions of "
+                f"the model, got {tokens:,} and {answer:,} tokens. Lower the task's "
+                f"max_new_tokens to {positions - tokens}, or shorten the row."
+            )
 
     def begun_ids(self, examples: Sequence[Example], beginning: str) -> list[list[int]]:
         """Tokenise prompts with the beginning of their response, as in a training row.
@@ -120,30 +216,36 @@ class Encoder:
                 usually belongs to the next token.
         """
         beginning = beginning.strip()
+        marked = self.renderer.control.mark(beginning)
         begun = [
             replace(example, turns=(*example.prompt_turns, Turn("assistant", beginning)))
             for example in examples
         ]
-        prompts = [self.renderer.prompt_text(example) for example in begun]
+        prompts = [(self.renderer.prompt_text(example), example.where) for example in begun]
         answers = []
         for example in begun:
             answer = self.renderer.segments(example)[-1].text
-            answers.append(answer[: answer.index(beginning) + len(beginning)])
-        texts = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+            answers.append(answer[: answer.index(marked) + len(marked)])
+        texts = [
+            (prompt + answer, where)
+            for (prompt, where), answer in zip(prompts, answers, strict=True)
+        ]
         known = self._tokenise(prompts)
         return [
-            ids + self._behind(ids, joined, answer)
-            for ids, joined, answer in zip(known, self._tokenise(texts), answers, strict=True)
+            ids + self._behind(ids, joined, (answer, text[1]))
+            for ids, joined, answer, text in zip(
+                known, self._tokenise(texts), answers, texts, strict=True
+            )
         ]
 
-    def _behind(self, known: list[int], joined: list[int], text: str) -> list[int]:
+    def _behind(self, known: list[int], joined: list[int], text: tuple[str, str]) -> list[int]:
         """Return the ids of a text that follows the known ids.
 
         Args:
             known: The ids of the text before.
             joined: The ids of both texts, tokenised together.
-            text: The text. It is tokenised alone if a token of `joined` crosses the border: the
-                prompt would differ from the one in generation.
+            text: The text and its place. It is tokenised alone if a token of `joined` crosses the
+                border: the prompt would differ from the one in generation.
         """
         if joined[: len(known)] == known:
             return joined[len(known) :]
@@ -151,7 +253,8 @@ class Encoder:
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Count the tokens of plain texts."""
-        return [len(ids) for ids in self._tokenise(texts)]
+        mark = self.renderer.control.mark
+        return [len(ids) for ids in self._tokenise([(mark(text), "answer") for text in texts])]
 
     def token_id(self, text: str, where: str) -> int:
         """Return the id of a text that is one token.
@@ -159,11 +262,11 @@ class Encoder:
         Raises:
             TokenError: The text is no token, or several.
         """
-        (ids,) = self._tokenise([text])
+        (ids,) = self._tokenise([(text, where)])
         if len(ids) == 1:
             return ids[0]
         # Some tokenizers put a space before every text, but not after a letter.
-        letter, behind = self._tokenise(["a", f"a{text}"])
+        letter, behind = self._tokenise([("a", where), (f"a{text}", where)])
         if behind[:-1] == letter:
             return behind[-1]
         raise TokenError(
@@ -171,17 +274,44 @@ class Encoder:
             f"{len(ids)}. Give a text that the tokenizer knows as a whole."
         )
 
-    def _tokenise(self, texts: Sequence[str]) -> list[list[int]]:
+    def _tokenise(self, texts: Sequence[tuple[str, str]]) -> list[list[int]]:
+        """Tokenise rendered texts, each given with its place."""
         if not texts:
             return []
         encoded = self.tokenizer(
-            list(texts),
+            [text for text, _ in texts],
             add_special_tokens=False,
             return_attention_mask=False,
             return_token_type_ids=False,
         )
-        ids: list[list[int]] = encoded["input_ids"]
+        found: list[list[int]] = encoded["input_ids"]
+        for index, (text, where) in enumerate(texts):
+            if MARK in text:
+                found[index] = self._marked_ids(text, where)
+        return found
+
+    def _marked_ids(self, text: str, where: str) -> list[int]:
+        ids = self._marked.ids(text)
+        if ids is None:
+            raise TokenError(
+                f"{where}: a text must not spell a control token that the tokenizer cannot read as "
+                f"ordinary text, got {cut(first_marked(text))}. Remove it from the row."
+            )
         return ids
+
+
+def _texts(segments: Sequence[Segment]) -> list[str]:
+    """Return what is tokenised for a conversation: each context, alone and with its response.
+
+    If there are several responses, the whole conversation comes last. Its tokens show whether the
+    exchanges can be tokenised one by one, which takes less time than all beginnings of the
+    conversation.
+    """
+    texts = [segment.text for segment in segments]
+    if len(texts) <= 2:
+        return list(accumulate(texts))
+    pairs = [texts[start : start + 2] for start in range(0, len(texts), 2)]
+    return [*(text for pair in pairs for text in accumulate(pair)), "".join(texts)]
 
 
 def encode_source(
@@ -193,6 +323,7 @@ def encode_source(
     variant: Variant,
     max_tokens: int,
     overlong: Overlong,
+    skip: bool = False,
 ) -> Encoded:
     """Tokenise records of a source, and drop or cut those that are too long.
 
@@ -204,31 +335,88 @@ def encode_source(
         variant: The form of the anchor that the examples carry.
         max_tokens: Longest example.
         overlong: error, drop, or truncate_prompt.
+        skip: Whether rows that cannot be rendered or tokenised are left out.
 
     Raises:
-        TokenError: An example is too long under `error`, or cannot be cut to fit.
+        TokenError: An example is too long under `error`, cannot be cut to fit, or has no tokens to
+            train on.
+        TemplateError: The chat template cannot render an example.
     """
-    rows = encoder.encode([apply_anchor(record, anchor, variant) for record in records])
-    kept: list[TokenRow] = []
-    indices: list[int] = []
+    counts: Counter[str] = Counter()
+    parts: list[Record] = []
+    for record in records:
+        example = apply_anchor(record, anchor, variant)
+        counts["control_text"] += encoder.renderer.spells_control(example)
+        counts["without_thinking"] += encoder.renderer.strips_thinking(example)
+        counts["system_in_prompt"] += (
+            encoder.renderer.folds_system and example.turns[0].role == "system"
+        )
+        parts += _split(encoder.renderer, record, example)
+    counts["extra_rows"] = len(parts) - len(records)
+    examples = [apply_anchor(part, anchor, variant) for part in parts]
+    bad: list[str] = []
+    try:
+        rows = encoder.encode(examples)
+    except (TemplateError, TokenError):
+        if not skip:
+            raise
+        parts, rows, bad = _encode_each(encoder, parts, examples)
+    kept: list[tuple[Record, TokenRow]] = []
     dropped: list[str] = []
-    truncated = 0
-    for index, (record, row) in enumerate(zip(records, rows, strict=True)):
+    for part, row in zip(parts, rows, strict=True):
         length = len(row.input_ids)
         if length > max_tokens and overlong == "error":
             raise TokenError(
-                f"{record.where}: an example must fit data.max_tokens {max_tokens}, got {length} "
+                f"{part.where}: an example must fit data.max_tokens {max_tokens}, got {length} "
                 f"tokens. Raise data.max_tokens, or set {name}.overlong: truncate_prompt or drop."
             )
         if length > max_tokens and overlong == "drop":
-            dropped.append(f"{record.where}: {length} tokens, more than {max_tokens}, left out")
+            dropped.append(f"{part.where}: {length} tokens, more than {max_tokens}, left out")
             continue
         if length > max_tokens:
-            row = _truncate_prompt(encoder, record, anchor, variant, max_tokens)
-            truncated += 1
-        kept.append(row)
-        indices.append(index)
-    return Encoded(kept, indices, tuple(dropped), truncated)
+            row = _truncate_prompt(encoder, part, anchor, variant, max_tokens)
+            counts["truncated"] += 1
+        kept.append((part, row))
+    return Encoded(
+        [row for _, row in kept],
+        [part for part, _ in kept],
+        tuple(dropped),
+        tuple(bad),
+        counts,
+    )
+
+
+def _encode_each(
+    encoder: Encoder, parts: Sequence[Record], examples: Sequence[Example]
+) -> tuple[list[Record], list[TokenRow], list[str]]:
+    """Encode examples one by one; return a line for each that cannot be encoded."""
+    good: list[Record] = []
+    rows: list[TokenRow] = []
+    bad: list[str] = []
+    for part, example in zip(parts, examples, strict=True):
+        try:
+            rows += encoder.encode([example])
+            good.append(part)
+        except (TemplateError, TokenError) as error:
+            bad.append(str(error))
+    return good, rows, bad
+
+
+def _split(renderer: Renderer, record: Record, example: Example) -> list[Record]:
+    """Cut a record into one for each row, usually one."""
+    ends = renderer.split(example)
+    if len(ends) == 1:
+        return [record]
+    missing = [len(example.turns) - end for end in ends]
+    return [
+        replace(
+            record,
+            id=f"{record.id}/{number}",
+            turns=record.turns[: len(record.turns) - behind],
+            last_only=True,
+        )
+        for number, behind in enumerate(missing, start=1)
+    ]
 
 
 def _truncate_prompt(

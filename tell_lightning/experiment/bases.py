@@ -17,7 +17,9 @@ from typing import Any, Literal
 from tell_lightning.experiment.forms import SpecificationError
 from tell_lightning.experiment.overlays import merged, nested, value_of
 from tell_lightning.experiment.specification import Experiment, digest
+from tell_lightning.files import expanded
 from tell_lightning.microworld.world import base_dir
+from tell_lightning.settings import EXTENDS
 
 MADE = "made:"
 """Prefix of the name of such a base in a configuration."""
@@ -35,7 +37,8 @@ class Recipe:
     @property
     def facts(self) -> dict[str, Any]:
         """Everything in the recipe that decides the base."""
-        return {"kind": self.kind, "settings": dict(self.settings)}
+        settings = {key: value for key, value in self.settings.items() if key != EXTENDS}
+        return {"kind": self.kind, "settings": settings}
 
 
 def recipe(experiment: Experiment, name: str) -> Recipe:
@@ -91,7 +94,7 @@ def _raw_digest(recipe: Recipe) -> str:
     """Digest what a base is made from: the weights to tune, or the code that writes its texts."""
     if recipe.kind == "tuned":
         base = str(value_of(recipe.settings, "model.base"))
-        folder = base_dir() if base == "microworld" else Path(base).expanduser()
+        folder = base_dir() if base == "microworld" else expanded(base)
         files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
         if not files:
             return base

@@ -84,7 +84,8 @@ def losses(
 ) -> Samples | None:
     """Collect the loss on the test rows of each seed, in nats a token; None if there is none."""
     tested = _tested(results, testbed, arm, n, variant, part)
-    found = {seed: float(each["loss"]) for seed, each in tested.items() if each["loss"] is not None}
+    known = {seed: each.get("loss") for seed, each in tested.items()}
+    found = {seed: float(loss) for seed, loss in known.items() if loss is not None}
     return Samples.of_losses(found) if found else None
 
 

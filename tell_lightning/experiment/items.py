@@ -105,6 +105,21 @@ def items(score: str, predictions: Sequence[Mapping[str, Any]], scoring: Scoring
     return {"statistic": score, "rows": rows(answers, references, scoring)}
 
 
+def holds_items(value: Any) -> bool:
+    """Return whether a value has the form of what `items` returns."""
+    if not isinstance(value, Mapping) or not isinstance(value.get("rows"), list):
+        return False
+    statistic, rows = value.get("statistic"), value["rows"]
+    numbers = all(
+        isinstance(row, list) and all(isinstance(each, int | float) for each in row) for row in rows
+    )
+    if statistic not in tuple(SCORES) or not rows or not numbers:
+        return False
+    width, *others = {len(row) for row in rows}
+    fits = width == 2 * ORDERS + 2 if statistic == "bleu" else width > 0 and width % 2 == 0
+    return fits and not others
+
+
 def _ngrams(answers: Sequence[str], references: Sequence[str], how: Scoring) -> list[list[int]]:
     ours, theirs = ([join_lines(composed(text)) for text in each] for each in (answers, references))
     metric = bleu_metric(settled_tokenizer(how, references))

@@ -9,31 +9,40 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from tell_lightning.errors import TellError
 from tell_lightning.experiment.cells import Cell
-from tell_lightning.experiment.items import items
+from tell_lightning.experiment.forms import MAPPING, NUMBER, TEXT, Form, is_whole
+from tell_lightning.experiment.items import holds_items, items
 from tell_lightning.experiment.overlays import value_of
 from tell_lightning.experiment.specification import Experiment
-from tell_lightning.files import write_whole
+from tell_lightning.files import as_json, parse_yaml, write_whole
 from tell_lightning.metrics.settings import Scoring
 
 COMPLETED, FAILED = "completed", "failed"
 
 _SCORING = ("kind", "label_key", "labels", "positive")
 
-_NEEDED: dict[str, tuple[str, ...]] = {
-    "name": (),
-    "status": (),
-    "config_digest": (),
-    "seconds": (),
-    "cell": ("testbed", "arm", "n", "seed"),
+_LOSS = Form("a number or null", lambda value: value is None or NUMBER.holds(value), "1.5")
+_NUMBERS = Form(
+    "a mapping of names to numbers",
+    lambda value: isinstance(value, Mapping) and all(map(_LOSS.holds, value.values())),
+    "{}",
+)
+_SEED = Form("a whole number from 0 on", is_whole, "0")
+_NEEDED: dict[str, Form] = {
+    **dict.fromkeys(("name", "status", "config_digest", "cell.testbed", "cell.arm"), TEXT),
+    **dict.fromkeys(("cell.n", "cell.seed"), _SEED),
+    "seconds": NUMBER,
 }
-_COMPLETED: dict[str, tuple[str, ...]] = {"test": (), "tokens": ("task", "general")}
-_PART = ("loss", "items")
-"""The keys that a result must have, and the keys that each of these must hold; a completed result
-must have more."""
+_PART = {"loss": _LOSS, "items": Form("a statistic and its rows", holds_items, "{}")}
+_OPTIONAL = {
+    **dict.fromkeys(("dev", "git", "machine", "rules", "settings", "versions"), MAPPING),
+    **dict.fromkeys(("passes", "steps"), NUMBER),
+    "general_loss": _NUMBERS,
+    "dev.values": _NUMBERS,
+}
+"""The values of a result that are read, by dotted key: those of every result, those of test rows,
+and those that may be missing or null."""
 
 Result = Mapping[str, Any]
 """What a result file holds."""
@@ -60,34 +69,31 @@ def read_result(path: Path) -> Result:
     """
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ResultError(
             f"{path}: a result must be JSON, got: {error}. Delete it, and its cell is run again."
         ) from error
-    if lacking := _lacking(facts):
-        raise ResultError(
-            f"{path}: a result must hold {lacking}, got {str(facts)!r:.60}. Delete it, and its "
-            "cell is run again."
-        )
+    if wrong := _wrong(facts):
+        raise ResultError(f"{path}: {wrong}. Delete it, and its cell is run again.")
     result: Result = facts
     return result
 
 
-def _lacking(facts: Any) -> str:
-    """Name the first key that a result lacks; an empty text if it has all of them."""
+def _wrong(facts: Any) -> str:
+    """Describe the first value of a result that is missing or has another form; empty if none."""
     if not isinstance(facts, dict):
-        return "keys"
+        return f"a result must hold keys, got {facts!r:.60}"
     needed = _NEEDED
     if facts.get("status") == COMPLETED:
-        needed = needed | _COMPLETED
-        needed |= {part: _PART for part in ("test", "test_anchor_off") if facts.get(part)}
-    for key, below in needed.items():
-        if key not in facts:
-            return key
-        value = facts[key]
-        for inner in below:
-            if not isinstance(value, dict) or inner not in value:
-                return f"{key}.{inner}"
+        needed = needed | {"tokens": _NUMBERS}
+        for part in ("test", "test_anchor_off"):
+            if facts.get(part):
+                needed |= {f"{part}.{key}": form for key, form in _PART.items()}
+    given = {key: form for key, form in _OPTIONAL.items() if value_of(facts, key) is not None}
+    for key, form in {**needed, **given}.items():
+        if not form.holds(value := value_of(facts, key)):
+            got = "nothing" if value is None else f"{value!r:.60}"
+            return f"a result must hold {key}, {form.says}, got {got}"
     return ""
 
 
@@ -111,7 +117,7 @@ def as_text(facts: Mapping[str, Any]) -> str:
      ]
     }
     """
-    text = json.dumps(facts, sort_keys=True, indent=1, ensure_ascii=False)
+    text = as_json(facts, sort_keys=True, indent=1)
     number = r"-?[0-9][0-9.eE+-]*"
     lists = re.compile(rf"\[\s+({number}(?:,\s+{number})*)\s+\]")
     return lists.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
@@ -128,7 +134,7 @@ def completed(experiment: Experiment, cell: Cell, folder: Path, seconds: float) 
     """
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    config = parse_yaml((folder / "config.yaml").read_text(encoding="utf-8"))
     metrics = record["metrics"]
     testbed = experiment.testbeds[cell.testbed]
     said = config["data"]["tasks"][testbed.task].get("scoring") or {}

@@ -8,12 +8,16 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tell_lightning.data.base_files import base_digests
 from tell_lightning.data.datamodule import TellDataModule
+from tell_lightning.data.templates import PLAIN_TEMPLATE
 from tell_lightning.data.tokenizer import base_path
-from tell_lightning.export.anchor_file import AnchorFile, TaskPrompt
+from tell_lightning.export.anchor_file import WEIGHTS, AnchorFile, TaskPrompt
+from tell_lightning.files import as_json, follow_umask, sha256_of
 from tell_lightning.model.module import TellModule
 from tell_lightning.model.settings import ModelSettings
 
@@ -27,6 +31,7 @@ def save_adapter(
     data: TellDataModule,
     *,
     weights: Mapping[str, Any] | None = None,
+    base_files: dict[str, str] | None = None,
 ) -> None:
     """Write the adapter of a trained module with the anchors of its tasks.
 
@@ -37,6 +42,7 @@ def save_adapter(
         module: The module after training.
         data: The data module of the training.
         weights: The complete adapter tensors by name; needed if the model is sharded.
+        base_files: Digests of the base when it was loaded; None: those of now.
     """
     settings = data.settings
     rows = {**data.evaluation["dev"], **data.evaluation["test"]}
@@ -58,6 +64,8 @@ def save_adapter(
         variant=settings.mixture.anchor,
         template_digest=data.prepared.encoder.renderer.template_digest,
         tasks=tasks,
+        thinking=settings.thinking,
+        base_files=base_files or base_digests(module.settings.base, module.settings.revision),
     )
     write_adapter(
         module.model, data.tokenizer, Path(folder), module.settings, anchors, weights=weights
@@ -90,12 +98,15 @@ def write_adapter(
         model.save_pretrained(str(draft), state_dict=weights, save_embedding_layers=False)
         _settle_config(draft / "adapter_config.json", settings)
         tokenizer.save_pretrained(str(draft))
-        text = json.dumps(anchors.to_json(), indent=2, ensure_ascii=False) + "\n"
+        anchors = replace(anchors, weights_sha256=sha256_of(draft / WEIGHTS))
+        if not tokenizer.chat_template:  # other tools then prompt as in training
+            (draft / "chat_template.jinja").write_text(PLAIN_TEMPLATE, encoding="utf-8")
+        text = as_json(anchors.to_json(), indent=2) + "\n"
         (draft / "anchor.json").write_text(text, encoding="utf-8")
         (draft / "README.md").write_text(_readme(model, settings, anchors), encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)
-        os.chmod(draft, 0o755)
+        follow_umask(draft)
         os.replace(draft, folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)

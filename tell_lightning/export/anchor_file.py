@@ -1,18 +1,20 @@
 """`anchor.json` of an adapter folder: how to prompt its tasks. Needs no torch.
 
-It holds the name of the base, the digest of the chat template and, for each task, the anchor, the
-names of the fields, the length of the answers and how they are read.
+It holds the name and the digests of the base, the digest of the chat template and, for each task,
+the anchor, the names of the fields, the length of the answers and how they are read.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from tell_lightning.data.anchors import Anchor, anchor_from_json, anchor_to_json
 from tell_lightning.data.records import Fields
+from tell_lightning.data.settings import Thinking
 from tell_lightning.data.variants import Variant
 from tell_lightning.errors import TellError
+from tell_lightning.files import sha256_of
 from tell_lightning.metrics.kinds.registry import BUILT_IN
 from tell_lightning.metrics.settings import Scoring
 from tell_lightning.settings import as_settings
@@ -20,6 +22,8 @@ from tell_lightning.settings import as_settings
 FORMAT = 1
 READING = ("kind", "label_key", "thought_key", "labels", "positive", "words_field")
 """The keys of a task's scoring that decide what `predict` says of an answer."""
+WEIGHTS = "adapter_model.safetensors"
+"""The file of the adapter's tensors."""
 
 
 class AdapterFolderError(TellError):
@@ -70,6 +74,11 @@ class AnchorFile:
     variant: Variant
     template_digest: str
     tasks: dict[str, TaskPrompt]
+    thinking: Thinking = "strip"
+    base_files: dict[str, str] = field(default_factory=dict)
+    """Digests of the base (`base_digests`); empty in folders of earlier versions."""
+    weights_sha256: str | None = None
+    """Digest of the adapter's tensors; None in folders of earlier versions."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the content as JSON values."""
@@ -109,6 +118,9 @@ def read_anchor_file(folder: Path) -> AnchorFile:
             _variant(data["variant"], path),
             data["template_digest"],
             tasks,
+            data.get("thinking", "strip"),  # missing in folders of earlier versions
+            dict(data.get("base_files") or {}),
+            data.get("weights_sha256"),
         )
     except FileNotFoundError as error:
         raise AdapterFolderError(
@@ -121,6 +133,26 @@ def read_anchor_file(folder: Path) -> AnchorFile:
         raise AdapterFolderError(
             f"{path}: must be the file that `fit` wrote, got {error!r}. Export the adapter again."
         ) from error
+
+
+def check_weights(folder: Path, anchors: AnchorFile) -> None:
+    """Check that an adapter folder has its files, and that the weights are those of the training.
+
+    Raises:
+        AdapterFolderError: A file is missing, or the weights have changed.
+    """
+    for name in ("adapter_config.json", WEIGHTS):
+        if not (folder / name).is_file():
+            raise AdapterFolderError(
+                f"{folder}: an adapter folder must have {name}, got none. Copy the whole folder."
+            )
+    wanted, found = anchors.weights_sha256, sha256_of(folder / WEIGHTS)
+    if wanted not in {None, found}:
+        raise AdapterFolderError(
+            f"{folder / WEIGHTS}: must have the SHA-256 that anchor.json gives, {wanted:.12}..., "
+            f"got {found:.12}...: the file is damaged or changed. Copy it again; if it was changed "
+            "on purpose, set weights_sha256 in anchor.json to null."
+        )
 
 
 def _variant(value: object, path: Path) -> Variant:

@@ -1,7 +1,7 @@
 """Answer a task's rows on one or several processes, and gather the predictions on every rank."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -27,6 +27,7 @@ def answer_rows(
     seed: int = 0,
     rank: int = 0,
     world: int = 1,
+    answered: Callable[[int], None] | None = None,
 ) -> list[Prediction]:
     """Generate an answer to every row.
 
@@ -41,6 +42,7 @@ def answer_rows(
         seed: The run's seed. The draws of a row only depend on it and on the row's id.
         rank: Rank of this process.
         world: Number of processes that share the rows.
+        answered: Called after each batch of this process with its number of rows.
 
     Returns:
         The predictions of all rows in their order, the same on every rank.
@@ -62,6 +64,7 @@ def answer_rows(
         budget=budget,
         prefix=prefix,
         seeds=[derive_key(seed, "sampling", rows.records[index].id) for index in mine],
+        answered=answered,
     )
     answers: list[tuple[int, Prediction]] = []
     for index, answer in zip(mine, generated, strict=True):

@@ -7,23 +7,31 @@ as many tokens as its budget, which is halved if memory runs out:
     A A Q Q Q Q | R . . .        A is read once for all batches (`prefix`), '.' is masked or cut
                                  off, R ends before the stop token
 
-Each new token of a batch takes one forward pass. Ranks may have different numbers of prompts. If
-the model is sharded (FSDP2), all ranks still make the same number of forward passes.
+Before the first answer, `layout` finds out whether the model gives the same answers in this way;
+otherwise less of it is used. Each new token of a batch takes one forward pass. Ranks may have
+different numbers of prompts. If the model is sharded (FSDP2), all ranks still make the same number
+of forward passes.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, distributed
-from torch.distributed.tensor import DTensor
-from transformers import DynamicCache, GenerationConfig, LogitsProcessorList
+from torch import distributed
+from transformers import DynamicCache
 
-from tell_lightning.errors import TellError
 from tell_lightning.generation.decoding import Choices, Decoding, Noted
-from tell_lightning.generation.prefix import Prefix, for_batch
+from tell_lightning.generation.layout import (
+    GenerationError,
+    Layout,
+    generation_config,
+    is_sharded,
+    layout_of,
+)
+from tell_lightning.generation.one_batch import new_tokens
+from tell_lightning.generation.prefix import Prefix
 from tell_lightning.model.evaluating import evaluating
 
 if TYPE_CHECKING:
@@ -31,10 +39,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
-
-
-class GenerationError(TellError):
-    """Prompts or limits that do not allow generation, or too little memory."""
 
 
 @dataclass
@@ -72,6 +76,7 @@ def generate(
     budget: Budget,
     prefix: Prefix | None = None,
     seeds: Sequence[int] | None = None,
+    answered: Callable[[int], None] | None = None,
 ) -> list[Generated]:
     """Answer prompts.
 
@@ -87,6 +92,7 @@ def generate(
         prefix: The common prefix of the prompts (`Prefix.add`); None: prompts are read from their
             start.
         seeds: A seed for each prompt, for draws; None: nothing is drawn.
+        answered: Called after each batch with its number of prompts.
 
     Returns:
         An answer for each prompt, in the same order.
@@ -106,6 +112,8 @@ def generate(
         for rows, new_ids, noted in batches.answer(budget):
             for row, ids, about in zip(rows, new_ids, noted, strict=True):
                 answers[row] = _decode(tokenizer, ids, decoding, about)
+            if answered is not None:
+                answered(len(rows))
     return [answers[row] for row in range(len(prompts))]
 
 
@@ -125,22 +133,22 @@ class _Batches:
         self.decoding = decoding
         self.seeds = seeds
         self.sharded = is_sharded(model)
-        self.cache = self._read(prefix)
+        self.layout, self.cache = self._begin(prefix)
         self.prefix = () if self.cache is None else prefix.ids
-        self.config = GenerationConfig(  # type: ignore[no-untyped-call]
-            do_sample=False,
-            num_beams=1,
-            use_cache=True,
+        self.config = generation_config(
             max_new_tokens=decoding.max_new_tokens,
-            min_new_tokens=decoding.min_new_tokens or None,
-            eos_token_id=list(decoding.stop_ids),
+            min_new_tokens=decoding.min_new_tokens,
+            stop_ids=decoding.stop_ids,
             # Any id will do: padding is masked in prompts and cut off in answers.
-            pad_token_id=decoding.stop_ids[0],
+            pad_id=decoding.stop_ids[0],
+            use_cache=self.layout > Layout.UNCACHED,
         )
 
-    def _read(self, prefix: Prefix) -> DynamicCache | None:
+    def _begin(self, prefix: Prefix) -> tuple[Layout, DynamicCache | None]:
+        """Find out how the model can be asked, and read the prefix if that is possible."""
         try:
-            return prefix.read(self.model)
+            layout = layout_of(self.model)
+            return layout, prefix.read(self.model) if layout == Layout.PREFIX else None
         except RuntimeError as error:
             if not _is_out_of_memory(error):
                 raise
@@ -156,7 +164,7 @@ class _Batches:
             if not left:  # another rank of a sharded model has rows left: join its passes
                 self._answer([[*self.prefix, self.decoding.stop_ids[0]]], [0])
                 continue
-            rows = left[: max(1, budget.tokens // self._width(left[0]))]
+            rows = self._batch(left, budget.tokens)
             answered = self._try(rows)
             if answered is not None:
                 del left[: len(rows)]
@@ -169,6 +177,14 @@ class _Batches:
                 len(rows),
                 f"{budget.tokens:,}",
             )
+
+    def _batch(self, left: Sequence[int], tokens: int) -> list[int]:
+        """Return the next rows to answer together, of those left, the longest first."""
+        most = max(1, tokens // self._width(left[0])) if self.layout >= Layout.EQUAL else 1
+        rows = list(left[:most])
+        if self.layout >= Layout.PADDED:
+            return rows
+        return [row for row in rows if self._width(row) == self._width(left[0])]
 
     def _go_on(self, left: Sequence[int]) -> bool:
         """Say whether a row is left: here, or on any rank of a sharded model."""
@@ -202,36 +218,11 @@ class _Batches:
     def _answer(
         self, batch: Sequence[Sequence[int]], seeds: Sequence[int]
     ) -> tuple[list[list[int]], list[Noted]]:
-        input_ids, mask = _pad_left(batch, self.decoding.stop_ids[0], len(self.prefix))
         choices = Choices(seeds, self.decoding.temperature, self.model.dtype)
-        options: dict[str, Any] = {"synced_gpus": True} if self.sharded else {}
-        if self.cache is not None:
-            options["past_key_values"] = for_batch(self.cache, len(batch))
-        output: Tensor = self.model.generate(
-            input_ids=input_ids.to(self.model.device),
-            attention_mask=mask.to(self.model.device),
-            generation_config=self.config,
-            logits_processor=LogitsProcessorList([choices]),
-            **options,
-        )
-        stop_ids = self.decoding.stop_ids
-        new_ids = output[:, input_ids.shape[1] :].tolist()
-        ended = [_through_stop(ids, stop_ids) for ids in new_ids]
+        options = {"synced_gpus": True} if self.sharded else {}
+        new_ids = new_tokens(self.model, batch, choices, self.config, cache=self.cache, **options)
+        ended = [_through_stop(ids, self.decoding.stop_ids) for ids in new_ids]
         return ended, choices.noted([len(ids) for ids in ended])
-
-
-def _pad_left(prompts: Sequence[Sequence[int]], pad_id: int, known: int) -> tuple[Tensor, Tensor]:
-    """Pad on the left, after the first `known` ids. transformers counts positions by the mask.
-
-    Returns:
-        Ids and attention mask, [B, T] each.
-    """
-    width = max(map(len, prompts))
-    gaps = [width - len(prompt) for prompt in prompts]
-    pairs = list(zip(prompts, gaps, strict=True))
-    ids = [[*prompt[:known], *[pad_id] * gap, *prompt[known:]] for prompt, gap in pairs]
-    mask = [[1] * known + [0] * gap + [1] * (len(prompt) - known) for prompt, gap in pairs]
-    return torch.tensor(ids), torch.tensor(mask)
 
 
 def _through_stop(new_ids: Sequence[int], stop_ids: Sequence[int]) -> list[int]:
@@ -260,11 +251,6 @@ def _no_memory(rows: int, width: int) -> GenerationError:
         f"eval.batch_tokens: must leave memory to generate in, got none left for {rows} prompt(s) "
         f"with {width} tokens each, answers included. Lower it, or the task's max_new_tokens."
     )
-
-
-def is_sharded(model: Any) -> bool:
-    """Say whether a model is sharded over processes, which then must all call it equally often."""
-    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
 
 
 def _check(prompts: Sequence[Sequence[int]], decoding: Decoding) -> None:

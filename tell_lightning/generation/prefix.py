@@ -71,8 +71,8 @@ class Prefix:
 
         Returns:
             Keys and values of every layer for one row, to be copied by `for_batch`. None if there
-            are no ids, or if the model keeps something other than keys and values of all positions
-            (a sliding window, a recurrent state), which cannot be copied.
+            are no ids, or if the model keeps nothing, or something other than keys and values of
+            all positions (a sliding window, a recurrent state), which cannot be copied.
         """
         base = unwrapped(model)
         if not self.ids or not base._supports_default_dynamic_cache():
@@ -84,6 +84,8 @@ class Prefix:
             ids = torch.tensor([list(self.ids)], device=model.device)
             options = {"logits_to_keep": 1} if base._supports_logits_to_keep() else {}
             model(input_ids=ids, past_key_values=cache, use_cache=True, **options)
+            if cache.get_seq_length() < len(self.ids):
+                return None
             self._cache = cache
         self._cache.crop(len(self.ids) - self._cache.get_seq_length())  # negative: removes so many
         return self._cache

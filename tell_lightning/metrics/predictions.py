@@ -46,6 +46,19 @@ class Prediction:
     give another answer."""
 
 
+def split_thinking(text: str) -> tuple[str, str]:
+    r"""Split a response into its thinking, with the tags and white space around it, and the rest.
+
+    >>> split_thinking("<think>Hm.</think>\n\nYes.")
+    ('<think>Hm.</think>\n\n', 'Yes.')
+    >>> split_thinking("Hm.</think> Yes."), split_thinking("Yes.")
+    (('Hm.</think> ', 'Yes.'), ('', 'Yes.'))
+    """
+    thinking, tag, rest = text.rpartition("</think>")
+    answer = rest.lstrip()
+    return (thinking + tag + rest[: len(rest) - len(answer)], answer) if tag else ("", text)
+
+
 def texts_of(predictions: Sequence[Prediction]) -> tuple[list[str], list[str]]:
     """Return the answers, and the references in the same order, in composed characters."""
     answers = [composed(prediction.prediction) for prediction in predictions]
@@ -53,7 +66,7 @@ def texts_of(predictions: Sequence[Prediction]) -> tuple[list[str], list[str]]:
 
 
 def strip_prefix(text: str, response_prefix: str | None) -> tuple[str, bool | None]:
-    r"""Take the response prefix off an answer, and then its outer white space.
+    r"""Take the thinking and the response prefix off an answer, and then its outer white space.
 
     Runs of white space count as equal, whatever they consist of; the prefix is looked for at the
     start of the text alone, once.
@@ -70,6 +83,7 @@ def strip_prefix(text: str, response_prefix: str | None) -> tuple[str, bool | No
     >>> strip_prefix(" Halló. Sure: ", "Sure:\n")
     ('Halló. Sure:', False)
     """
+    text = split_thinking(text)[1]
     words = (response_prefix or "").split()
     if response_prefix is None or not words:
         return text.strip(), None

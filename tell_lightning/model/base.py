@@ -119,6 +119,10 @@ def load_skeleton(settings: ModelSettings) -> Any:
     try:
         config = AutoConfig.from_pretrained(path, **settings.hub_options)
         with torch.device("meta"):
-            return auto.from_config(config, trust_remote_code=settings.trust_remote_code)
+            return auto.from_config(
+                config,
+                attn_implementation=settings.attn_implementation,
+                trust_remote_code=settings.trust_remote_code,
+            )
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise unavailable("configuration", settings.base, error) from error

@@ -11,6 +11,7 @@ A change is measured relative to the change when positions do not restart, and b
 takes five short forward passes.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -72,8 +73,10 @@ def contamination(model: Any) -> tuple[float, float]:
         The change with another neighbour, and the change from the example alone. Both are divided
         by the same change in rows whose positions do not restart: 0 to about 1.
     """
-    embeddings = model.get_input_embeddings().weight
-    first, other, item = _examples(vocabulary=embeddings.shape[0])
+    first, other, item = (
+        Item(ids, [True] * len(ids), source=0, row=row, position=row)
+        for row, ids in enumerate(random_tokens(model, LENGTHS))
+    )
 
     def logits(*members: Item, restart: bool = True) -> Tensor:
         """Return the logits of the last example, [T, vocabulary] in float32."""
@@ -81,7 +84,7 @@ def contamination(model: Any) -> tuple[float, float]:
         positions = batch.position_ids
         if not restart:
             positions = torch.arange(positions.shape[1])[None]
-        device = embeddings.device
+        device = model.get_input_embeddings().weight.device
         batch = batch._replace(
             input_ids=batch.input_ids.to(device), position_ids=positions.to(device)
         )
@@ -94,11 +97,8 @@ def contamination(model: Any) -> tuple[float, float]:
     return float(seen / seen_freely), float((packed - alone).norm() / (free - alone).norm())
 
 
-def _examples(vocabulary: int) -> list[Item]:
-    """Make three examples of random tokens, the same in every process."""
+def random_tokens(model: Any, lengths: Sequence[int]) -> list[list[int]]:
+    """Draw lists of random token ids of these lengths, the same in every process."""
+    vocabulary = model.get_input_embeddings().weight.shape[0]
     generator = torch.Generator().manual_seed(0)
-    tokens = [torch.randint(vocabulary, (size,), generator=generator) for size in LENGTHS]
-    return [
-        Item(ids.tolist(), [True] * len(ids), source=0, row=row, position=row)
-        for row, ids in enumerate(tokens)
-    ]
+    return [torch.randint(vocabulary, (size,), generator=generator).tolist() for size in lengths]

@@ -15,6 +15,9 @@ from tell_lightning.errors import TellError
 from tell_lightning.model.base import fork_rng
 from tell_lightning.model.settings import LoraSettings
 
+MAMBA = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
+"""The types of models in which PEFT refuses to adapt the output layer of the Mamba block."""
+
 
 class AdapterError(TellError):
     """Adapters that do not fit the base, or a checkpoint that does not fit the adapters."""
@@ -45,14 +48,18 @@ def add_adapters(base: Any, settings: LoraSettings, *, seed: int) -> Any:
             layers.
     """
     from peft import LoraConfig, get_peft_model
+    from transformers.pytorch_utils import Conv1D
 
     targets = check_lora(base, settings)
+    conv1d = any(isinstance(module, Conv1D) for module in base.modules())  # GPT-2's linear layer
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=targets,
+        exclude_modules=_unadaptable(base) or None,
+        fan_in_fan_out=conv1d,
         use_rslora=settings.rslora,
     )
     with fork_rng():
@@ -118,16 +125,8 @@ def check_lora(base: Any, settings: LoraSettings) -> list[str] | str:
         The names of the layers to adapt, or 'all-linear'.
 
     Raises:
-        AdapterError: A value is out of range, or a name is no layer of the base.
+        AdapterError: A name is no layer of the base.
     """
-    if settings.rank < 1:
-        raise AdapterError(
-            f"model.lora.rank: must be at least 1, got {settings.rank}. Typical values are 8 to 64."
-        )
-    if not 0 <= settings.dropout < 1:
-        raise AdapterError(
-            f"model.lora.dropout: must be 0 or more and below 1, got {settings.dropout}. Try 0.05."
-        )
     targets = settings.target_modules
     if targets == "all-linear":
         return "all-linear"
@@ -139,7 +138,18 @@ def check_lora(base: Any, settings: LoraSettings) -> list[str] | str:
             f"model.lora.target_modules: every name must be a linear layer of the base model, "
             f"got {missing or wanted}. Choose from: {', '.join(existing)}; or 'all-linear'."
         )
+    if passed_by := [name for name in wanted if name in _unadaptable(base)]:
+        raise AdapterError(
+            "model.lora.target_modules: must be layers whose adapters have an effect, got "
+            f"{passed_by}, which the kernels of {type(base).__name__} read past any adapter. "
+            "Leave them out, or set 'all-linear', which leaves them out."
+        )
     return wanted
+
+
+def _unadaptable(base: Any) -> list[str]:
+    """Name the layers whose weights a kernel reads itself, past an adapter. PEFT refuses them."""
+    return ["conv1d", "out_proj"] if base.config.model_type in MAMBA else []
 
 
 def linear_names(model: Any) -> list[str]:

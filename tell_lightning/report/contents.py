@@ -16,6 +16,7 @@ import yaml
 from tell_lightning.callbacks.folder import RunFolder
 from tell_lightning.callbacks.metrics_log import read_log
 from tell_lightning.errors import TellError
+from tell_lightning.files import parse_yaml
 from tell_lightning.metrics.settings import Scoring
 
 
@@ -100,7 +101,7 @@ def read_run(folder: RunFolder) -> RunContents:
     """
     config_text = _text(folder.latest_config)
     try:
-        config = yaml.safe_load(config_text)
+        config = parse_yaml(config_text)
     except yaml.YAMLError as error:
         raise _damaged(folder.latest_config, "YAML", error) from error
     if not isinstance(config, dict):

@@ -8,11 +8,14 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
+from jinja2 import TemplateError
+
 from tell_lightning.callbacks.folder import current_neural_scores
 from tell_lightning.data.report import table
+from tell_lightning.errors import TellError
 from tell_lightning.report.answers import SHOWN, task_answers
 from tell_lightning.report.configuration import changed_settings
-from tell_lightning.report.contents import RunContents
+from tell_lightning.report.contents import ReportError, RunContents
 from tell_lightning.report.curves import charts
 from tell_lightning.report.plan_figures import plan_figures, source_styles
 from tell_lightning.report.rendering import render
@@ -26,6 +29,9 @@ from tell_lightning.report.summary import (
 )
 from tell_lightning.report.tables import history_tables, neural_table, score_table
 
+DAMAGED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, TemplateError)
+"""What is raised by values that `fit` does not write, and by a bug of the report."""
+
 
 def page(run: RunContents, defaults: Mapping[str, Any]) -> str:
     """Write the page.
@@ -33,8 +39,20 @@ def page(run: RunContents, defaults: Mapping[str, Any]) -> str:
     Args:
         run: The run's files.
         defaults: The default configuration as plain values, which the run's is held against.
+
+    Raises:
+        ReportError: A file of the run has another form than `fit` gives it.
     """
-    return render("page.html", **_context(run, defaults))
+    try:
+        return render("page.html", **_context(run, defaults))
+    except TellError:
+        raise
+    except DAMAGED as error:
+        raise ReportError(
+            f"{run.folder.path}: run.json, plan.json, metrics.csv, predictions/ and the "
+            f"configuration must be as `fit` writes them, got {error!r}. Copy the run's folder "
+            "again."
+        ) from error
 
 
 def _context(run: RunContents, defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -102,6 +102,8 @@ def _plan(saved: Mapping[str, Any]) -> Plan | None:
     if saved.get("algorithm") != ALGORITHM:
         return None
     sources = tuple(PlanSource(**source) for source in saved["sources"])
+    if not any(source.slots > 0 for source in sources):
+        raise ValueError("plan.json: no source has slots")
     return Plan(int(saved["order_seed"]), sources, saved["order"])
 
 

@@ -2,7 +2,10 @@
 
 import io
 import logging
+import queue
+import re
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -30,6 +33,8 @@ def trainer() -> SimpleNamespace:
         max_steps=100,
         log_every_n_steps=10,
         callback_metrics=metrics,
+        is_global_zero=True,
+        training=True,
     )
 
 
@@ -79,6 +84,25 @@ def test_plain_line_names_everything(trainer, monkeypatch):
     assert lines == [
         "step 50/50  loss 1.235  lr 4.1e-04  tokens/s 8,120  task 10.0%  dev 0.412  eta 0:00:00"
     ]
+    plain.on_train_end(trainer, None)
+
+
+def test_slow_steps_have_plain_lines_except_while_dev_is_scored(trainer, monkeypatch):
+    lines = queue.Queue()
+    monkeypatch.setattr(progress, "rank_zero_info", lines.put)
+    monkeypatch.setattr(progress, "EVERY", 0.01)
+    plain = PlainProgress(TASKS)
+    plain.on_train_start(trainer, None)
+    assert re.fullmatch(r"step 40/100  eta \d+:\d+:\d+", lines.get(timeout=60))
+    plain.on_validation_start(trainer, None)
+    while not lines.empty():
+        lines.get()
+    time.sleep(0.1)
+    assert lines.empty()
+    plain.on_validation_end(trainer, None)
+    assert lines.get(timeout=60)
+    plain.on_exception(trainer, None, RuntimeError())
+    assert plain._ticker is None
 
 
 @pytest.mark.parametrize("width", [80, 100])

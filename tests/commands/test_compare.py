@@ -57,7 +57,9 @@ def run(tmp_path: Path) -> Path:
     }
     folder = tmp_path / "runs" / "one"
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump({"data": {"tasks": tasks}}))
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump({"data": {"tasks": tasks}, "model": {"base": "b"}})
+    )
     return folder
 
 
@@ -128,7 +130,9 @@ def test_a_run_s_files_are_scored_as_the_run_says(run, capsys):
 def test_a_resumed_run_s_files_are_scored_as_its_last_session_says(run, capsys):
     file = write(run / "predictions/test-judge-base.jsonl", GOOD, REFERENCES)
     tasks = {"judge": {"train": "x.jsonl", "scoring": {"kind": "translation"}}}
-    (run / "config.resume-1700000000.yaml").write_text(yaml.safe_dump({"data": {"tasks": tasks}}))
+    (run / "config.resume-1700000000.yaml").write_text(
+        yaml.safe_dump({"data": {"tasks": tasks}, "model": {"base": "b"}})
+    )
     assert "bleu" in jsonl(capsys, file, file)
 
 
@@ -149,7 +153,9 @@ def test_answers_of_predict_are_scored_as_the_run_says_in_which_one_of_them_lies
 
 def test_labels_that_the_run_does_not_give_are_those_of_both_files(run, capsys):
     tasks = {"colour": {"train": "x.jsonl", "scoring": {"kind": "classification"}}}
-    (run / "config.yaml").write_text(yaml.safe_dump({"data": {"tasks": tasks}}))
+    (run / "config.yaml").write_text(
+        yaml.safe_dump({"data": {"tasks": tasks}, "model": {"base": "b"}})
+    )
     folder = run / "predictions"
     gold = ["red", "red", "green", "green"]
     first = write(folder / "test-colour-base.jsonl", ["red", "?", "Green.", "blue"], gold)

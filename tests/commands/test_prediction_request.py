@@ -62,7 +62,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def request(*overrides: str, **options: object) -> PredictionRequest:
-    names = {"run": None, "adapter": None, "base": False, "config": []}
+    names = {"run": None, "adapter": None, "base": False, "config": [], "accept_base": False}
     given = {**names, "task": "turn", "input": None, **options}
     return read_request(argparse.Namespace(**given), list(overrides))
 

@@ -56,6 +56,25 @@ def test_a_folder_that_is_no_run_is_named(tmp_path, capsys):
     assert error(capsys, tmp_path) == says("error: RUN", rule="config.yaml", got=f"'{tmp_path}'")
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.yaml", "data: text"),
+        ("plan.json", '{"cycle": [1], "sources": 3}'),
+        ("plan.json", '{"algorithm": "feistel6-v1", "sources": []}'),
+        ("run.json", '{"metrics": {"test": 5}}'),
+    ],
+)
+def test_a_file_of_another_form_is_refused_and_no_page_is_written(
+    run, tmp_path, capsys, name, content
+):
+    (run / name).write_text(content)
+    page = tmp_path / "page.html"
+    said = says(f"error: {run}", rule=["run.json", "plan.json", "configuration"], cure="Copy")
+    assert error(capsys, run, "--output", page) == said
+    assert not page.exists()
+
+
 def test_an_output_that_cannot_be_written_is_named(run, tmp_path, capsys):
     for output, reason in (
         (tmp_path / "no/a.html", "No such file"),

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from messages import Says, says
 
 from tell_lightning.data.formats import Meter, RecordError, read_file
-from tell_lightning.data.reading import read_records
+from tell_lightning.data.reading import DataLocation, read_records
 from tell_lightning.data.records import Fields, Turn
 
 ROWS = [
@@ -38,9 +38,9 @@ def json_lines(end: str = "\n") -> bytes:
     return (end.join(json.dumps(row, ensure_ascii=False) for row in ROWS) + end).encode()
 
 
-def table(delimiter: str) -> bytes:
+def table(delimiter: str, quoting: Any = csv.QUOTE_MINIMAL) -> bytes:
     text = io.StringIO(newline="")
-    writer = csv.writer(text, delimiter=delimiter)
+    writer = csv.writer(text, delimiter=delimiter, quoting=quoting)
     writer.writerow(["prompt", "response"])
     writer.writerows(row.values() for row in ROWS)
     return text.getvalue().encode()
@@ -70,7 +70,7 @@ CONTENTS: dict[str, bytes] = {
     "list.json": json.dumps(ROWS, indent=1).encode(),
     "lines.json": json_lines(),
     "a.csv": table(","),
-    "a.tsv": table("\t"),
+    "a.tsv": table("\t", csv.QUOTE_ALL),
 }
 
 
@@ -144,7 +144,10 @@ def test_any_text_survives_writing_and_reading(
         path.write_text("\n".join(lines), encoding="utf-8", newline="")
     else:
         with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, delimiter="," if path.suffix == ".csv" else "\t")
+            delimiter, quoting = (
+                (",", csv.QUOTE_MINIMAL) if path.suffix == ".csv" else ("\t", csv.QUOTE_ALL)
+            )
+            writer = csv.writer(file, delimiter=delimiter, quoting=quoting)  # type: ignore[arg-type]
             writer.writerows([("prompt", "response"), *rows])
     got = [(turns[0].content, turns[1].content) for turns in turns_of(path)]
     assert got == rows
@@ -177,6 +180,11 @@ def test_a_byte_that_is_not_utf8_is_named(tmp_path: Path, name: str) -> None:
                 "got": "Expecting ':' delimiter: line 1 column 11 (char 10)",
                 "cure": ".jsonl",
             },
+        ),
+        (
+            "a.json",
+            b'[{"prompt": "p", "response": "r"}, {"prompt": "q", "response": "r", "prompt": "s"}]',
+            {"rule": "once", "got": "'prompt' twice in [('prompt', 'q')"},
         ),
         ("a.txt", b"x", {"rule": ENDINGS, "got": "'a.txt'"}),
         ("a.parquet.gz", b"x", {"rule": ENDINGS, "got": "'a.parquet.gz'"}),
@@ -218,9 +226,11 @@ def test_a_table_needs_equal_rows_closed_quotes_and_distinct_names(tmp_path: Pat
     expect(says("a.csv:2", rule="2", got="3", cure=MEND), path)
     path.write_text('prompt,response\n"a,b\n')
     expect(
-        says("a.csv:2", rule="quotes", got="unexpected end of data"),
+        says("a.csv:2", rule="quotes", got="unexpected end of data", cure=MEND),
         path,
     )
+    path.write_text('prompt,"response\na,b\n')
+    expect(says("a.csv:1", rule="header", got="unexpected end of data"), path)
     path.write_text("prompt,prompt\na,b\n")
     expect(
         says("a.csv:1", got="['prompt', 'prompt']"),
@@ -228,11 +238,108 @@ def test_a_table_needs_equal_rows_closed_quotes_and_distinct_names(tmp_path: Pat
     )
 
 
+def test_two_columns_of_a_parquet_file_may_not_have_one_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    columns = [pyarrow.array([text]) for text in ("a", "b", "c")]
+    table = pyarrow.Table.from_arrays(columns, names=["prompt", "response", "prompt"])
+    pyarrow.parquet.write_table(table, path)
+    expect(says("a.parquet", got="['prompt', 'response', 'prompt']", cure="columns"), path)
+
+
 def test_a_table_field_may_be_longer_than_the_csv_module_s_limit(tmp_path: Path) -> None:
     limit = csv.field_size_limit()
     (tmp_path / "a.csv").write_text(f"prompt,response\n{'x' * (limit + 1)},b\n")
     assert len(turns_of(tmp_path / "a.csv")[0][0].content) == limit + 1
     assert csv.field_size_limit() == limit
+
+
+CORPUS = b"""prompt\tresponse
+"Hvenaer?" spurdi hann\t"When?" he asked
+"\tA quotation mark
+hann sagdi "nei\the said "no
+"Jaeja."\t"Well."
+"""
+
+
+def test_quotation_marks_in_a_tsv_file_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_bytes(CORPUS)
+    assert [(t[0].content, t[1].content) for t in turns_of(path)] == [
+        ('"Hvenaer?" spurdi hann', '"When?" he asked'),
+        ('"', "A quotation mark"),
+        ('hann sagdi "nei', 'he said "no'),
+        ('"Jaeja."', '"Well."'),
+    ]
+
+
+def test_a_tsv_file_is_quoted_where_its_header_or_the_configuration_says_so(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_bytes(b'"prompt"\t"response"\n"two\nlines"\t"a ""b"""\n')
+    assert [turn.content for turn in turns_of(path)[0]] == ["two\nlines", 'a "b"']
+    path.write_bytes(b'prompt\tresponse\n"two\nlines"\t"a ""b"""\n')
+    expect(says("a.tsv:2", rule="2", got="1", cure=MEND), path)
+    (record,) = read_records(
+        DataLocation(path="a.tsv", quoted=True), fields=Fields(), root=tmp_path
+    ).records
+    assert [turn.content for turn in record.turns] == ["two\nlines", 'a "b"']
+    assert record.where == f"{path}:2"
+
+
+def test_a_tsv_field_that_looks_quoted_is_refused_until_somebody_says_what_it_is(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_bytes(b'prompt\tresponse\nx\t"she said ""so"""\n')
+    cure = ["quoted: true", "quoted: false"]
+    expect(says("a.tsv:2", got='\'"she said ""so"""\'', cure=cure), path)
+    for quoted, wanted in ((True, 'she said "so"'), (False, '"she said ""so"""')):
+        location = DataLocation(path=str(path), quoted=quoted)
+        read = read_records(location, fields=Fields(), root=Path())
+        assert read.records[0].response == wanted
+        assert read.quoting == ("" if quoted else "none")
+
+
+def test_a_bad_row_of_a_table_can_be_skipped_and_takes_no_other_row_with_it(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.csv"
+    rows = [f"p{n},r{n}" for n in range(20)]
+    rows[3] = '"p3,r3'  # never closed
+    rows[8] = '"p8" x,r8'
+    rows[12] = '"two\nlines",r12'
+    path.write_text("\n".join(["prompt,response", *rows]) + "\n")
+    read_ = read(path, on_bad_rows="skip", max_bad_share=0.1)
+    assert [text.partition(": ")[0] for text in read_.bad] == [f"{path}:5", f"{path}:10"]
+    assert [r.response for r in read_.records] == [f"r{n}" for n in range(20) if n not in {3, 8}]
+    assert read_.records[-1].where == f"{path}:22"
+
+
+@pytest.mark.parametrize(
+    ("name", "header", "parts"),
+    [
+        ("a.csv", "prompt;response", {"rule": "','", "got": "';' in 'prompt;response'"}),
+        ("a.csv", "prompt\tresponse", {"rule": "','", "got": "'\\t'", "cure": ".tsv"}),
+        ("a.tsv", "prompt,response", {"rule": "'\\t'", "got": "','", "cure": ".csv"}),
+    ],
+)
+def test_another_separator_than_the_name_says_is_named(
+    tmp_path: Path, name: str, header: str, parts: dict[str, Any]
+) -> None:
+    (tmp_path / name).write_text(f"{header}\na b c\n")
+    expect(says(f"{name}:1", **parts), tmp_path / name)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.tsv", "list.json"])
+def test_a_file_in_another_unicode_encoding_is_named(
+    tmp_path: Path, name: str, encoding: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(CONTENTS[name].decode().encode(encoding))
+    for on_bad_rows in ("error", "skip"):
+        expect(says(name, rule="UTF-8", got="UTF-16", cure="UTF-8"), path, on_bad_rows=on_bad_rows)
 
 
 # Streams

@@ -1,22 +1,24 @@
 """Hugging Face data sets: folders of save_to_disk, and the hub without a network."""
 
+import os
 from pathlib import Path
 from typing import Any
 
+import datasets
+import huggingface_hub
 import pytest
 from messages import Says, says
 
 from tell_lightning.data.formats import RecordError
 from tell_lightning.data.reading import DataLocation, RecordSet, read_records
 from tell_lightning.data.records import Fields
+from tell_lightning.data.tokenizer import BaseModelError, load_tokenizer
 
 ROWS = [{"prompt": f"p{n}", "response": f"r{n}"} for n in range(3)]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import datasets
-
     datasets.disable_progress_bars()
     root = tmp_path_factory.mktemp("hf")
     one = datasets.Dataset.from_list(ROWS)
@@ -81,8 +83,6 @@ def test_a_wrong_split_or_folder_is_named(
 
 
 def test_a_hub_set_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
-
     def refuse(*_: Any, **__: Any) -> None:
         raise ConnectionError("offline")
 
@@ -94,9 +94,36 @@ def test_a_hub_set_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPat
     )
 
 
-def test_hub_rows_are_read_at_their_revision(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
+@pytest.fixture
+def unreachable(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Make the hub one that cannot be reached; return the addresses that are asked."""
+    asked: list[str] = []
 
+    class Session:
+        def head(self, address: str, timeout: float) -> None:
+            asked.append(address)
+            raise TimeoutError
+
+    monkeypatch.setattr(huggingface_hub, "get_session", Session)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    return asked
+
+
+def test_without_a_network_the_hub_is_asked_once_and_then_only_the_cache(
+    unreachable: list[str],
+) -> None:
+    for _ in range(2):
+        with pytest.raises(RecordError, check=says("a/b@0123", cure="network")):
+            read(DataLocation(hub="a/b", revision="0123"), Path())
+        with pytest.raises(BaseModelError, check=says("model.base", cure="network")):
+            load_tokenizer("nobody/nothing")
+    assert unreachable == [huggingface_hub.constants.ENDPOINT]
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+def test_hub_rows_are_read_at_their_revision(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
     def load(*args: Any, **options: Any) -> Any:

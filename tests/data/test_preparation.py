@@ -159,9 +159,9 @@ def test_the_first_bad_row_stops_or_too_many_do_at_the_end(made: Stage, tmp_path
         made.prepare()
     assert made.report(on_bad_rows="skip", max_bad_share=0.5)["counts"]["bad"] == 2
     with pytest.raises(RecordError) as caught:
-        made.prepare(on_bad_rows="skip", max_bad_share=0.4)
+        made.prepare(on_bad_rows="skip", max_bad_share=0.2)
     message, first, *_ = str(caught.value).splitlines()
-    assert message == says("g.jsonl", rule="0.4", got="2 of 4", cure="data.max_bad_share")
+    assert message == says("g.jsonl", rule="0.2", got="2 of 4", cure="data.max_bad_share")
     assert first.strip() == says("g.jsonl:3")
     assert not list((tmp_path / "cache").glob(".*"))  # no draft, no lock
 
@@ -311,7 +311,7 @@ def test_memory_does_not_grow_with_the_rows(made: Stage, chunks: Chunks) -> None
         made.prepare(max_tokens=200)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[2] < 1.1 * peaks[1]
+    assert peaks[2] < 1.3 * peaks[1]  # the rows alone would be three times as much
 
 
 # Keys

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,13 @@ from messages import Parts, Says, says
 
 from tell_lightning.data.formats import RecordError
 from tell_lightning.data.reading import DataLocation, read_records
-from tell_lightning.data.records import Fields, Turn, record_from_line, record_from_row
+from tell_lightning.data.records import (
+    Fields,
+    Turn,
+    other_columns,
+    record_from_line,
+    record_from_row,
+)
 
 MEND = "data.on_bad_rows: skip"
 Writer = Callable[..., Path]
@@ -49,6 +56,37 @@ def test_messages_become_the_turns(jsonl: Writer) -> None:
     assert record.id == "7"
 
 
+def test_sharegpt_messages_and_parts_of_text_become_the_turns(jsonl: Writer) -> None:
+    sharegpt = [
+        {"from": "system", "value": "Be brief."},
+        {"from": "human", "value": "What is 2 + 2?"},
+        {"from": "gpt", "value": "4"},
+    ]
+    parts = [
+        {"role": "user", "content": [{"type": "text", "text": t} for t in ("What ", "is it?")]},
+        {"role": "assistant", "content": "It."},
+    ]
+    path = jsonl({"chat": sharegpt}, {"chat": parts})
+    first, second = read(path, fields=Fields(messages="chat")).records
+    assert [(t.role, t.content) for t in first.turns] == [
+        ("system", "Be brief."),
+        ("user", "What is 2 + 2?"),
+        ("assistant", "4"),
+    ]
+    assert [t.content for t in second.turns] == ["What is it?", "It."]
+
+
+def test_values_that_are_no_text_are_written_as_json_if_the_fields_say_so(jsonl: Writer) -> None:
+    path = jsonl(
+        {"prompt": "Book", "input": {"to": "Akureyri"}, "response": {"city": "Ísafjörður", "n": 2}},
+        {"prompt": "Count", "input": None, "response": 3},
+        {"prompt": "Say", "input": "", "response": "text"},
+    )
+    records = read(path, fields=Fields(input="input", as_json=True)).records
+    assert [r.response for r in records] == ['{"city": "Ísafjörður", "n": 2}', "3", "text"]
+    assert records[0].turns[0].content == 'Book\n\n{"to": "Akureyri"}'
+
+
 def test_a_system_field_comes_first_where_it_is_not_empty(jsonl: Writer) -> None:
     path = jsonl(*({"s": s, "prompt": "p", "response": "r"} for s in ("Be brief.", "")))
     roles = [[t.role for t in r.turns] for r in read(path, fields=Fields(system="s")).records]
@@ -62,6 +100,20 @@ def test_a_system_field_comes_first_where_it_is_not_empty(jsonl: Writer) -> None
         ("", Fields(), "JSON", "''", MEND),
         ("[1]", Fields(), "object", "[1]", MEND),
         (
+            '{"prompt": "p", "response": "old", "response": "new"}',
+            Fields(),
+            "once",
+            "'response' twice in [('prompt', 'p'), ('response', 'old')",
+            MEND,
+        ),
+        (
+            '{"m": [{"role": "user", "content": "q", "role": "assistant"}]}',
+            Fields(messages="m"),
+            "once",
+            "'role' twice",
+            MEND,
+        ),
+        (
             {"query": "q", "response": "r"},
             Fields(),
             "'prompt'",
@@ -69,7 +121,49 @@ def test_a_system_field_comes_first_where_it_is_not_empty(jsonl: Writer) -> None
             "fields",
         ),
         ({"prompt": " \n", "response": "r"}, Fields(), "'prompt'", "' \\n'", MEND),
-        ({"prompt": "p", "response": 3}, Fields(), "'response'", "3", MEND),
+        ({"prompt": "p", "response": 3}, Fields(), "'response'", "3", ["fields.as_json", MEND]),
+        (
+            {"prompt": "p", "response": ""},
+            Fields(as_json=True),
+            "'response'",
+            "''",
+            MEND,
+        ),
+        (
+            {"m": [{"from": "bing", "value": "x"}]},
+            Fields(messages="m"),
+            ["m[0]", "from", "human", "gpt"],
+            "'bing'",
+            MEND,
+        ),
+        (
+            {"m": [{"role": "tool", "content": "22 degrees"}]},
+            Fields(messages="m"),
+            "m[0]",
+            "a tool's of role 'tool'",
+            "as text",
+        ),
+        (
+            {"m": [{"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}]},
+            Fields(messages="m"),
+            "m[0]",
+            "a tool's of role 'assistant'",
+            "as text",
+        ),
+        (
+            {"m": [{"from": "observation", "value": "{}"}]},
+            Fields(messages="m"),
+            "m[0]",
+            "a tool's of role 'observation'",
+            "as text",
+        ),
+        (
+            {"m": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]},
+            Fields(messages="m"),
+            ["m[0]", "type: text"],
+            "{'type': 'image_url'",
+            MEND,
+        ),
         (
             {"prompt": "p", "response": list(range(99))},
             Fields(),
@@ -148,10 +242,19 @@ def test_skipping_stops_above_the_limit(jsonl: Writer) -> None:
     path = jsonl(*[{"prompt": "p", "response": "r"}] * 97, *["?"] * 3)
     assert len(read(path, on_bad_rows="skip", max_bad_share=0.03).bad) == 3
     with pytest.raises(RecordError) as caught:
-        read(path, on_bad_rows="skip", max_bad_share=0.029)
+        read(path, on_bad_rows="skip", max_bad_share=0.02)
     message, first, *_ = str(caught.value).splitlines()
-    assert message == says(str(path), rule="0.029", got="3 of 100", cure="data.max_bad_share")
+    assert message == says(str(path), rule="0.02", got="3 of 100", cure="data.max_bad_share")
     assert first.strip() == says(f"{path}:98", rule="JSON", got="'?'")
+
+
+def test_one_bad_row_of_a_small_file_can_be_skipped_by_default(jsonl: Writer) -> None:
+    good = [{"prompt": "p", "response": "r"}] * 40
+    assert len(read(jsonl("?", *good), on_bad_rows="skip").bad) == 1
+    with pytest.raises(RecordError, match="got 2 of 42"):
+        read(jsonl("?", *good, "?"), on_bad_rows="skip")
+    with pytest.raises(RecordError, match="got 1 of 41"):
+        read(jsonl("?", *good), on_bad_rows="skip", max_bad_share=0)
 
 
 @pytest.mark.parametrize("share", [0.001, 1.0])
@@ -207,8 +310,28 @@ def test_a_line_to_predict_is_json_or_the_prompt_itself() -> None:
     assert record_from_line('{"query": "q"}', **options).turns == (Turn("user", "q"),)
     with pytest.raises(RecordError, check=says("-:1", rule="JSON")):
         record_from_line('{"query"', **options)
-    with pytest.raises(RecordError, check=says("-:1", rule="'line'")):
+    twice = '{"prompt": "p", "prompt": "q"}'
+    with pytest.raises(RecordError, check=says("-:1", rule="once", got="'prompt' twice")):
+        record_from_line(twice, **options)
+    with pytest.raises(RecordError, check=says("-:1", rule="'query'")):
         record_from_line(" ", **options)
+
+
+def test_columns_that_no_field_names_are_json_values() -> None:
+    row = {
+        "query": "q",
+        "response": "r",
+        "sent": date(2026, 1, 2),
+        "score": float("nan"),
+        "image": {"bytes": b"x", "path": "a.png"},
+        "tags": ["a", 1, None],
+    }
+    assert other_columns(row, Fields(prompt="query")) == {
+        "sent": "2026-01-02",
+        "score": None,
+        "image": {"bytes": None, "path": "a.png"},
+        "tags": ["a", 1, None],
+    }
 
 
 def test_reading_imports_nothing_heavy(jsonl: Writer) -> None:

@@ -155,6 +155,22 @@ def test_each_row_is_checked_for_an_anchor_that_the_data_carry(data: Data, tmp_p
     assert len(read_splits(data(**{**files, "test": [bare]}, anchor=anchor)).test["t"].records) == 1
 
 
+def test_a_row_without_the_anchor_that_it_must_carry_can_be_skipped(data: Data) -> None:
+    anchor = Anchor(text="Translate this.", present=True)
+
+    def carrying(*texts: str) -> list[dict[str, str]]:
+        return pairs(*(f"Translate this. {text}" for text in texts))
+
+    files = {
+        "train": [*carrying(*(f"t{n}" for n in range(20))), *pairs("bare")],
+        "dev": carrying("d"),
+        "test": carrying("e"),
+    }
+    train = read_splits(data(**files, anchor=anchor, on_bad_rows="skip")).train["t"]
+    assert train.counts == {"read": 21, "bad": 1}
+    assert train.bad == (says("train.jsonl:21", rule=["user", "anchor"], got="'bare'"),)
+
+
 def test_data_that_carry_an_anchor_unasked_are_refused(data: Data) -> None:
     with pytest.raises(AnchorError, match=r"train\.jsonl:1: .*Set anchor\.present: true"):
         read_splits(data(train=pairs("Translate this. Now.")))

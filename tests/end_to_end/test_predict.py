@@ -186,7 +186,7 @@ def _json(path: Path, rows: list[dict[str, Any]]) -> Path:
 def _table(path: Path, rows: list[dict[str, Any]]) -> Path:
     with path.open("w", encoding="utf-8", newline="") as file:
         delimiter = "\t" if path.suffix == ".tsv" else ","
-        writer = csv.DictWriter(file, ["query"], delimiter=delimiter)
+        writer = csv.DictWriter(file, ["query"], delimiter=delimiter, quoting=csv.QUOTE_ALL)
         writer.writeheader()
         writer.writerows(rows)
     return path
@@ -280,9 +280,27 @@ def test_lines_are_answered_one_by_one_and_a_row_that_carries_the_anchor_keeps_i
     adapter = str(run.folder / "adapter")
     seen += predict(capsys, "--adapter", adapter, "--task", "turn", "--input", "-")
     assert [row["id"] for row in seen] == ["1", "3", "4"]
+    assert seen[1].pop("row") == {"x": 1}
     first, again, last = answers_of(seen)
     assert last.pop("reference") == "end"
     assert [first, again, last] == answers_of([answered[0], answered[0], answered[4]])
+
+
+def test_columns_that_no_field_names_stay_with_the_answer(
+    turn: list[str],
+    answered: list[dict[str, Any]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [
+        {"query": QUESTIONS[0], "from": "mail", "sent": [2026, 1]},
+        {"query": QUESTIONS[1], "response": "known"},
+    ]
+    path = _jsonl(tmp_path / "rows.jsonl", rows)
+    first, second = predict(capsys, *turn, "--input", str(path))
+    assert first["row"] == {"from": "mail", "sent": [2026, 1]}
+    assert "row" not in second
+    assert [first["prediction"], second["prediction"]] == [r["prediction"] for r in answered[:2]]
 
 
 def test_rows_may_lack_the_anchor_that_the_data_of_the_task_carry(
@@ -479,6 +497,10 @@ def test_answers_of_another_model_or_to_another_prompt_are_refused(
     weights = load_file(other / "adapter_model.safetensors")
     next(iter(weights.values()))[0, 0] += 1
     save_file(weights, other / "adapter_model.safetensors", metadata={"format": "pt"})
+    error = refused(capsys, "--adapter", str(other), *options)
+    assert error == says(str(other / "adapter_model.safetensors"), cure="weights_sha256")
+    anchors = json.loads((other / "anchor.json").read_text(encoding="utf-8"))
+    (other / "anchor.json").write_text(json.dumps(anchors | {"weights_sha256": None}))
     capsys.readouterr()
     for which in (
         ["--adapter", str(other)],
@@ -531,7 +553,9 @@ def test_another_base_is_used_where_it_is_typed_and_refused_where_it_does_not_fi
     weights = load_file(moved / "model.safetensors")
     fewer = {name: value for name, value in weights.items() if ".layers.1." not in name}
     save_file(fewer, moved / "model.safetensors", metadata={"format": "pt"})
-    error = refused(capsys, *options, f"--model.base={moved}")
+    typed = f"--model.base={moved}"
+    assert refused(capsys, *options, typed) == says("model.base", cure="--accept-base")
+    error = refused(capsys, *options, typed, "--accept-base")
     assert error == says(str(run.folder / "adapter"), rule="model.lora", cure="layers.1.")
 
 

@@ -148,7 +148,9 @@ def test_layout_may_change_on_resume(fit: Fits, capsys: pytest.CaptureFixture[st
     assert list(one) == list(other)
     assert [float(v) for v in one.values()] == pytest.approx([float(v) for v in other.values()])
     steps = [entry["step"] for entry in whole.record["metrics"]["dev_history"]]
-    assert [entry["step"] for entry in run.record["metrics"]["dev_history"]] == steps == [0, 3, 6]
+    assert steps == [0, 3, 6]
+    # The last step of each session is scored, too.
+    assert [entry["step"] for entry in run.record["metrics"]["dev_history"]] == [0, 3, 4, 6]
 
 
 def test_nothing_left_to_do_is_refused_on_resume(
@@ -226,6 +228,31 @@ def test_no_better_score_stops_a_run_early(fit: Fits) -> None:
     )
     assert run.record["steps"] == 2
     assert run.record["status"] == "completed"
+    assert run.record["ended_by"] == "patience"
+
+
+def test_last_step_is_scored_where_the_interval_does_not_divide_the_run(fit: Fits) -> None:
+    run = fit(*SHORT, "--trainer.max_steps=4")
+    assert [entry["step"] for entry in run.record["metrics"]["dev_history"]] == [0, 3, 4]
+    assert run.record["ended_by"] == "steps"
+
+
+def test_of_equal_scores_the_adapter_with_the_lower_loss_is_exported(fit: Fits) -> None:
+    """Exact match stays 0 from the first step to the last."""
+    run = fit(
+        "--trainer.max_steps=3",
+        "--eval.every_steps=1",
+        "--eval.patience=1",
+        "--eval.test=false",
+        "--eval.dev_rows=1",
+        "--data.tasks.turn.scoring={kind: text}",
+    )
+    history = run.record["metrics"]["dev_history"][1:]
+    assert [entry["score"] for entry in history] == [0.0] * 3
+    losses = [entry["loss_nats_per_token"]["turn"] for entry in history]
+    selected = run.record["selected"]
+    assert selected["tied_steps"] == [1, 2, 3]
+    assert selected["step"] == 1 + losses.index(min(losses)) > 1
 
 
 def test_checkpoints_hold_adapters_and_position_alone(halved: Run) -> None:
@@ -246,7 +273,7 @@ def test_best_adapter_of_a_run_that_was_moved_is_still_known(fit: Fits, tmp_path
     shutil.copytree(run.folder, moved.folder)
     shutil.rmtree(run.folder)
     main(["fit", "--resume", str(moved.folder), "--trainer.max_steps=3"])
-    assert moved.record["selected"] == selected
+    assert moved.record["selected"] == selected | {"tied_steps": [1, 2, 3]}
     assert not run.folder.exists()
 
 

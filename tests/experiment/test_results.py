@@ -112,8 +112,10 @@ def test_a_list_of_numbers_is_one_line_and_keys_are_sorted() -> None:
     ("text", "message"),
     [
         ("{", says("x.json", rule="JSON", got="Expecting property name")),
-        ("[]", says("x.json", rule="keys", got="'[]'")),
-        ("{}", says("x.json", rule="name", got="'{}'")),
+        ("9" * 5000, says("x.json", rule="JSON", got="Exceeds the limit")),
+        ("[" * 100_000, says("x.json", rule="JSON", got="maximum recursion")),
+        ("[]", says("x.json", rule="keys", got="[]")),
+        ("{}", says("x.json", rule="name", got="nothing")),
     ],
 )
 def test_a_file_that_is_no_result_is_named(tmp_path: Path, text: str, message: Says) -> None:
@@ -129,9 +131,12 @@ def test_a_file_that_is_no_result_is_named(tmp_path: Path, text: str, message: S
     [
         ({"cell": None}, "cell.testbed"),
         ({"cell": {"testbed": "t", "arm": "tell", "n": 3}}, "cell.seed"),
-        ({"tokens": 3}, "tokens.task"),
+        ({"tokens": 3}, "tokens"),
         ({"test": {"loss": 1.0}}, "test.items"),
-        ({"test_anchor_off": {"items": {}}}, "test_anchor_off.loss"),
+        ({"test_anchor_off": {"items": {}}}, "test_anchor_off.items"),
+        ({"test": {"items": {"statistic": "bleu", "rows": [[1, 2]]}}}, "test.items"),
+        ({"seconds": "long"}, "seconds"),
+        ({"general_loss": {"after": "low"}}, "general_loss"),
     ],
 )
 def test_a_result_that_lacks_what_is_read_of_it_is_named(

@@ -1,6 +1,8 @@
 """`anchor.json`: it comes back as it was, and a spoilt one is named."""
 
 import json
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from tell_lightning.export.anchor_file import (
     AdapterFolderError,
     AnchorFile,
     TaskPrompt,
+    check_weights,
     read_anchor_file,
 )
 from tell_lightning.metrics.settings import Scoring
@@ -107,3 +110,31 @@ def test_an_anchor_that_was_changed_by_hand(tmp_path: Path, anchors: AnchorFile)
     write(tmp_path, data)
     with pytest.raises(AnchorError, match=r"tasks\.judge\.anchor: the digest must be"):
         read_anchor_file(tmp_path)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-7], lambda b: b[:9] + bytes([b[9] ^ 4]) + b[10:]])
+def test_damaged_weights_are_refused(damage, tmp_path: Path, anchors: AnchorFile) -> None:
+    content = bytes(range(256))
+    known = replace(anchors, weights_sha256=sha256(content).hexdigest())
+    (tmp_path / "adapter_config.json").write_text("{}")
+    path = tmp_path / "adapter_model.safetensors"
+    path.write_bytes(content)
+    check_weights(tmp_path, known)
+    path.write_bytes(damage(content))
+    with pytest.raises(AdapterFolderError) as raised:
+        check_weights(tmp_path, known)
+    assert str(raised.value) == says(
+        str(path), rule=["SHA-256", known.weights_sha256[:12]], cure=["Copy", "weights_sha256"]
+    )
+    check_weights(tmp_path, anchors)  # of an earlier version: the digest is not known
+
+
+@pytest.mark.parametrize("missing", ["adapter_config.json", "adapter_model.safetensors"])
+def test_a_folder_that_lacks_a_file_is_refused(
+    missing: str, tmp_path: Path, anchors: AnchorFile
+) -> None:
+    for name in {"adapter_config.json", "adapter_model.safetensors"} - {missing}:
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(AdapterFolderError) as raised:
+        check_weights(tmp_path, anchors)
+    assert str(raised.value) == says(str(tmp_path), rule=missing, got="none", cure="Copy")

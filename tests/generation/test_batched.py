@@ -9,6 +9,7 @@ from transformers import GenerationConfig
 from tell_lightning.errors import TellError
 from tell_lightning.generation.batched import Budget, generate
 from tell_lightning.generation.decoding import Choices, Decoding
+from tell_lightning.generation.layout import layout_of
 from tell_lightning.generation.prefix import Prefix
 from tell_lightning.model.evaluating import evaluating
 
@@ -68,6 +69,12 @@ def test_tokens_that_rounding_could_decide_are_counted(llama, tokenizer, prompts
         llama.lm_head.weight[twin] = llama.lm_head.weight[answer.token_ids[0]]
     (again,) = generate(llama, tokenizer, prompts[:1], LIMITS, budget=Budget(1))
     assert again.near_ties >= 1
+
+
+def try_out(model):
+    """Do what is done before the first answer of a model."""
+    with torch.inference_mode(), evaluating(model):
+        layout_of(model)
 
 
 def test_last_digit_of_bfloat16_counts_as_a_near_tie():
@@ -207,6 +214,7 @@ def test_the_tokenizer_stays_as_it_is(llama, tokenizer, prompts):
 @pytest.fixture
 def calls(llama, monkeypatch):
     """The shape of each batch that the model is given, prompts and answers; memory has a limit."""
+    try_out(llama)
     shapes: list[tuple[int, int]] = []
     memory = {"tokens": 10_000, "error": torch.OutOfMemoryError("CUDA out of memory")}
     run = llama.generate
@@ -280,6 +288,7 @@ def prefix_of(*calls):
 
 def read(model):
     """Count the tokens that pass the embedding from here on."""
+    try_out(model)
     counted = []
     model.get_input_embeddings().register_forward_hook(
         lambda _, inputs, output: counted.append(inputs[0].numel())

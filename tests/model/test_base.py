@@ -8,13 +8,14 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 import torch
+from families import family
 from messages import says
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
 from tell_lightning.data.tokenizer import BaseModelError, base_path
 from tell_lightning.data.tokenizer import load_tokenizer as load_tokenizer_of
-from tell_lightning.model.base import load_base
+from tell_lightning.model.base import load_base, load_skeleton
 from tell_lightning.model.settings import ModelSettings
 
 
@@ -65,7 +66,7 @@ def test_settings_choose_type_and_attention(llama_folder: Path) -> None:
 
 
 def test_the_embedded_default_is_a_folder_as_any_other() -> None:
-    settings = ModelSettings()
+    settings = ModelSettings(base="microworld")
     assert (Path(base_path(settings.base)) / "config.json").is_file()
     assert load_tokenizer(settings).eos_token_id is not None
 
@@ -169,10 +170,22 @@ def test_a_hub_model_without_a_network(load: Callable[[ModelSettings], object], 
 def test_an_attention_kernel_that_is_not_installed(llama_folder: Path) -> None:
     text = message(load_base, llama_folder, attn_implementation="flash_attention_2")
     assert "FlashAttention2" in text
+    assert text.endswith("Install the package flash-attn, or set model.attn_implementation: sdpa.")
+
+
+@pytest.mark.parametrize("load", [load_base, load_skeleton])  # refused before the folder is made
+@pytest.mark.parametrize(("kernel", "other"), [("sdpa", "eager"), ("flash_attention_2", "sdpa")])
+def test_an_attention_kernel_that_the_model_does_not_support(
+    load: Callable[[ModelSettings], object], kernel: str, other: str, tmp_path: Path
+) -> None:
+    family("bloom").save_pretrained(tmp_path)
+    text = message(load, tmp_path, attn_implementation=kernel)
+    assert text == says("model.base", got="BloomForCausalLM does not support", cure=other)
+    assert "save_pretrained" not in text
 
 
 def test_code_of_the_model_does_not_run_unless_asked(folder: Path) -> None:
-    assert not ModelSettings().trust_remote_code
+    assert not ModelSettings(base="microworld").trust_remote_code
     config = {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig"}}
     (folder / "config.json").write_text(json.dumps(config))
     marker = folder / "has_run"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from families import family
 from messages import says
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
@@ -96,21 +97,6 @@ def test_no_name_at_all_is_an_error(make_llama: Callable[..., PreTrainedModel]) 
         add_adapters(make_llama(), lora(target_modules=[]), seed=0)
 
 
-@pytest.mark.parametrize(
-    ("settings", "text"),
-    [
-        ({"rank": 0}, says("model.lora.rank", rule="1", got="0")),
-        ({"rank": -3}, says("model.lora.rank", rule="1", got="-3")),
-        ({"dropout": 1.0}, says("model.lora.dropout", rule=["0", "1"], got="1.0")),
-        ({"dropout": -0.1}, says("model.lora.dropout", rule=["0", "1"], got="-0.1")),
-    ],
-)
-def test_ranges(settings: dict[str, Any], text: str) -> None:
-    with pytest.raises(AdapterError) as raised:
-        check_lora(None, lora(**settings))
-    assert str(raised.value) == text
-
-
 def test_first_values_depend_on_the_seed_alone(
     make_llama: Callable[..., PreTrainedModel],
 ) -> None:
@@ -145,3 +131,26 @@ def test_only_adapters_are_trained_and_counted(
     assert str(count) == (
         f"512 of {count.total:,} parameters are trained ({512 / count.total:.2%})"
     )
+
+
+@pytest.mark.parametrize("name", ["mamba", "falcon-h1"])
+def test_all_linear_leaves_out_what_the_kernel_of_mamba_reads_itself(name: str) -> None:
+    model = add_adapters(family(name), lora(), seed=0)
+    adapted = {key.rpartition(".")[2] for key in model.targeted_module_names}
+    assert "in_proj" in adapted
+    assert not adapted & {"out_proj", "conv1d"}
+    with pytest.raises(AdapterError) as raised:
+        check_lora(family(name), lora(target_modules=["in_proj", "out_proj"]))
+    assert str(raised.value) == says(
+        "model.lora.target_modules", got="['out_proj']", cure="'all-linear'"
+    )
+
+
+def test_other_models_keep_their_layer_of_that_name() -> None:
+    model = add_adapters(family("opt"), lora(), seed=0)
+    assert any(key.endswith("out_proj") for key in model.targeted_module_names)
+
+
+def test_gpt2_is_adapted_without_a_warning() -> None:
+    model = add_adapters(family("gpt2"), lora(), seed=0)
+    assert model.peft_config["default"].fan_in_fan_out is True
