@@ -54,9 +54,7 @@ class Classification(ScoringKind):
         "unparseable": ScoreFacts("answers without a readable label", "count", 0, "lower", FORM),
     }
     primary = "balanced_accuracy"
-    table: Sequence[str] = (
-        *("balanced_accuracy", "accuracy", "f1", "macro_f1", "mcc", "label_valid"),
-    )
+    table: Sequence[str] = (*("balanced_accuracy", "accuracy", "f1", "macro_f1", "label_valid"),)
     report: Sequence[str] = (
         "balanced_accuracy",
         "accuracy",
@@ -255,7 +253,7 @@ class Classification(ScoringKind):
 class Judge(Classification):
     """A verdict, no or yes, in a JSON object with a thought: a case of classification."""
 
-    table = ("balanced_accuracy", "accuracy", "f1", "macro_f1", "mcc", "json_valid")
+    table = ("balanced_accuracy", "accuracy", "f1", "macro_f1", "json_valid")
     positive = "yes"
     report = ("balanced_accuracy", "accuracy", "majority_accuracy", "f1", "mcc", "json_valid")
     summary = (
