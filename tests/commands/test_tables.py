@@ -137,7 +137,7 @@ def test_no_number_is_cut_at_any_width(metrics, width, monkeypatch):
     lines = screen.getvalue().splitlines()
     assert all(len(line) <= width for line in lines)
     words = " ".join(lines).split()
-    for word in ("37.2", "[34.8,", "39.5]", "accuracy", "-0.30", "stopped,", "JSON,", "[95,"):
+    for word in ("37.2", "[34.8,", "39.5]", "accuracy", "0.90", "stopped,", "JSON,", "[95,"):
         assert word in words
 
 
