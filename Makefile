@@ -11,13 +11,13 @@ RUN := .venv/bin/python
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help fit test test-long test-all check lock python
+.PHONY: help fit test test-long test-all reference check lock python
 .DELETE_ON_ERROR:
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
-fit: .venv/ready ## Train and score the embedded default; options: make fit ARGS="--trainer.max_steps=20"
+fit: .venv/ready ## Train and score the demo; options: make fit ARGS="--trainer.max_steps=20"
 	@$(RUN) -m tell_lightning fit $(ARGS)
 
 test: .venv/ready ## Run the quick tests; options: make test ARGS="-k anchor"
@@ -28,6 +28,9 @@ test-long: .venv/ready ## Run the long tests and the examples in docstrings
 
 test-all: .venv/ready ## Run both, each test once
 	@$(PYTEST) $(EVERYTHING) $(ARGS)
+
+reference: .venv/ready ## Write docs/reference.md, every key of the configuration, from its docstrings
+	@$(RUN) -m tell_lightning help --markdown > docs/reference.md
 
 check: .venv/ready ## Lint, format, types and the direction of imports
 	@$(RUN) -m ruff check .

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from tell_lightning import __version__
+from tell_lightning.commands.streams import check_words, make_usable
 from tell_lightning.errors import TellError, did_you_mean
 
 COMMANDS = {
@@ -25,9 +26,11 @@ COMMANDS = {
     "prepare": "tokenise the training rows into the cache, without training",
     "experiment": "run, in parallel, what an experiment has no result of yet",
     "plan": "show the resolved mixture, and rendered examples, without training",
+    "help": "explain a key of the configuration, or all of them",
 }
 
 _MODULES = {
+    "help": "commands.reference",
     "validate": "commands.evaluate",
     "test": "commands.evaluate",
     "neural": "neural.command",
@@ -44,7 +47,7 @@ commands:
   COMMAND --help   shows the options of a command
   --version        shows the version
 
-`fit` without options trains on the embedded default, in about two minutes on two cores.
+`fit` without options runs the demo, `-c microworld`, in about two minutes on two cores.
 """
 
 
@@ -54,6 +57,7 @@ def main(args: Sequence[str] | None = None) -> None:
     Args:
         args: The command line without the program's name; None takes it from the process.
     """
+    make_usable()
     arguments = list(sys.argv[1:] if args is None else args)
     if not arguments or arguments[0] in {"-h", "--help"}:
         commands = "\n".join(f"  {name:<10} {what}" for name, what in COMMANDS.items())
@@ -63,6 +67,7 @@ def main(args: Sequence[str] | None = None) -> None:
         print(__version__)
         return
     try:
+        check_words(arguments)
         _command(arguments[0])(arguments[1:])
         sys.stdout.flush()
     except TellError as error:

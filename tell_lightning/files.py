@@ -1,8 +1,10 @@
-"""Write a file in one step, lock a file for one process, digest a file, and read YAML."""
+"""Write JSON and files, lock a file for one process, digest a file, and read YAML."""
 
 import hashlib
+import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,10 +36,46 @@ def write_whole(path: Path, content: bytes) -> None:
         draft.unlink(missing_ok=True)
 
 
+def as_json(value: Any, **options: Any) -> str:
+    """Return strict JSON; a number that JSON does not have (NaN, infinity) becomes null.
+
+    Args:
+        value: Plain values.
+        options: Arguments of `json.dumps`.
+
+    >>> as_json({"loss": [0.5, float("nan")], "é": float("-inf")})
+    '{"loss": [0.5, null], "é": null}'
+    """
+    options = {"ensure_ascii": False, "allow_nan": False, **options}
+    try:
+        return json.dumps(value, **options)
+    except ValueError:
+        return json.dumps(_without_nan(value), **options)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def follow_umask(folder: Path) -> None:
+    """Give a folder and all in it the permissions that new files get here.
+
+    `mkdtemp` and safetensors allow nobody but the user to read what they write.
+    """
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
 
 
 @contextmanager

@@ -5,16 +5,24 @@ jsonargparse checks names and types. This module rewrites its messages into the 
 """
 
 import difflib
+import math
 import re
 from argparse import ArgumentError
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from jsonargparse import ArgumentParser
 
 from tell_lightning.errors import TellError
 
+DEMO = "microworld"
+"""The shipped configuration that is used if the command line names no file."""
+SHIPPED = {file.stem: str(file) for file in Path(__file__).with_name("configs").glob("*.yaml")}
+"""The file of each shipped configuration, by name."""
+EXTENDS = "extends"
+"""Key of a file: the name of the shipped configuration that the file changes."""
 Settings = TypeVar("Settings")
 Files = Mapping[str, Mapping[str, Any]]
 """Values by file name; the empty name is the command line."""
@@ -69,21 +77,70 @@ def plain(value: Any) -> Any:
     return value
 
 
-def check_least(values: Mapping[str, Any], least: Mapping[str, float], where: str) -> None:
-    """Check that no number is below its smallest allowed value.
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a key may have.
+
+    >>> str(Range(0, 1)), str(Range(above=0)), str(Range(0, below=1))
+    ('from 0 to 1', 'above 0', 'at least 0 and below 1')
+    """
+
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def holds(self, value: float) -> bool:
+        """Return whether a number is allowed; what is not finite never is."""
+        return (
+            -math.inf < value < math.inf
+            and (self.least is None or value >= self.least)
+            and (self.most is None or value <= self.most)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        """Say which numbers are allowed, as a message does after `must be`."""
+        if self.least is not None and self.most is not None:
+            return f"from {self.least} to {self.most}"
+        words = {"at least": self.least, "at most": self.most, "above": self.above}
+        words["below"] = self.below
+        return " and ".join(f"{word} {bound}" for word, bound in words.items() if bound is not None)
+
+
+Ranges = Mapping[str, Range]
+"""Ranges by dotted key; `*` stands for any name, as in `tasks.*.max_new_tokens`."""
+
+
+def check_ranges(values: Mapping[str, Any], ranges: Ranges, section: str) -> None:
+    """Check that every number is in its range.
 
     Args:
-        values: Values by name; None is not checked.
-        least: The smallest allowed value by name.
-        where: Prefix of the name in an error, such as `data.`.
+        values: The values of a section, as plain mappings; null and text are not checked.
+        ranges: The ranges of its keys.
+        section: The name of the section, for an error.
 
     Raises:
-        ConfigError: A number is too small.
+        ConfigError: A number is not in its range.
     """
-    for name, bound in least.items():
-        value = values.get(name)
-        if value is not None and value < bound:
-            raise ConfigError(f"{where}{name}: must be at least {bound}, got {value}. Raise it.")
+    for key, allowed in ranges.items():
+        for path, value in _values_at(values, key.split("."), section):
+            if isinstance(value, int | float) and not allowed.holds(value):
+                raise ConfigError(
+                    f"{path}: must be {allowed}, got {value}. "
+                    f"See `python -m tell_lightning help {path}`."
+                )
+
+
+def _values_at(values: Any, keys: list[str], path: str) -> Iterator[tuple[str, Any]]:
+    if not keys:
+        for value in values if isinstance(values, list | tuple) else [values]:
+            yield path, value
+    elif isinstance(values, Mapping):
+        names = list(values) if keys[0] == "*" else [name for name in keys[:1] if name in values]
+        for name in names:
+            yield from _values_at(values[name], keys[1:], f"{path}.{name}")
 
 
 def field_names(*classes: type) -> set[str]:
@@ -115,7 +172,8 @@ def explain(text: str, keys: Collection[str], files: Files) -> str:
     if match := re.search(r"[Uu]nrecognized arguments: (\S+)", flat):
         return _unrecognised(match[1], keys, files)
     if match := re.search(r"following arguments are required: (\S+)", flat):
-        return f"{place(match[1], files)}: must be given, got nothing. Add it."
+        cure = f"Add it to a configuration file, or write --{match[1]}=VALUE."
+        return f"{place(match[1], files)}: must be given, got nothing. {cure}"
     value = re.search(r"(?:Got|Given) value: (.+?)(?: Given| Subclass types|$)", flat)
     if inside and value:
         types = re.findall(r"Expected an? (.+?)(?= Got| - |\. | Given|$)", flat)

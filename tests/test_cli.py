@@ -88,7 +88,8 @@ def commands(
         "tasks": {"turn": task},
         "general": {"all": {"train": "general.jsonl"}},
     }
-    made.write("mine.yaml", yaml.safe_dump({"data": data}))
+    settings = {"data": data, "model": {"base": "microworld"}, "trainer": {"max_steps": 250}}
+    made.write("mine.yaml", yaml.safe_dump(settings))
     return made
 
 
@@ -148,7 +149,7 @@ def test_help_of_a_command_explains_its_options(commands: Commands, name: str, u
     text = " ".join(done.stdout.split())
     assert text.startswith(f"usage: python -m tell_lightning {name} [-h] {usage}")
     if name != "predict":
-        assert "Rank r of the update. (type: int, default: 16)" in text
+        assert "Rank r of the update. (type: whole number, default: 16)" in text
         assert "--data.mixture.task_share" in text
         assert "--trainer.max_steps" in text
 
@@ -384,7 +385,7 @@ def test_row_without_the_anchor_that_the_data_should_carry_is_named(commands: Co
 
 
 def test_no_tasks_and_no_general_sources_are_refused(commands: Commands) -> None:
-    commands.write("empty.yaml", "data: {root: data, tasks: {}, general: {}}\n")
+    commands.write("empty.yaml", "extends: microworld\ndata: {tasks: {}, general: {}}\n")
     assert commands.error("fit", "-c", "empty.yaml") == says(
         "data", got="none", cure=["data.tasks", "data.general"]
     )
@@ -398,7 +399,8 @@ def test_a_task_of_a_file_takes_nothing_from_a_default_one_of_its_name(tmp_path:
     }
     first.write_text(yaml.safe_dump({"data": section}))
     second.write_text("data:\n  tasks:\n    translate: {max_new_tokens: 5}\n")
-    options = ["-c", str(first), "-c", str(second), "--data.tasks.translate.dev_from_train=3"]
+    options = ["-c", "microworld", "-c", str(first), "-c", str(second)]
+    options.append("--data.tasks.translate.dev_from_train=3")
     data = check(options).data
     assert data.tasks == {
         "translate": Task(train="mine.jsonl", overlong="drop", max_new_tokens=5, dev_from_train=3)

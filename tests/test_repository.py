@@ -32,7 +32,7 @@ MODULES = sorted(
     for path in PACKAGE.rglob("*.py")
 )
 CONFIGS = [
-    PACKAGE / "default.yaml",
+    PACKAGE / "configs" / "microworld.yaml",
     *sorted((ROOT / "configs").rglob("*.yaml")),
     ROOT / "experiments" / "base.yaml",
 ]
@@ -127,7 +127,7 @@ def test_a_wheel_holds_the_default_and_its_base(tmp_path):
         for path in (source / "tell_lightning").rglob("*")
         if path.is_file() and "egg-info" not in path.as_posix()
     }
-    assert "tell_lightning/default.yaml" in package_files
+    assert "tell_lightning/configs/microworld.yaml" in package_files
     assert package_files <= held
 
 
@@ -166,7 +166,12 @@ def broken_rows(tmp_path: Path) -> Path:
     rows.write_text("\n".join([good] * 16 + ['{"prompt": '] + [good]), encoding="utf-8")
     config = tmp_path / "broken.yaml"
     files = {"train": str(rows), "dev": str(rows), "test": str(rows)}
-    config.write_text(json.dumps({"data": {"tasks": {"yes": files}}}), encoding="utf-8")
+    values = {
+        "data": {"tasks": {"yes": files}},
+        "model": {"base": "microworld"},
+        "trainer": {"max_steps": 5},
+    }
+    config.write_text(json.dumps(values), encoding="utf-8")
     return config
 
 

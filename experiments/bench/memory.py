@@ -50,6 +50,7 @@ def write_config(folder: Path, world: Path, name: str) -> Path:
     """Write the configuration of a short run on one source."""
     translate = {"train": str(world / "translate/train.jsonl"), "anchor": {"text": "Translate."}}
     config = {
+        "extends": "microworld",
         "run": {"name": name, "dir": str(folder / "runs")},
         "data": {
             "root": str(folder),

@@ -1,6 +1,6 @@
 """Compare the tokens per second of `fit` with packing and with padding.
 
-    python experiments/bench/packing.py            the embedded default, about six minutes
+    python experiments/bench/packing.py            the demo, about six minutes
     python experiments/bench/packing.py --readme   only the table of packing.md
 
 Each session is a real `fit` on one thread, unpacked or with bins of one size. All have the same

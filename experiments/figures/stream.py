@@ -2,7 +2,7 @@
 
     python experiments/figures/stream.py [--out docs/stream.svg] [--seed 42]
 
-Each square is a position of the plan of the embedded default; the figure shows the first ones.
+Each square is a position of the plan of the demo; the figure shows the first ones.
 """
 
 import argparse

@@ -12,12 +12,13 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from tell_lightning.commands.config_files import read_config
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.json"
@@ -49,11 +50,12 @@ def cells() -> Iterator[Cell]:
 
 def run(cell: Cell) -> dict[str, Any]:
     """Train and score one run."""
-    default = yaml.safe_load((files("tell_lightning") / "default.yaml").read_text("utf-8"))
+    demo = read_config("microworld")
     overlay = {
+        "extends": "microworld",
         "run": {"name": cell.name},
         "data": {
-            "tasks": {cell.task: default["data"]["tasks"][cell.task]},
+            "tasks": {cell.task: demo["data"]["tasks"][cell.task]},
             "mixture": {"arm": cell.arm, "task_examples": cell.n},
         },
         "model": {"optimizer": {"lr": cell.lr}},

@@ -18,8 +18,9 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from tell_lightning.callbacks.folder import write_jsonl
+from tell_lightning.callbacks.probe import Probe, can_chat
 from tell_lightning.callbacks.samples import log_samples
-from tell_lightning.callbacks.settings import LEAST
+from tell_lightning.callbacks.settings import EVAL_RANGES
 from tell_lightning.data.batches import log_stage
 from tell_lightning.data.evaluation_rows import EvaluationRows
 from tell_lightning.errors import TellError
@@ -28,11 +29,11 @@ from tell_lightning.generation.batched import Budget
 from tell_lightning.metrics.kinds.registry import display_of
 from tell_lightning.metrics.predictions import Prediction
 from tell_lightning.metrics.score import Scores, baselines, saved_row, score
-from tell_lightning.metrics.score_facts import facts_of
+from tell_lightning.metrics.score_facts import PROBE, facts_of
 from tell_lightning.metrics.settings import Scoring
 from tell_lightning.model.lora import is_untrained
 from tell_lightning.progress import Progress
-from tell_lightning.settings import check_least
+from tell_lightning.settings import check_ranges
 
 SPLITS = ("dev", "test")
 """The splits that baselines are scored on: not those with a swapped anchor."""
@@ -76,6 +77,9 @@ class Scored:
     adapter: bool
     tasks: dict[str, Scores] = field(default_factory=dict)
     losses: dict[str, float] = field(default_factory=dict)
+    probe: dict[str, float] = field(default_factory=dict)
+    """`ProbeScores` by name, where the base can chat: with the scores of test, or of dev where
+    there is no test."""
 
     @property
     def selection(self) -> float:
@@ -112,6 +116,7 @@ class GenerationEvaluation(pl.Callback):
         temperature: float = 0.0,
         samples: int = 3,
         table_rows: int = 32,
+        probe: bool | None = None,
         folder: str | Path | None = None,
     ) -> None:
         """Score nothing yet.
@@ -125,6 +130,8 @@ class GenerationEvaluation(pl.Callback):
             temperature: 0: greedy; above: tokens are drawn.
             samples: Predictions of each task to print after the adapter is scored on test.
             table_rows: Predictions of each task to send to loggers that take tables.
+            probe: Whether to score chat prompts of no task (`Probe`); None: where the base can
+                chat.
             folder: Where predictions are written, one JSONL file a task and scoring; None: nowhere.
 
         Raises:
@@ -136,11 +143,13 @@ class GenerationEvaluation(pl.Callback):
         self.temperature = temperature
         self.samples = samples
         self.table_rows = table_rows
+        self.probe = probe
         self.folder = None if folder is None else Path(folder)
-        check_least(vars(self) | {"batch_tokens": batch_tokens}, LEAST["eval"], "eval.")
+        check_ranges(vars(self) | {"batch_tokens": batch_tokens}, EVAL_RANGES, "eval")
         self.history: list[Scored] = []
         self.baselines: dict[str, dict[str, dict[str, Any]]] = {}
         self._budget = Budget(batch_tokens)
+        self._probe: Probe | None = None
 
     @property
     def state_key(self) -> str:
@@ -189,7 +198,7 @@ class GenerationEvaluation(pl.Callback):
     ) -> None:
         """Have the last step scored, too, if `every_steps` does not divide the run."""
         if self.every_steps is not None and trainer.global_step == trainer.max_steps:
-            trainer.val_check_batch = 1  # type: ignore[attr-defined]
+            trainer.val_check_batch = 1
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Score dev."""
@@ -254,13 +263,34 @@ class GenerationEvaluation(pl.Callback):
                         f"    answer     {each.prediction}",
                         f"    reference  {each.reference}",
                     ]
+        if split == ("test" if self._data.evaluation.get("test") else "dev"):
+            scored.probe = self._probed(trainer, module, adapted=adapter)
+            pl_module.log_dict({f"{stage}/chat_probe/{key}": v for key, v in scored.probe.items()})
         if scored.tasks:
             pl_module.log(f"{stage}/score", scored.selection, prog_bar=True)
         self.history.append(scored)
         for name, scores in scored.tasks.items():
             rank_zero_info(f"  {scored.split} {name}: {summary(scores)}")
+        if scored.probe:
+            rank_zero_info(
+                f"  chat probe: loss {PROBE['loss'].written(scored.probe['loss'])}, unchanged "
+                f"{PROBE['unchanged'].written(scored.probe['unchanged'])}%"
+            )
         for line in samples:
             rank_zero_info(one_line(line))
+
+    def _probed(
+        self, trainer: pl.Trainer, module: AdaptedModel, *, adapted: bool
+    ) -> dict[str, float]:
+        """Score the chat prompts of no task; nothing where the base cannot chat."""
+        tokenizer = self._data.tokenizer
+        if not (can_chat(tokenizer) if self.probe is None else self.probe):
+            return {}
+        self._probe = self._probe or Probe(
+            tokenizer, self._budget, trainer.global_rank, trainer.world_size
+        )
+        with trainer.precision_plugin.val_step_context():
+            return asdict(self._probe.score(module.model, adapted=adapted))
 
     def _keep_losses(self, trainer: pl.Trainer) -> None:
         start = f"{log_stage(self.history[-1].split)}/loss/"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tell_lightning.errors import TellError
-from tell_lightning.files import locked, sha256_of, write_whole
+from tell_lightning.files import as_json, locked, sha256_of, write_whole
 
 LAST = "last.ckpt"
 """File name of the checkpoint to resume from."""
@@ -34,7 +34,8 @@ class RunFolder:
     @property
     def latest_config(self) -> Path:
         """The configuration of the session that wrote the last checkpoint."""
-        return max(self.path.glob("config.resume-*.yaml"), default=self.config)
+        last = self._last_resume()
+        return self.path / f"config.resume-{last}.yaml" if last else self.config
 
     @property
     def draft_config(self) -> Path:
@@ -44,8 +45,16 @@ class RunFolder:
     def keep_config(self) -> None:
         """Keep the draft: later resumes use its values, which need not be typed again."""
         if self.draft_config.is_file():
-            name = f"config.resume-{int(time.time())}.yaml"
-            os.replace(self.draft_config, self.path / name)
+            number = self._last_resume() + 1
+            os.replace(self.draft_config, self.path / f"config.resume-{number}.yaml")
+
+    def _last_resume(self) -> int:
+        """Return the number of the last resume that is kept; 0 if there is none.
+
+        Runs of earlier versions have the time in seconds as the number, and go on from there.
+        """
+        names = (path.stem.rpartition("-")[2] for path in self.path.glob("config.resume-*.yaml"))
+        return max((int(name) for name in names if name.isdigit()), default=0)
 
     @property
     def record(self) -> Path:
@@ -176,12 +185,12 @@ def current_neural_scores(folder: RunFolder, metrics: Mapping[str, Any]) -> dict
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON file completely or not at all."""
-    _replace(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    _replace(path, as_json(value, indent=2) + "\n")
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a JSONL file completely or not at all."""
-    _replace(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    _replace(path, "".join(as_json(row) + "\n" for row in rows))
 
 
 def _replace(path: Path, text: str) -> None:

@@ -157,7 +157,9 @@ class Phases(pl.Callback):
         if self._phase is not None:
             self._phase.advance(1)
 
-    on_test_batch_end = on_validation_batch_end
+    def on_test_batch_end(self, *_: Any) -> None:
+        """Count a batch."""
+        self.on_validation_batch_end()
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The losses are computed; other callbacks generate and score."""

@@ -89,6 +89,7 @@ def _scored(entry: Scored) -> dict[str, Any]:
         "step": entry.step,
         "tasks": {name: asdict(scores) for name, scores in entry.tasks.items()},
         "loss_nats_per_token": entry.losses,
+        **({"probe": entry.probe} if entry.probe else {}),
     }
 
 

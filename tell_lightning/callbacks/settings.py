@@ -3,20 +3,20 @@
 from dataclasses import dataclass
 from typing import Literal
 
-LEAST: dict[str, dict[str, float]] = {
-    "run": {"checkpoint_every_steps": 1, "checkpoint_every_minutes": 0.0},
-    "eval": {
-        "every_steps": 1,
-        "dev_rows": 1,
-        "test_rows": 1,
-        "batch_tokens": 1,
-        "temperature": 0.0,
-        "samples": 0,
-        "table_rows": 0,
-        "patience": 1,
-    },
+from tell_lightning.settings import Range
+
+RUN_RANGES = {"checkpoint_every_steps": Range(1), "checkpoint_every_minutes": Range(0)}
+EVAL_RANGES = {
+    "every_steps": Range(1),
+    "dev_rows": Range(1),
+    "test_rows": Range(1),
+    "batch_tokens": Range(1),
+    "temperature": Range(0),
+    "samples": Range(0),
+    "table_rows": Range(0),
+    "patience": Range(1),
 }
-"""The smallest allowed values, by section and key. Smaller ones would fail late in a run."""
+"""The numbers that each key may have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +45,10 @@ class EvalSettings:
     """Number of predictions of each task to print after the test."""
     table_rows: int = 32
     """Number of predictions of each task to send to W&B after a scoring."""
+    probe: bool | None = None
+    """Whether to see if the base's chat changes: a hundred short prompts that no training source
+    holds are answered with every scoring of test. null: where the base can chat, by a chat template
+    and at least 8,000 tokens."""
     select: Literal["best", "last"] = "best"
     """The adapter to export: the best by dev score, of equal ones by dev loss; or the last."""
     patience: int | None = 5

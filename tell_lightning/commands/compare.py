@@ -1,11 +1,12 @@
 """`compare`: is the difference between two predictions files more than chance? No torch."""
 
-import json
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from tell_lightning.callbacks.folder import run_of_predictions
 from tell_lightning.commands.arguments import CommandParser, as_path
@@ -14,6 +15,7 @@ from tell_lightning.commands.tables import print_rows
 from tell_lightning.data.formats import Meter, RawRow, cut, read_file
 from tell_lightning.data.settings import DataSettings
 from tell_lightning.errors import TellError
+from tell_lightning.files import as_json
 from tell_lightning.metrics.comparison import TRIALS, Comparison
 from tell_lightning.metrics.comparison import compare as compare_predictions
 from tell_lightning.metrics.intervals import RESAMPLES
@@ -22,6 +24,7 @@ from tell_lightning.metrics.kinds.registry import BUILT_IN, check_kind, kind_of
 from tell_lightning.metrics.predictions import Prediction
 from tell_lightning.metrics.score_facts import facts_of
 from tell_lightning.metrics.settings import Scoring
+from tell_lightning.settings import as_settings
 
 DESCRIPTION = """
 Say whether the scores of two predictions files differ by more than chance.
@@ -31,6 +34,10 @@ as the run says in whose predictions/ folder they lie (one of them is enough), o
 interval is that of the paired bootstrap, the p-value that of approximate randomisation, both over
 rows. About seven seconds for 1,000 lines.
 """
+
+
+TYPED = ("label_key", "thought_key", "labels", "positive", "words_field", "tokenize", "primary")
+"""The keys of scoring that --scoring takes."""
 
 
 class CompareError(TellError):
@@ -46,14 +53,16 @@ def compare(arguments: list[str]) -> None:
     asked = _parser().parse(arguments)
     first, second = asked.first, asked.second
     ours, theirs = read_predictions(first), read_predictions(second)
-    scoring = _scoring(asked.kind, {first: ours, second: theirs})
+    scoring = _scoring(asked.kind, asked.scoring, {first: ours, second: theirs})
     if not all(scoring.words_field in p.row for p in (*ours, *theirs)):
         scoring = replace(scoring, words_field=None)
     settled = _settled(scoring, [*ours, *theirs])
+    for note in settled.notes([p.reference or "" for p in ours]):
+        print(note, file=sys.stderr)
     found = compare_predictions(settled.scoring, ours, theirs)
     if asked.format == "jsonl":
         for line in _lines(found, len(ours)):
-            print(json.dumps(line))
+            print(as_json(line, ensure_ascii=True))
     else:
         _print_table(settled, found, first, second, len(ours))
 
@@ -64,8 +73,15 @@ def _parser() -> CommandParser:
     parser.add_argument("second", metavar="B.jsonl", type=as_path, help="one of the same rows")
     parser.add_argument(
         "--kind",
-        help="how to score, where no run says it; the labels of judge are then no and yes, under "
-        '"hallucination"',
+        help="how to score, where no run says it; labels are then those of the references, of "
+        'judge no and yes, under "hallucination"',
+    )
+    parser.add_argument(
+        "--scoring",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a key of a task's scoring, such as label_key=topic or labels=sport,politics",
     )
     parser.add_argument("--format", choices=("table", "jsonl"), help="how to print; default: table")
     return parser
@@ -128,11 +144,37 @@ def _prediction(raw: RawRow) -> Prediction:
     )
 
 
-def _scoring(kind: str | None, files: Mapping[Path, Sequence[Prediction]]) -> Scoring:
-    """Take the scoring of the kind that was typed, or else of the runs that the files lie in."""
+def _scoring(
+    kind: str | None, keys: Sequence[str], files: Mapping[Path, Sequence[Prediction]]
+) -> Scoring:
+    """Take the scoring of the kind that was typed, or else of the runs; typed keys win.
+
+    Raises:
+        TellError: A key that does not exist, a value that does not fit, or no kind at all.
+    """
     if kind is not None:
         check_kind(kind, "--kind")
-        return Scoring(kind=kind)
+    scoring = Scoring(kind=kind) if kind is not None else _runs_scoring(files)
+    return as_settings(Scoring, {**vars(scoring), **dict(map(_key, keys))}, "--scoring")
+
+
+def _key(text: str) -> tuple[str, Any]:
+    """Read a key and its value; labels are separated by commas.
+
+    >>> _key("labels=sport,politics"), _key("label_key=topic")
+    (('labels', ['sport', 'politics']), ('label_key', 'topic'))
+    """
+    key, found, value = text.partition("=")
+    if not found or key not in TYPED:
+        raise CompareError(
+            f"--scoring: must be KEY=VALUE with one of {', '.join(TYPED)}, got '{text}'. "
+            "Write --scoring label_key=topic, for example."
+        )
+    return key, value.split(",") if key == "labels" else value
+
+
+def _runs_scoring(files: Mapping[Path, Sequence[Prediction]]) -> Scoring:
+    """Take the scoring of the runs that the files lie in."""
     found = {
         path: _run_scoring(path, predictions)
         for path, predictions in files.items()

@@ -1,54 +1,89 @@
-"""The YAML files of a command line, read before they are parsed, so that errors can name them."""
+"""The YAML files of a command line, read before they are parsed, so that errors can name them.
 
-from collections.abc import Mapping
-from itertools import pairwise
+`-c` takes a path, or the name of a shipped configuration: one of `tell_lightning/configs/`.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tell_lightning.files import read_yaml
-from tell_lightning.settings import ConfigError
+from tell_lightning.settings import EXTENDS, SHIPPED, ConfigError
+
+_FLAG = "--config="
 
 
-def config_paths(arguments: list[str]) -> list[str]:
+def config_paths(arguments: Iterable[str]) -> list[str]:
     """Return the files given by -c or --config.
 
     >>> config_paths(["-c", "a.yaml", "--config=b.yaml", "--run.name=x"])
     ['a.yaml', 'b.yaml']
     """
-    flags = ("-c", "--config")
-    paths = []
-    for argument, following in pairwise([*arguments, ""]):
-        name, has_value, value = argument.partition("=")
-        if argument in flags and not following:
-            raise ConfigError("-c: needs a configuration file, got none. Write -c FILE.")
-        if name in flags:
-            paths.append(value if has_value else following)
-    return paths
+    return [word.removeprefix(_FLAG) for word in _words(arguments) if word.startswith(_FLAG)]
 
 
 def read_config(path: str) -> Mapping[str, Any]:
     """Read a configuration file as plain values.
 
+    Args:
+        path: The file, or the name of a shipped configuration.
+
     Raises:
         ConfigError: It is missing, no UTF-8, no YAML, or holds no keys.
     """
-    if not Path(path).is_file():
+    file = Path(SHIPPED.get(path, path))
+    if not file.is_file():
         raise ConfigError(
             f"-c: must name a configuration file, got '{path}', which is not there "
-            f"(looked in {Path.cwd()}). Check the path."
+            f"(looked in {Path.cwd()}). Check the path; the shipped ones are: {', '.join(SHIPPED)}."
         )
-    return read_yaml(Path(path), ConfigError)
+    return read_yaml(file, ConfigError)
 
 
-def without_default_tasks(arguments: list[str]) -> list[str]:
-    """Clear the default's tasks or general sources first where a file gives its own.
+def with_shipped(arguments: Iterable[str], default: str | None) -> list[str]:
+    """Replace the names of shipped configurations by their files.
 
-    Otherwise one that has the name of a default one would silently inherit what it leaves out.
+    A configuration that a file extends comes before all files. Where a later file gives tasks or
+    general sources of its own, they replace those of the shipped configuration.
+
+    Args:
+        arguments: The files and keys of a command line.
+        default: The shipped configuration to use if no file is given; None: none.
     """
-    given: list[Any] = [read_config(path).get("data") for path in config_paths(arguments)]
-    cleared = [
+    words = list(_words(arguments))
+    given = config_paths(words)
+    wanted = [read_config(path).get(EXTENDS) for path in given] if given else [default]
+    wanted += [word.removeprefix(f"--{EXTENDS}=") for word in words]
+    first = [name for name in dict.fromkeys(wanted) if name in SHIPPED and name not in given]
+    words = [*(f"{_FLAG}{name}" for name in first), *words]
+    expanded: list[str] = []
+    for place, word in enumerate(words):
+        name = word.removeprefix(_FLAG)
+        if word.startswith(_FLAG) and name in SHIPPED:
+            expanded += [f"{_FLAG}{SHIPPED[name]}", *_replaced(config_paths(words[place + 1 :]))]
+        else:
+            expanded.append(word)
+    return expanded
+
+
+def _replaced(later: Iterable[str]) -> list[str]:
+    """Return the options that clear the sections which later files give."""
+    given: list[Any] = [read_config(path).get("data") for path in later]
+    return [
         f"--data.{section}={{}}"
         for section in ("tasks", "general")
         if any(isinstance(data, Mapping) and section in data for data in given)
     ]
-    return [*cleared, *arguments]
+
+
+def _words(arguments: Iterable[str]) -> Iterator[str]:
+    """Write every file as one word, `--config=FILE`; leave the other words as they are."""
+    words = iter(arguments)
+    for word in words:
+        flag, has_value, value = word.partition("=")
+        if flag not in {"-c", "--config"}:
+            yield word
+        elif file := value if has_value else next(words, ""):
+            yield f"{_FLAG}{file}"
+        else:
+            raise ConfigError("-c: needs a configuration file, got none. Write -c FILE.")

@@ -1,13 +1,17 @@
 """`validate` and `test`: score a run's adapter again, on dev or on test."""
 
-from typing import Literal
+import json
+from hashlib import sha256
+from typing import Any, Literal
 
 from tell_lightning.callbacks.folder import RunFolder, existing_folder, read_record, write_json
 from tell_lightning.commands.arguments import KEYS, CommandParser
-from tell_lightning.commands.check import Config, check, keys_help
+from tell_lightning.commands.check import Config, check
+from tell_lightning.commands.reference import keys_help
 from tell_lightning.commands.startup import quieten
 from tell_lightning.data.base_files import ACCEPT, ACCEPT_HELP, check_base
 from tell_lightning.data.splits import Splits, read_splits
+from tell_lightning.export.anchor_file import check_weights, read_anchor_file
 from tell_lightning.model.settings import ModelSettings
 from tell_lightning.settings import ConfigError
 
@@ -15,7 +19,8 @@ DESCRIPTION = """
 Score the adapter of a run on the {0} rows of its tasks.
 
 The run's own configuration is used; typed keys win over it. The scores go to scores-{0}.json in
-the run's folder, the predictions to its predictions/.
+the run's folder, the predictions to its predictions/. If typed keys change the rows or their
+answers, such as --eval.{0}_rows=2, both go to a folder of their own, RUN/scorings/{0}-DIGEST.
 """
 
 
@@ -50,25 +55,39 @@ def _evaluate(command: str, split: Literal["dev", "test"], arguments: list[str])
             f"data.tasks: {command} needs a task with {split} rows, got none. "
             f"Add data.tasks.NAME.{split}."
         )
+    check_weights(folder.adapter, read_anchor_file(folder.adapter))
+    own = config if not keys else check(options[:2])
+    wanted, target = _what_decides(config, split), folder
+    if wanted != _what_decides(own, split):
+        digest = sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:8]
+        target = RunFolder(folder.path / "scorings" / f"{split}-{digest}")
     splits = read_splits(config.data)
-    _score(split, folder, options, config, splits, accept_base=asked.accept_base)
+    _score(split, folder, target, config, splits, accept_base=asked.accept_base)
+
+
+def _what_decides(config: Config, split: str) -> dict[str, Any]:
+    """Return what decides the rows that are scored, and their answers and scores."""
+    data = {key: v for key, v in config.values["data"].items() if key not in {"root", "cache_dir"}}
+    scored = {key: config.values["eval"][key] for key in (f"{split}_rows", "temperature")}
+    return {"seed": config.seed, "data": data, "model": config.values["model"], "eval": scored}
 
 
 def _score(
     split: str,
     folder: RunFolder,
-    options: list[str],
+    target: RunFolder,
     config: Config,
     splits: Splits,
     *,
     accept_base: bool,
 ) -> None:
+    """Score the adapter of a run, and write to the folder of the run or to one of its own."""
     quieten()
     from tell_lightning.callbacks.run_record import scores_json
     from tell_lightning.commands.session import open_session
     from tell_lightning.commands.tables import print_next, print_scores
 
-    session = open_session(config, folder, splits, training=False, adapter=folder.adapter)
+    session = open_session(config, target, splits, training=False, adapter=folder.adapter)
     if not accept_base:
         check_run_base(folder, config.model)
     module, trainer = session.module, session.trainer
@@ -80,11 +99,15 @@ def _score(
     if trainer.is_global_zero:
         metrics = scores_json(session.evaluation)
         swapped = {name: found for name, found in metrics.items() if name.startswith("test_")}
-        write_json(folder.path / f"scores-{split}.json", metrics[split] | swapped)
-        if len(options) == 2:  # the run's own configuration: the base was scored on these rows
+        write_json(target.path / f"scores-{split}.json", metrics[split] | swapped)
+        if target is folder:  # the base was scored on these rows
             scored = read_record(folder).get("metrics", {}).get(split, {})
             metrics[split]["before"] = scored.get("before")
+        else:
+            target.config.write_text(config.to_yaml(), encoding="utf-8")
         print_scores(metrics)
+        if target is not folder:
+            print(f"The run's own scores are unchanged; these are in {target.path}")
         print_next(folder.path, next(iter(config.data.tasks)))
 
 

@@ -18,9 +18,12 @@ from tell_lightning.callbacks.folder import (
     write_json,
 )
 from tell_lightning.commands.arguments import KEYS, CommandParser
-from tell_lightning.commands.check import Config, check, keys_help
+from tell_lightning.commands.check import Config, check, check_training
 from tell_lightning.commands.config_files import read_config
 from tell_lightning.commands.evaluate import check_run_base
+from tell_lightning.commands.plan import print_plan, say_contradictions
+from tell_lightning.commands.preview import print_lines, scoring_lines
+from tell_lightning.commands.reference import keys_help
 from tell_lightning.commands.startup import quieten
 from tell_lightning.data.base_files import ACCEPT, ACCEPT_HELP
 from tell_lightning.data.splits import read_splits
@@ -55,6 +58,7 @@ def fit(arguments: list[str]) -> None:
         # The saved configuration comes first, so typed keys win.
         options = ["-c", str(folder.latest_config), *options]
     config = check(options)
+    check_training(config)
     if folder:
         _check_place(folder, config)
     splits = read_splits(config.data)  # before torch is imported: a bad row is refused at once
@@ -70,13 +74,16 @@ def fit(arguments: list[str]) -> None:
         session = open_session(config, folder, splits, training=True)
         if checkpoint and not asked.accept_base:
             check_run_base(folder, config.model)
+        if session.trainer.is_global_zero:
+            say_contradictions(splits)
         # Before the base is loaded and anything is written.
         step = _prepare(session, config, folder, checkpoint)
+        scoring = scoring_lines(session.datamodule.prepared, config.eval)
     with held(folder) if session.trainer.is_global_zero else nullcontext():
         record = RunRecord(folder, _earlier_facts(folder) if checkpoint else None)
         log = logged(session.trainer, folder, config.run, config.values, step=step)
         with log, _recorded(record):
-            _fit(session, config, folder, record, checkpoint)
+            _fit(session, config, folder, record, checkpoint, scoring)
 
 
 def _check_place(folder: RunFolder, config: Config) -> None:
@@ -201,6 +208,7 @@ def _fit(
     folder: RunFolder,
     record: "RunRecord",
     checkpoint: Path | None,
+    scoring: list[str],
 ) -> None:
     from lightning.pytorch.utilities import rank_zero_info
 
@@ -212,6 +220,7 @@ def _fit(
     trainer, module, datamodule = session.trainer, session.module, session.datamodule
     if trainer.is_global_zero:
         _write_inputs(session, config, folder, record, resuming=checkpoint is not None)
+        print_lines(scoring)
     seconds: dict[str, float] = record.facts["seconds"]
     has_test = config.eval.test and bool(datamodule.evaluation["test"])
     has_dev = bool(datamodule.evaluation["dev"])
@@ -247,7 +256,6 @@ def _write_inputs(
 ) -> None:
     """Write config.yaml, plan.json and the first run.json; print the plan."""
     from tell_lightning.callbacks.wandb_record import log_plan
-    from tell_lightning.commands.plan import print_plan
     from tell_lightning.data.base_files import base_digests
 
     datamodule = session.datamodule

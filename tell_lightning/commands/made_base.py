@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from tell_lightning.experiment import pool
 from tell_lightning.experiment.bases import Recipe, made_folder
+from tell_lightning.files import follow_umask
 from tell_lightning.settings import ConfigError
 
 
@@ -127,3 +128,4 @@ def _tune(config: Mapping[str, Any], folder: Path, out: Path) -> None:
     model: Any = PeftModel.from_pretrained(load_base(settings), str(run / "adapter"))
     model.merge_and_unload().save_pretrained(out)
     load_tokenizer(settings.base, **settings.hub_options).save_pretrained(out)
+    follow_umask(Path(out))

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tell_lightning.commands.arguments import KEYS, CommandParser, whole_number
-from tell_lightning.commands.check import check, keys_help
+from tell_lightning.commands.check import check, check_training
+from tell_lightning.commands.preview import print_lines, scoring_lines
+from tell_lightning.commands.reference import keys_help
 from tell_lightning.commands.startup import quieten
 from tell_lightning.commands.tables import print_rows
+from tell_lightning.data.leaks import contradictions
 from tell_lightning.data.report import CHANGES, table
 from tell_lightning.data.settings import DataSettings
-from tell_lightning.data.splits import read_splits
+from tell_lightning.data.splits import Splits, read_splits
 from tell_lightning.data.variants import variant_anchor, variant_prefix
 from tell_lightning.settings import ConfigError
 
@@ -53,21 +56,27 @@ def plan(arguments: list[str]) -> None:
             "Write --positions A:B, too."
         )
     config = check(options)
+    check_training(config)
     splits = read_splits(config.data)
+    say_contradictions(splits)
     quieten()
     from tell_lightning.data.prepared import PreparedData
     from tell_lightning.data.tokenizer import load_tokenizer
+    from tell_lightning.model.base import load_skeleton
+    from tell_lightning.model.lora import check_lora
 
     tokenizer = load_tokenizer(config.model.base, **config.model.hub_options)
     data = PreparedData(config.data, tokenizer, seed=config.seed, given=splits)
     data.prepare()
     data.open()
+    check_lora(load_skeleton(config.model), config.model.lora)
     if asked.positions:
         _print_positions(data, asked.positions, asked.format or "table")
         return
     steps = data.steps(config.trainer["max_steps"])
     print_plan(data.describe(steps))
     data.check_supply(steps)
+    print_lines(scoring_lines(data, config.eval))
     if asked.show:
         _show(data, asked.show)
 
@@ -116,6 +125,19 @@ def print_plan(plan: Mapping[str, Any]) -> None:
     print(f"Left out: {'; '.join(left_out) or 'nothing'}.")
     for note in plan["notes"]:
         print(note)
+
+
+def say_contradictions(splits: Splits) -> None:
+    """Tell the user of training prompts of a task that have several responses."""
+    for name, pool in splits.train.items():
+        if found := contradictions(pool.records):
+            (first, second), *_ = found
+            print(
+                f"data.tasks.{name}.train: a prompt should have one response, got another one in "
+                f"{len(found):,} rows, such as {second.where} beside {first.where}. Remove those "
+                "that are wrong.",
+                file=sys.stderr,
+            )
 
 
 def reasons_left_out(counts: Mapping[str, int]) -> list[str]:
@@ -195,7 +217,7 @@ def _slots(data: "PreparedData", positions: range) -> Iterator[dict[str, Any]]:
 
 
 def _show(data: "PreparedData", count: int) -> None:
-    style = COLOURS if sys.stdout.isatty() else MARKS
+    style = COLOURS if sys.stdout.isatty() else _marks(sys.stdout.encoding)
     legend = "  ".join(f"{before}{kind}{after}" for kind, (before, after) in style.items())
     print(f"\n{legend}")
     for position, source, row in data.plan.at(range(count)):
@@ -214,6 +236,18 @@ def _show(data: "PreparedData", count: int) -> None:
                 style,
             )
         )
+
+
+def _marks(encoding: str) -> Mapping[str, tuple[str, str]]:
+    """Return marks that the encoding of the output has."""
+    try:
+        "".join(sum(MARKS.values(), ())).encode(encoding)
+    except UnicodeEncodeError:
+        return {
+            kind: (before.replace("⟦", "[["), after.replace("⟧", "]]"))
+            for kind, (before, after) in MARKS.items()
+        }
+    return MARKS
 
 
 def _anchor_texts(settings: DataSettings, source: str, row: str) -> list[str]:

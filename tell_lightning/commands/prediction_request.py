@@ -26,10 +26,10 @@ from tell_lightning.data.records import Record
 from tell_lightning.data.settings import DataSettings, Task
 from tell_lightning.data.splits import read_splits, resolve_root
 from tell_lightning.data.variants import Variant
-from tell_lightning.export.anchor_file import AnchorFile, read_anchor_file
+from tell_lightning.export.anchor_file import AnchorFile, check_weights, read_anchor_file
 from tell_lightning.metrics.kinds.registry import reading_kind
 from tell_lightning.model.settings import ModelSettings
-from tell_lightning.settings import ConfigError
+from tell_lightning.settings import DEMO, ConfigError
 
 
 @dataclass(frozen=True)
@@ -93,13 +93,15 @@ def read_request(options: argparse.Namespace, overrides: list[str]) -> Predictio
     alone = _task_options(anchors) if anchors and not _give_tasks(files) else []
     given = [*alone, *(part for file in files for part in ("-c", file))]
     # The adapter's own base and anchor win over files, and typed keys win over them.
-    config = check([*given, *(_trained_options(anchors) if anchors else ()), *overrides])
+    trained = _trained_options(anchors) if anchors else ()
+    default = None if anchors else DEMO
+    config = check([*given, *trained, *overrides], default)
     tasks, model, variant = config.data.tasks, config.model, config.data.mixture.anchor
     if adapter and anchors:
-        _check_weights(adapter)
+        check_weights(adapter, anchors)
         tasks = _trained_tasks(tasks, anchors, adapter)
         if model.base != anchors.base:  # typed: the revision of the adapter's base is not for it
-            model = check([*given, *overrides]).model
+            model = check([*given, *overrides], default).model
         for line in _overruled(options.config, anchors, variant, model):
             say(line)
     request = PredictionRequest(
@@ -123,7 +125,11 @@ def _give_tasks(files: Sequence[str]) -> bool:
 def _task_options(anchors: AnchorFile) -> list[str]:
     """Return the options that replace the default's tasks by those of an adapter."""
     tasks = {
-        name: {**asdict(prompt), "stop_tokens": list(prompt.stop_tokens)}
+        name: {
+            **asdict(prompt),
+            "stop_tokens": list(prompt.stop_tokens),
+            "scoring": prompt.reading,
+        }
         for name, prompt in anchors.tasks.items()
     }
     # As YAML, not JSON: YAML reads JSON's escapes of letters beyond the basic plane differently.
@@ -156,14 +162,6 @@ def _overruled(
                     f"{file}: {key}: {cut(value)} is not used: the adapter was trained with "
                     f"{cut(trained)}; type --{key}={value} to use it all the same"
                 )
-
-
-def _check_weights(adapter: Path) -> None:
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        if not (adapter / name).is_file():
-            raise ConfigError(
-                f"{adapter}: an adapter folder must have {name}, got none. Copy the whole folder."
-            )
 
 
 def _trained_tasks(tasks: dict[str, Task], anchors: AnchorFile, adapter: Path) -> dict[str, Task]:

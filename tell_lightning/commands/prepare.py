@@ -1,8 +1,9 @@
 """`prepare`: tokenise what would be trained on into the cache, without a model."""
 
 from tell_lightning.commands.arguments import KEYS, CommandParser
-from tell_lightning.commands.check import check, keys_help
+from tell_lightning.commands.check import check
 from tell_lightning.commands.plan import reasons_left_out
+from tell_lightning.commands.reference import keys_help
 from tell_lightning.commands.startup import quieten
 from tell_lightning.data.splits import read_splits
 

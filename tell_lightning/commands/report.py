@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tell_lightning.callbacks.folder import existing_folder
 from tell_lightning.commands.arguments import CommandParser, as_path, write_file
-from tell_lightning.commands.check import check
+from tell_lightning.commands.check import neutral
 from tell_lightning.report.contents import read_run
 from tell_lightning.report.experiments.contents import holds_experiments, read_experiments
 from tell_lightning.report.experiments.headline import headline, write_headline
@@ -42,7 +42,7 @@ def report(arguments: list[str]) -> None:
             )
     folder = existing_folder(str(asked.folder))
     output = asked.output or folder.path / "report.html"
-    text = page(read_run(folder), check([]).values)
+    text = page(read_run(folder), neutral())
     # A reference may hold half a surrogate pair, which is no text.
     content = text.encode("utf-8", "replace")
     write_file("--output", output, content)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer, seed_everything
 
 from tell_lightning.callbacks.audit import Audit
@@ -73,6 +74,7 @@ def open_session(
         temperature=config.eval.temperature,
         samples=config.eval.samples,
         table_rows=config.eval.table_rows,
+        probe=config.eval.probe,
         folder=folder.predictions,
     )
     throughput = Throughput()
@@ -97,8 +99,8 @@ def open_session(
             )
         )
     asked = _instantiated(config.trainer)
-    trainer = Trainer(
-        **asked
+    trainer = _trainer(
+        asked
         | {
             "callbacks": [*_listed(asked["callbacks"]), *callbacks],
             "plugins": [*_listed(asked["plugins"]), AtomicCheckpoints()],
@@ -115,6 +117,30 @@ def open_session(
         }
     )
     return Session(trainer, module, datamodule, evaluation, throughput)
+
+
+def _trainer(options: Mapping[str, Any]) -> Trainer:
+    """Make the Trainer.
+
+    Raises:
+        ConfigError: The machine has not what the options ask for, or they do not fit together.
+    """
+    try:
+        trainer = Trainer(**options)
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        keys = ("accelerator", "devices", "strategy", "precision")
+        given = ", ".join(f"{key} {options[key]}" for key in keys)
+        raise ConfigError(
+            f"trainer: its keys must fit this machine and each other, got {given}: "
+            f"{' '.join(str(error).split())} Change one of these keys, or leave it out."
+        ) from error
+    precision = str(options["precision"])
+    if precision.startswith("16") and trainer.strategy.root_device.type == "cpu":
+        raise ConfigError(
+            f"trainer.precision: must be 32-true or bf16-mixed on a CPU, got {precision}. Leave it "
+            "out, or use a machine with a GPU."
+        )
+    return trainer
 
 
 def _instantiated(options: Mapping[str, Any]) -> dict[str, Any]:

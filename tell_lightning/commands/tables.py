@@ -15,12 +15,14 @@ from rich.table import Table
 from tell_lightning.metrics.intervals import RESAMPLES
 from tell_lightning.metrics.kinds.registry import Display, display_of
 from tell_lightning.metrics.score_facts import LOSS as LOSS_FACTS
-from tell_lightning.metrics.score_facts import ScoreFacts
+from tell_lightning.metrics.score_facts import PROBE, ScoreFacts
 
 WIDTH = 100
 """Width of a table that does not go to a terminal, in columns."""
 SWAPPED = {"anchor off": "without", "anchor on": "with"}
 """Lines of a table for the test rows with a swapped anchor."""
+PROBED = "probe/"
+"""How the names of what is measured of chat prompts begin among the scores of a table."""
 LOSS = "loss/"
 """How the names of losses begin among the scores of a table."""
 
@@ -54,6 +56,7 @@ def print_scores(metrics: Mapping[str, Any]) -> None:
             if moment and task in moment["tasks"]
         }
         losses = [f"{LOSS}{name}" for name in (task, *general)]
+        losses += [f"{PROBED}{name}" for name in ("loss", "unchanged")]
         display = display_of(scores)
         names = [name for name in (*display.table, *losses) if name in lines["after"]["values"]]
         scored = list(lines.values())
@@ -100,9 +103,10 @@ def _general_sources(moments: Mapping[str, Any]) -> list[str]:
 
 
 def _with_losses(moment: Mapping[str, Any], task: str, general: Sequence[str]) -> dict[str, Any]:
-    """Add the losses of a task and of the general sources to its scores."""
+    """Add the losses of a task and of the general sources, and the probe, to its scores."""
     scores, losses = moment["tasks"][task], moment["loss_nats_per_token"]
     more = {f"{LOSS}{name}": losses[name] for name in (task, *general) if name in losses}
+    more |= {f"{PROBED}{name}": value for name, value in (moment.get("probe") or {}).items()}
     return {**scores, "values": {**scores["values"], **more}}
 
 
@@ -131,11 +135,18 @@ def _notes(moments: Mapping[str, Any], general: Sequence[str]) -> Iterator[str]:
     if general:
         names = ", ".join(f"loss: {name}" for name in general)
         yield f"{names}: of general rows never trained on; where it rises, something is forgotten."
+    if rows := ((moments["after"] or {}).get("probe") or {}).get("rows"):
+        yield (
+            f"chat probe: {rows:.0f} short prompts that no training source holds; the loss of the "
+            "base's own greedy answers, and how many of them the adapter gives word for word."
+        )
     shown = [(scores, display_of(scores)) for scores in tasks.values()]
     for scores, display in shown:
         primary = display.facts_of(scores["primary"])
         if scores.get("intervals") and scores["primary"] not in scores["intervals"]:
             yield f"{primary.label}: no interval, for it is no sum or mean over rows."
+        if "f1" in scores["values"] and display.positive is not None:
+            yield f"{display.facts_of('f1').label}: of the label {display.positive}."
         if primary.better == "lower":
             yield f"{primary.label}: lower is better."
     signatures = {
@@ -152,6 +163,7 @@ def _column(
 ) -> list[str]:
     """Return a column: the heading, then the score of each line, aligned."""
     facts = LOSS_FACTS if name.startswith(LOSS) else display.facts_of(name)
+    facts = PROBE.get(name.removeprefix(PROBED), facts) if name.startswith(PROBED) else facts
     heading = _heading(name, task, facts)
     values = [
         facts.written(line["values"][name]) if name in line["values"] else "" for line in lines

@@ -15,13 +15,20 @@ from tell_lightning.data.evaluation_rows import EvaluationRows
 from tell_lightning.data.order_changes import changes
 from tell_lightning.data.plan import Plan
 from tell_lightning.data.prepared import PreparedData
-from tell_lightning.data.settings import LEAST, DataSettings, General, Mixture, Task
+from tell_lightning.data.settings import (
+    RANGES,
+    DataSettings,
+    General,
+    Mixture,
+    Task,
+    check_batches,
+)
 from tell_lightning.data.splits import Splits
 from tell_lightning.data.stream import LossBatches, MicroBatches, PreparedRows, Stream
 from tell_lightning.data.tokenizer import load_tokenizer
 from tell_lightning.data.units import Place, Units
 from tell_lightning.errors import TellError
-from tell_lightning.settings import as_settings, check_least, plain
+from tell_lightning.settings import as_settings, check_ranges, plain
 
 
 class StreamError(TellError):
@@ -113,7 +120,7 @@ class TellDataModule(pl.LightningDataModule):
             max_bad_share=max_bad_share,
             cache_dir=cache_dir,
         )
-        check_least(vars(settings), LEAST, "data.")
+        check_ranges(plain(settings), RANGES, "data")
         if isinstance(tokenizer, str):
             tokenizer = load_tokenizer(tokenizer)
         self.prepared = PreparedData(settings, tokenizer, seed=seed)
@@ -255,17 +262,10 @@ class TellDataModule(pl.LightningDataModule):
         """Return the forward passes per optimizer step on each of `world` devices.
 
         Raises:
-            StreamError: The optimizer batch is not a multiple of micro-batch times devices.
+            ConfigError: The optimizer batch is not a multiple of micro-batch times devices.
         """
         batch, micro = self.settings.optimizer_batch, self.settings.micro_batch
-        if batch % (micro * world):
-            step = micro * world
-            raise StreamError(
-                f"data.optimizer_batch: must be a multiple of data.micro_batch {micro} times "
-                f"{world} device(s), both at least 1, got {batch}. "
-                f"Try data.optimizer_batch: {-(-batch // step) * step} with "
-                f"data.micro_batch: {micro}."
-            )
+        check_batches(batch, micro, world)
         return batch // (micro * world)
 
     def _micro_batch(self, world: int, accumulation: int) -> int:

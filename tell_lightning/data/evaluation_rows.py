@@ -12,7 +12,7 @@ from tell_lightning.data.settings import Task
 from tell_lightning.data.tokens import Encoder, TokenError
 from tell_lightning.data.variants import Variant, apply_anchor, variant_prefix
 from tell_lightning.metrics.kinds.registry import kind_of
-from tell_lightning.metrics.predictions import MetricError
+from tell_lightning.metrics.predictions import MetricError, Prediction
 from tell_lightning.metrics.settings import Scoring
 
 
@@ -35,6 +35,21 @@ class EvaluationRows:
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.records)
+
+    def perfect_answers(self) -> list[Prediction]:
+        """Take the references for answers, to see what the best possible answers score."""
+        return [
+            Prediction(
+                id=record.id,
+                prediction=reference or "",
+                reference=reference,
+                row=record.row,
+                stopped=True,
+                prefix_found=None,
+                new_tokens=0,
+            )
+            for record, reference in zip(self.records, self.references, strict=True)
+        ]
 
 
 def build(

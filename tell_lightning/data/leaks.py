@@ -73,6 +73,17 @@ def check_disjoint(train: Sequence[Record], held_out: Sequence[Record], anchor: 
                 )
 
 
+def contradictions(records: Iterable[Record]) -> list[tuple[Record, Record]]:
+    """Find records that have the prompt of an earlier record, but another response.
+
+    Returns:
+        Pairs of the earlier and the later record.
+    """
+    first: dict[object, Record] = {}
+    pairs = [(first.setdefault(record.turns[:-1], record), record) for record in records]
+    return [(one, other) for one, other in pairs if one.response != other.response]
+
+
 def _prompts(record: Record, anchor: Anchor) -> Iterator[str]:
     """Yield the user's text as it is, without the anchor, and with the anchor."""
     turns = _user_texts(record)

@@ -207,7 +207,9 @@ class Preparation:
                 variant=self.settings.mixture.anchor,
                 max_tokens=self.settings.max_tokens,
                 overlong=source.overlong,
+                skip=self.settings.on_bad_rows == "skip",
             )
+            tally.leave_out("bad", encoded.bad)
             tally.leave_out("overlong", encoded.dropped)
             tally.counts.update({**encoded.counts, "kept": len(encoded.rows)})
             tokens += sum(len(row.input_ids) for row in encoded.rows)
@@ -252,19 +254,22 @@ class Preparation:
             TellError: Too many rows are bad, or no row is left.
         """
         counts = total.counts
+        refused, good = counts["bad"], total.rows - counts["bad"]
         if isinstance(source.rows, RecordSet):
-            report_counts = source.rows.counts
             total.leave_out("bad", source.rows.bad)
+            report_counts = source.rows.counts | {"bad": counts["bad"]}
+            where = f"data.{source.key}"
         else:
-            good, bad = total.rows - counts["bad"], total.notes.get("bad", [])
-            share = self.settings.max_bad_share
-            check_bad_share(source.rows.where, good, counts["bad"], bad, share)
             report_counts = {"read": total.rows, "bad": counts["bad"], "leaks": counts["leaks"]}
-            if good == counts["leaks"]:
-                raise SplitError(
-                    f"data.{source.key}: must hold rows that no task or held-out set has, got "
-                    f"{good} rows and no row is left. Give other general data."
-                )
+            where = source.rows.where
+        if refused or not isinstance(source.rows, RecordSet):
+            share = self.settings.max_bad_share
+            check_bad_share(where, good, counts["bad"], total.notes.get("bad", []), share)
+        if good == counts["leaks"]:
+            raise SplitError(
+                f"data.{source.key}: must hold rows that no task or held-out set has, got "
+                f"{good} rows and no row is left. Give other general data."
+            )
         if not counts["kept"]:
             raise TokenError(
                 f"data.{source.key}: no example is left of {counts['overlong']}, all were longer "

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tell_lightning.data import packing, store
+from tell_lightning.data.anchors import reference_text
 from tell_lightning.data.evaluation_rows import (
     EvaluationRows,
     build,
@@ -22,6 +23,7 @@ from tell_lightning.data.permutation import seed_for
 from tell_lightning.data.plan import Plan, check_supply, draw, resolve_plan, steps_for
 from tell_lightning.data.preparation import Preparation, training_sources
 from tell_lightning.data.reading import RecordSet
+from tell_lightning.data.records import Record
 from tell_lightning.data.report import realise, rendering_notes
 from tell_lightning.data.settings import DataSettings
 from tell_lightning.data.splits import Splits, cache_folder, general_example, read_splits
@@ -44,6 +46,8 @@ class PreparedData:
         rows: The prepared rows of each source, in the order of the plan.
         evaluation: The rows to generate answers for, by split and task.
         loss_rows: The rows whose loss is logged, by split.
+        scorings: How each task is scored, with the labels of its rows if none are configured.
+        trained_answers: The responses of each task's training rows, without the response prefix.
     """
 
     def __init__(
@@ -162,6 +166,11 @@ class PreparedData:
         splits = self.splits
         self.evaluation: dict[str, dict[str, EvaluationRows]] = {"dev": {}, "test": {}}
         self.loss_rows: dict[str, LossRows] = {"dev": [], "test": []}
+        self.scorings = {name: self._scoring(name) for name in self.settings.tasks}
+        self.trained_answers = {
+            name: [text for record in pool.records if (text := self._reference(name, record))]
+            for name, pool in splits.train.items()
+        }
         self.loss_names = (*self.settings.tasks, *self.settings.general)
         for split, pools in (("dev", splits.dev), ("test", splits.test)):
             for name, pool in pools.items():
@@ -171,6 +180,9 @@ class PreparedData:
             for name, pool in splits.held_out.items():
                 examples = [general_example(record) for record in pool.records]
                 self.loss_rows[split] += self._encoded(name, examples)
+
+    def _reference(self, name: str, record: Record) -> str | None:
+        return reference_text(record, self.settings.tasks[name].anchor)
 
     def _encoded(self, name: str, examples: Any) -> LossRows:
         rows = self.encoder.encode(examples)
@@ -192,7 +204,7 @@ class PreparedData:
             task=name,
             anchor=task.anchor,
             variant=variant,
-            scoring=self._scoring(name),
+            scoring=self.scorings[name],
             max_new_tokens=task.max_new_tokens or default_max_new_tokens(self.encoder, known),
             min_new_tokens=task.min_new_tokens,
             stop_tokens=task.stop_tokens,

@@ -18,12 +18,12 @@ from tell_lightning.data.tokens import Lengths
 MOST = 2**21
 """Most positions that are counted."""
 CHANGES = {
-    "control_text": "{rows:,} rows spell a control token; it is read as ordinary text.",
-    "without_thinking": "the thinking of {rows:,} rows is left out (data.thinking: strip).",
-    "system_in_prompt": "the system text of {rows:,} rows begins the first user turn, for the chat "
-    "template has no system role.",
-    "extra_rows": "{rows:,} more rows: the chat template changes earlier turns, so each response "
-    "is trained in a row of its own, behind the prompt that generation would start from.",
+    "control_text": "control tokens that a row spells are read as ordinary text (rows: {rows:,}).",
+    "without_thinking": "thinking is left out, as data.thinking: strip says (rows: {rows:,}).",
+    "system_in_prompt": "the system text begins the first user turn, for the chat template has no "
+    "system role (rows: {rows:,}).",
+    "extra_rows": "each response is trained in a row of its own, behind the prompt that generation "
+    "would start from, for the chat template changes earlier turns (additional rows: {rows:,}).",
 }
 """What else is counted of the rows of a source, and how it is said."""
 

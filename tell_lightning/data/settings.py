@@ -8,15 +8,24 @@ from tell_lightning.data.reading import Location
 from tell_lightning.data.records import Fields
 from tell_lightning.data.variants import Variant
 from tell_lightning.metrics.settings import Scoring
+from tell_lightning.settings import ConfigError, Range
 
-LEAST: dict[str, float] = {
-    "max_tokens": 1,
-    "optimizer_batch": 1,
-    "micro_batch": 1,
-    "num_workers": 0,
-    "prefetch_factor": 1,
+RANGES = {
+    "max_tokens": Range(1),
+    "optimizer_batch": Range(1),
+    "micro_batch": Range(1),
+    "num_workers": Range(0),
+    "prefetch_factor": Range(1),
+    "max_bad_share": Range(0, 1),
+    "tasks.*.dev_from_train": Range(1),
+    "tasks.*.max_new_tokens": Range(1),
+    "tasks.*.min_new_tokens": Range(0),
+    "general.*.weight": Range(above=0),
+    "mixture.task_share": Range(0, 1),
+    "mixture.task_passes": Range(1),
+    "mixture.cycles": Range(above=0),
 }
-"""The least value of each number; a smaller one would only fail later in the run."""
+"""The numbers that each key may have."""
 
 Arm = Literal["tell", "sft", "general_only"]
 Order = Literal["random", "spread", "general_then_task", "task_then_general", "late_mix"]
@@ -115,8 +124,8 @@ class DataSettings:
     """Which tokens are trained on, in which order, and what is evaluated."""
 
     root: str = "."
-    """Folder that the paths below start from; 'microworld': the embedded default; 'testbeds': the
-    data of experiments/."""
+    """Folder that the paths below start from; 'microworld': the data of the demo; 'testbeds': those
+    of experiments/."""
     tasks: dict[str, Task] = field(default_factory=dict)
     """The low-resource tasks, by name."""
     general: dict[str, General] = field(default_factory=dict)
@@ -150,3 +159,18 @@ class DataSettings:
     """With on_bad_rows: skip, the largest share of bad rows; above it the run stops."""
     cache_dir: str | None = None
     """Where prepared tokens are kept; null: ~/.cache/tell_lightning."""
+
+
+def check_batches(optimizer_batch: int, micro_batch: int, devices: int) -> None:
+    """Check that an optimizer batch can be divided over devices and forward passes.
+
+    Raises:
+        ConfigError: It is not a multiple of micro-batch times devices.
+    """
+    step = micro_batch * devices
+    if optimizer_batch % step:
+        raise ConfigError(
+            f"data.optimizer_batch: must be a multiple of data.micro_batch {micro_batch} times "
+            f"{devices} device(s), got {optimizer_batch}. Try data.optimizer_batch: "
+            f"{-(-optimizer_batch // step) * step} with data.micro_batch: {micro_batch}."
+        )

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from tell_lightning.data.ids import IdTable
 from tell_lightning.data.tokens import Lengths
 from tell_lightning.errors import TellError
+from tell_lightning.files import as_json
 
 SCHEMA = "tokens-v5"
 LENGTHS = "lengths.npy"
@@ -117,7 +118,7 @@ class Draft:
             with self._written(self._path(".npy")) as path, path.open("wb") as file:
                 np.save(file, ids)
         with self._written(self._path(".json")) as path:
-            path.write_text(json.dumps(facts, ensure_ascii=False), encoding="utf-8")
+            path.write_text(as_json(facts), encoding="utf-8")
         self.chunks += 1
 
     def id_digest(self) -> str:
@@ -140,7 +141,7 @@ class Draft:
             lengths[:, start : start + len(table)] = _lengths(table)
             start += len(table)
         lengths.flush()
-        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+        text = as_json(report, indent=2) + "\n"
         (self.ready / REPORT).write_text(text, encoding="utf-8")
 
     def _path(self, suffix: str, chunk: int | None = None) -> Path:

@@ -25,7 +25,7 @@ from tell_lightning.data.limits import base_limits, check_embeddings
 from tell_lightning.data.permutation import Indices
 from tell_lightning.data.records import Record, Turn
 from tell_lightning.data.settings import Overlong
-from tell_lightning.data.templates import Renderer, Segment
+from tell_lightning.data.templates import Renderer, Segment, TemplateError
 from tell_lightning.data.variants import Variant, apply_anchor
 from tell_lightning.errors import TellError
 
@@ -59,13 +59,15 @@ class Encoded:
     Attributes:
         rows: Token rows, in the order of the records.
         records: For each row, its record, or the part of it that the row ends with.
-        dropped: One line for each row left out.
+        dropped: One line for each row left out, as it is too long.
+        bad: One line for each row that cannot be rendered or tokenised, if such rows are skipped.
         counts: Numbers of rows that something was done to, by what it was.
     """
 
     rows: list[TokenRow]
     records: list[Record]
     dropped: tuple[str, ...]
+    bad: tuple[str, ...]
     counts: Counter[str]
 
 
@@ -321,6 +323,7 @@ def encode_source(
     variant: Variant,
     max_tokens: int,
     overlong: Overlong,
+    skip: bool = False,
 ) -> Encoded:
     """Tokenise records of a source, and drop or cut those that are too long.
 
@@ -332,9 +335,12 @@ def encode_source(
         variant: The form of the anchor that the examples carry.
         max_tokens: Longest example.
         overlong: error, drop, or truncate_prompt.
+        skip: Whether rows that cannot be rendered or tokenised are left out.
 
     Raises:
-        TokenError: An example is too long under `error`, or cannot be cut to fit.
+        TokenError: An example is too long under `error`, cannot be cut to fit, or has no tokens to
+            train on.
+        TemplateError: The chat template cannot render an example.
     """
     counts: Counter[str] = Counter()
     parts: list[Record] = []
@@ -346,7 +352,15 @@ def encode_source(
             encoder.renderer.folds_system and example.turns[0].role == "system"
         )
         parts += _split(encoder.renderer, record, example)
-    rows = encoder.encode([apply_anchor(part, anchor, variant) for part in parts])
+    counts["extra_rows"] = len(parts) - len(records)
+    examples = [apply_anchor(part, anchor, variant) for part in parts]
+    bad: list[str] = []
+    try:
+        rows = encoder.encode(examples)
+    except (TemplateError, TokenError):
+        if not skip:
+            raise
+        parts, rows, bad = _encode_each(encoder, parts, examples)
     kept: list[tuple[Record, TokenRow]] = []
     dropped: list[str] = []
     for part, row in zip(parts, rows, strict=True):
@@ -363,8 +377,29 @@ def encode_source(
             row = _truncate_prompt(encoder, part, anchor, variant, max_tokens)
             counts["truncated"] += 1
         kept.append((part, row))
-    counts["extra_rows"] = len(parts) - len(records)
-    return Encoded([row for _, row in kept], [part for part, _ in kept], tuple(dropped), counts)
+    return Encoded(
+        [row for _, row in kept],
+        [part for part, _ in kept],
+        tuple(dropped),
+        tuple(bad),
+        counts,
+    )
+
+
+def _encode_each(
+    encoder: Encoder, parts: Sequence[Record], examples: Sequence[Example]
+) -> tuple[list[Record], list[TokenRow], list[str]]:
+    """Encode examples one by one; return a line for each that cannot be encoded."""
+    good: list[Record] = []
+    rows: list[TokenRow] = []
+    bad: list[str] = []
+    for part, example in zip(parts, examples, strict=True):
+        try:
+            rows += encoder.encode([example])
+            good.append(part)
+        except (TemplateError, TokenError) as error:
+            bad.append(str(error))
+    return good, rows, bad
 
 
 def _split(renderer: Renderer, record: Record, example: Example) -> list[Record]:

@@ -19,6 +19,7 @@ from tell_lightning.experiment.overlays import merged, nested, value_of
 from tell_lightning.experiment.specification import Experiment, digest
 from tell_lightning.files import expanded
 from tell_lightning.microworld.world import base_dir
+from tell_lightning.settings import EXTENDS
 
 MADE = "made:"
 """Prefix of the name of such a base in a configuration."""
@@ -36,7 +37,8 @@ class Recipe:
     @property
     def facts(self) -> dict[str, Any]:
         """Everything in the recipe that decides the base."""
-        return {"kind": self.kind, "settings": dict(self.settings)}
+        settings = {key: value for key, value in self.settings.items() if key != EXTENDS}
+        return {"kind": self.kind, "settings": settings}
 
 
 def recipe(experiment: Experiment, name: str) -> Recipe:

@@ -9,21 +9,15 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from tell_lightning.experiment.bases import MADE, recipe
 from tell_lightning.experiment.forms import SpecificationError
 from tell_lightning.experiment.overlays import merged, nested, value_of
-from tell_lightning.experiment.specification import (
-    Arm,
-    Experiment,
-    Group,
-    digest,
-)
+from tell_lightning.experiment.specification import Arm, Experiment, Group, digest
+from tell_lightning.files import read_yaml
+from tell_lightning.settings import EXTENDS, SHIPPED
 
 TUNING = "tuning"
 """The kind of rule, and the name of the folder, that choose the settings of each arm."""
@@ -137,7 +131,7 @@ def configuration(
 
 
 def config_digest(experiment: Experiment, config: Mapping[str, Any]) -> str:
-    """Digest a cell's configuration, merged over the package's default one.
+    """Digest a cell's configuration, merged over the shipped one that it extends.
 
     The places of the run and its cache are left out. For a base that the runner makes, its recipe
     counts.
@@ -146,7 +140,8 @@ def config_digest(experiment: Experiment, config: Mapping[str, Any]) -> str:
         experiment: Has the recipes.
         config: What `configuration` returned.
     """
-    whole = _as_first_named(merged(_default(), config, nested(APART)))
+    own = {key: value for key, value in config.items() if key != EXTENDS}
+    whole = _as_first_named(merged(_extended(config), own, nested(APART)))
     base = str(value_of(config, "model.base") or "")
     if base.startswith(MADE):
         whole["recipe"] = recipe(experiment, base.removeprefix(MADE)).facts
@@ -267,11 +262,15 @@ def _as_first_named(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "data": {**config["data"], "tasks": tasks}} if tasks else config
 
 
+def _extended(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    name = config.get(EXTENDS)
+    return _shipped(name) if name in SHIPPED else {}
+
+
 @cache
-def _default() -> dict[str, Any]:
-    text = (files("tell_lightning") / "default.yaml").read_text(encoding="utf-8")
-    values: dict[str, Any] = yaml.safe_load(text)
-    # A file with tasks or general sources of its own replaces the default's.
+def _shipped(name: str) -> Mapping[str, Any]:
+    """Read a shipped configuration without its tasks and sources, which a testbed replaces."""
+    values = read_yaml(Path(SHIPPED[name]), SpecificationError)
     for section in ("tasks", "general"):
-        del values["data"][section]
+        values["data"].pop(section, None)
     return values

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tell_lightning.metrics import label_rates
+from tell_lightning.metrics.characters import composed, is_exact
 from tell_lightning.metrics.kinds.registry import reading_kind
-from tell_lightning.metrics.kinds.text import is_exact
-from tell_lightning.metrics.kinds.translation import join_lines
+from tell_lightning.metrics.kinds.translation import bleu_metric, join_lines, settled_tokenizer
 from tell_lightning.metrics.settings import Scoring
 
 Counts = NDArray[np.float64]
@@ -120,11 +120,10 @@ def holds_items(value: Any) -> bool:
     return fits and not others
 
 
-def _ngrams(answers: Sequence[str], references: Sequence[str], _: Scoring) -> list[list[int]]:
-    from sacrebleu.metrics.bleu import BLEU  # slow to import
-
-    ours, theirs = [join_lines(a) for a in answers], [join_lines(r) for r in references]
-    rows = BLEU()._extract_corpus_statistics(ours, [theirs])
+def _ngrams(answers: Sequence[str], references: Sequence[str], how: Scoring) -> list[list[int]]:
+    ours, theirs = ([join_lines(composed(text)) for text in each] for each in (answers, references))
+    metric = bleu_metric(settled_tokenizer(how, references))
+    rows = metric._extract_corpus_statistics(ours, [theirs])
     return [[int(count) for count in (*row[2:], *row[:2])] for row in rows]
 
 

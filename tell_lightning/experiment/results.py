@@ -15,7 +15,7 @@ from tell_lightning.experiment.forms import MAPPING, NUMBER, TEXT, Form, is_whol
 from tell_lightning.experiment.items import holds_items, items
 from tell_lightning.experiment.overlays import value_of
 from tell_lightning.experiment.specification import Experiment
-from tell_lightning.files import parse_yaml, write_whole
+from tell_lightning.files import as_json, parse_yaml, write_whole
 from tell_lightning.metrics.settings import Scoring
 
 COMPLETED, FAILED = "completed", "failed"
@@ -117,7 +117,7 @@ def as_text(facts: Mapping[str, Any]) -> str:
      ]
     }
     """
-    text = json.dumps(facts, sort_keys=True, indent=1, ensure_ascii=False)
+    text = as_json(facts, sort_keys=True, indent=1)
     number = r"-?[0-9][0-9.eE+-]*"
     lists = re.compile(rf"\[\s+({number}(?:,\s+{number})*)\s+\]")
     return lists.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"

@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from tell_lightning.data.base_files import base_digests
 from tell_lightning.data.datamodule import TellDataModule
 from tell_lightning.data.templates import PLAIN_TEMPLATE
 from tell_lightning.data.tokenizer import base_path
-from tell_lightning.export.anchor_file import AnchorFile, TaskPrompt
+from tell_lightning.export.anchor_file import WEIGHTS, AnchorFile, TaskPrompt
+from tell_lightning.files import as_json, follow_umask, sha256_of
 from tell_lightning.model.module import TellModule
 from tell_lightning.model.settings import ModelSettings
 
@@ -51,6 +53,8 @@ def save_adapter(
             fields=task.fields,
             min_new_tokens=task.min_new_tokens,
             stop_tokens=task.stop_tokens,
+            force_response_prefix=task.force_response_prefix,
+            scoring=data.prepared.scorings[name],
         )
         for name, task in settings.tasks.items()
     }
@@ -94,14 +98,15 @@ def write_adapter(
         model.save_pretrained(str(draft), state_dict=weights, save_embedding_layers=False)
         _settle_config(draft / "adapter_config.json", settings)
         tokenizer.save_pretrained(str(draft))
+        anchors = replace(anchors, weights_sha256=sha256_of(draft / WEIGHTS))
         if not tokenizer.chat_template:  # other tools then prompt as in training
             (draft / "chat_template.jinja").write_text(PLAIN_TEMPLATE, encoding="utf-8")
-        text = json.dumps(anchors.to_json(), indent=2, ensure_ascii=False) + "\n"
+        text = as_json(anchors.to_json(), indent=2) + "\n"
         (draft / "anchor.json").write_text(text, encoding="utf-8")
         (draft / "README.md").write_text(_readme(model, settings, anchors), encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)
-        os.chmod(draft, 0o755)
+        follow_umask(draft)
         os.replace(draft, folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from tell_lightning.data.formats import cut
 from tell_lightning.errors import TellError
-from tell_lightning.files import locked
+from tell_lightning.files import as_json, locked
 
 WAY_OUT = "Give another --output, or delete the file."
 
@@ -42,7 +42,7 @@ class RowKey:
 
     def line(self, answer: Mapping[str, object]) -> bytes:
         """Return the line of an answer, with any half of a surrogate pair escaped."""
-        text = json.dumps({**asdict(self), **answer}, ensure_ascii=False)
+        text = as_json({**asdict(self), **answer})
         return text.encode("utf-8", "backslashreplace") + b"\n"
 
     @property

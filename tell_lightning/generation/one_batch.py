@@ -43,7 +43,7 @@ def new_tokens(
         input_ids=input_ids.to(model.device),
         attention_mask=mask.to(model.device),
         generation_config=config,
-        logits_processor=LogitsProcessorList([choose]),  # type: ignore[list-item]
+        logits_processor=LogitsProcessorList([choose]),
         **options,
     )
     ids: list[list[int]] = output[:, input_ids.shape[1] :].tolist()

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tell_lightning.errors import TellError
+from tell_lightning.metrics.characters import composed
 
 
 class MetricError(TellError):
@@ -59,8 +60,9 @@ def split_thinking(text: str) -> tuple[str, str]:
 
 
 def texts_of(predictions: Sequence[Prediction]) -> tuple[list[str], list[str]]:
-    """Return the answers, and the references in the same order."""
-    return [p.prediction for p in predictions], [p.reference or "" for p in predictions]
+    """Return the answers, and the references in the same order, in composed characters."""
+    answers = [composed(prediction.prediction) for prediction in predictions]
+    return answers, [composed(prediction.reference or "") for prediction in predictions]
 
 
 def strip_prefix(text: str, response_prefix: str | None) -> tuple[str, bool | None]:

@@ -3,10 +3,10 @@
 They are shares from 0 to 1 of one prediction or more.
 """
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 
+from tell_lightning.metrics.characters import composed, count_word
 from tell_lightning.metrics.predictions import MetricError, Prediction
 
 
@@ -39,7 +39,8 @@ def generation_rates(predictions: Sequence[Prediction]) -> dict[str, float]:
 def words_found(predictions: Sequence[Prediction], words_field: str) -> tuple[int, int]:
     """Count the words that rows list and that their answers hold.
 
-    Whole words, whatever their case; a word listed twice must be there twice. Their share is the
+    Whole words, whatever their case; in scripts without spaces, anywhere in the text. A word listed
+    twice must be there twice. Their share is the
     lexical accuracy, for instance on words that training never showed.
 
     Args:
@@ -54,10 +55,9 @@ def words_found(predictions: Sequence[Prediction], words_field: str) -> tuple[in
     """
     found = listed = 0
     for prediction in predictions:
-        answer = prediction.prediction.casefold()
         for word, times in _listed_words(prediction, words_field).items():
             listed += times
-            found += min(times, len(re.findall(rf"(?<!\w){re.escape(word)}(?!\w)", answer)))
+            found += min(times, count_word(word, prediction.prediction))
     return found, listed
 
 
@@ -69,4 +69,4 @@ def _listed_words(prediction: Prediction, words_field: str) -> Counter[str]:
             f"got {words!r:.80}. Correct the row, or set scoring.words_field to another field or "
             "null."
         )
-    return Counter(word.casefold() for word in words)
+    return Counter(composed(word).casefold() for word in words)

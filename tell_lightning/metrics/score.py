@@ -4,7 +4,7 @@ A set is scored once, after gathering: nothing here is averaged over batches or 
 task is scored stands in `kinds`; beside it there is here what every task has.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -105,16 +105,40 @@ def baselines(scoring: Scoring, predictions: Sequence[Prediction]) -> dict[str, 
     """
     kind = _kind(scoring, predictions)
     scored = {
-        name: _score_answers(
-            kind,
-            [replace(p, prediction=_baseline_answer(name, baseline, p)) for p in predictions],
-        )
+        name: _score_answers(kind, baseline_answers(name, baseline, predictions))
         for name, baseline in scoring.baselines.items()
     }
     return {
         name: Scores(found.values, kind.primary, found.signatures, display=saved_display(kind))
         for name, found in scored.items()
     }
+
+
+def primary_score(kind: ScoringKind, predictions: Sequence[Prediction]) -> float:
+    """Compute the score that stands for the task, without the others where that is quicker.
+
+    Raises:
+        MetricError: As `score`.
+    """
+    with _users_errors(kind):
+        values = kind.preview(predictions)
+    _check_primary(kind, values)
+    return values[kind.primary]
+
+
+def check_rows(scoring: Scoring, predictions: Sequence[Prediction]) -> ScoringKind:
+    """Check whatever scoring needs of the rows but their answers; return their kind.
+
+    Raises:
+        MetricError: As `score` and `baselines`.
+    """
+    kind = _kind(scoring, predictions)
+    kind.check(predictions)
+    if scoring.words_field is not None:
+        rates.words_found(predictions, scoring.words_field)
+    for name, baseline in scoring.baselines.items():
+        baseline_answers(name, baseline, predictions)
+    return kind
 
 
 def row_sums(scoring: Scoring, predictions: Sequence[Prediction]) -> list[RowSums]:
@@ -181,15 +205,19 @@ def _score_answers(kind: ScoringKind, predictions: Sequence[Prediction]) -> Kind
         found = kind.score(predictions)
     path = kind.scoring.kind
     values |= found.values if path in BUILT_IN else checked(WHERE, path, found.values, values)
-    if kind.primary not in found.values:
-        raise MetricError(
-            f"{WHERE}: {path} must compute its primary score {kind.primary!r}, got "
-            f"{', '.join(found.values) or 'none'}. Return it, or name another scoring.primary."
-        )
+    _check_primary(kind, found.values)
     if (words_field := kind.scoring.words_field) is not None:
         words, listed = rates.words_found(predictions, words_field)
         values |= {"words": float(listed), "words_recall": words / listed} if listed else {}
     return KindScores(values, found.signatures)
+
+
+def _check_primary(kind: ScoringKind, values: Mapping[str, float]) -> None:
+    if kind.primary not in values:
+        raise MetricError(
+            f"{WHERE}: {kind.scoring.kind} must compute its primary score {kind.primary!r}, got "
+            f"{', '.join(values) or 'none'}. Name one of these as scoring.primary."
+        )
 
 
 def _row_sums(kind: ScoringKind, predictions: Sequence[Prediction]) -> list[RowSums]:
@@ -212,6 +240,17 @@ def _words_recall(sums: Numbers) -> dict[str, Numbers]:
     """Compute the share of listed words; a draw without any has none."""
     found, listed = sums[..., 0], sums[..., 1]
     return {"words_recall": np.where(listed > 0, share(found, listed), np.nan)}
+
+
+def baseline_answers(
+    name: str, baseline: Baseline, predictions: Sequence[Prediction]
+) -> list[Prediction]:
+    """Put the answers of a baseline in the place of the predictions.
+
+    Raises:
+        MetricError: A baseline with both keys or none, or a row without its field.
+    """
+    return [replace(p, prediction=_baseline_answer(name, baseline, p)) for p in predictions]
 
 
 def _baseline_answer(name: str, baseline: Baseline, prediction: Prediction) -> str:

@@ -31,12 +31,14 @@ class ScoreFacts:
         """What is written behind the number."""
         return "%" if self.scale == "share" else ""
 
-    def written(self, value: float) -> str:
-        """Write a number, its unit left out.
+    def written(self, value: float | None) -> str:
+        """Write a number, its unit left out; None, which files have for it, is no number.
 
         >>> facts_of("exact_match").written(0.8125), facts_of("rows").written(2000.0)
         ('81.2', '2,000')
         """
+        if value is None:
+            return "NaN"
         value = value * 100 if self.scale == "share" else value
         return f"{value:.4g}" if self.decimals is None else f"{value:,.{self.decimals}f}"
 
@@ -88,6 +90,12 @@ OF_EVERY_TASK: Mapping[str, ScoreFacts] = {
     "rows": ScoreFacts("rows", "count", 0, "neither", "Generation"),
 }
 """Scores of every task, whatever its kind."""
+PROBE: Mapping[str, ScoreFacts] = {
+    "loss": ScoreFacts("loss: chat probe", "nats", 3, "lower"),
+    "unchanged": ScoreFacts("chat probe unchanged", "share", 0),
+    "rows": ScoreFacts("chat probe prompts", "count", 0, "neither"),
+}
+"""What is measured of a hundred chat prompts that no training source holds."""
 LOSS = ScoreFacts("loss", "nats", 3, "lower")
 DEV_SCORE = ScoreFacts("dev score", "ratio", 3)
 """The mean of the tasks' primary scores, which adapters are chosen by."""

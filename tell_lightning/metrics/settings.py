@@ -1,7 +1,12 @@
 """How a task is scored, as the configuration says it. No torch, no Lightning."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+Tokenizer = Literal[
+    "auto", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "flores101", "flores200", "none"
+]
+"""How BLEU divides texts into words, by sacreBLEU's names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +44,10 @@ class Scoring:
     positive: str | None = None
     """The label that precision, recall and F1 are of; null: their mean over the labels, of a judge
     those of yes (classification, judge)."""
+    tokenize: Tokenizer = "auto"
+    """How BLEU divides texts into words, by sacreBLEU's names (translation). auto: by the script of
+    the references: zh for Chinese, char where there are no spaces between words either, else 13a.
+    ja-mecab and ko-mecab need packages: pip install 'sacrebleu[ja]' or 'sacrebleu[ko]'."""
     words_field: str | None = None
     """Field with a list of words that the prediction must hold; their share is reported apart."""
     function: str | None = None

@@ -1,1 +1,1 @@
-"""The embedded default: a small generated world and a base model that knows half of it."""
+"""The demo: a small generated world, and a base model that knows half of it."""

@@ -18,17 +18,22 @@ from torch.nn.modules.module import _IncompatibleKeys
 
 from tell_lightning.data.batches import Batch, log_stage
 from tell_lightning.data.permutation import derive_key, seed_for
+from tell_lightning.errors import TellError
 from tell_lightning.model.base import load_base
 from tell_lightning.model.isolation import check_isolation
 from tell_lightning.model.lora import AdapterError, ParameterCount, add_adapters, load_weights
 from tell_lightning.model.loss import sums_by_source, token_losses
 from tell_lightning.model.schedule import lr_scale
-from tell_lightning.model.settings import LoraSettings, ModelSettings, OptimizerSettings
+from tell_lightning.model.settings import RANGES, LoraSettings, ModelSettings, OptimizerSettings
 from tell_lightning.model.sharding import gathered, shard, shard_like
-from tell_lightning.settings import as_settings, plain
+from tell_lightning.settings import as_settings, check_ranges, plain
 
 # Keeps the loss near 1. A power of two, so scaling by it and back is exact.
 REFERENCE_TOKENS = 1024.0
+
+
+class DivergedError(TellError):
+    """A training whose numbers are infinite or NaN."""
 
 
 class TellModule(pl.LightningModule):
@@ -63,7 +68,7 @@ class TellModule(pl.LightningModule):
         """Load nothing yet; the Trainer calls `configure_model` on its device.
 
         Args:
-            base: Hugging Face hub id, a folder, or 'microworld', the embedded default.
+            base: Hugging Face hub id, a folder, or 'microworld', the small base of the demo.
             revision: Commit, tag or branch of the hub model.
             dtype: Type of the frozen weights; auto: bfloat16 on a GPU that has it, else float32.
             attn_implementation: Attention kernel.
@@ -92,6 +97,7 @@ class TellModule(pl.LightningModule):
             init_seed=init_seed,
             dropout_seed=dropout_seed,
         )
+        check_ranges(plain(self.settings), RANGES, "model")
         self.seed = seed
         self.adapter = adapter
         self.save_hyperparameters({**plain(self.settings), "seed": seed})
@@ -161,23 +167,38 @@ class TellModule(pl.LightningModule):
         return losses.sum() * (self.trainer.accumulate_grad_batches / REFERENCE_TOKENS)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Turn the gradients of the sum into gradients of the token mean, before clipping."""
+        """Turn the gradients of the sum into gradients of the token mean, before clipping.
+
+        Raises:
+            DivergedError: The loss or a gradient is infinite or NaN.
+        """
         assert self._step_sums is not None
         sums = self._all_reduce(self._step_sums)
         world = self.trainer.world_size  # DDP and FSDP2 have averaged the gradients over the ranks
         scale = REFERENCE_TOKENS * world / sums[:, 1].sum().clamp(min=1.0)
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         torch._foreach_mul_(gradients, scale)
+        norm = gathered(torch.nn.utils.get_total_norm(gradients))
+        self._check_finite(sums[:, 0].sum(), norm)
         self._window_sums = _added(self._window_sums, sums)
         self._step_sums = None
         self._micro_step = 0
         trainer: Any = self.trainer
         if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
-            self._log_window(gathered(torch.nn.utils.get_total_norm(gradients)))
+            self._log_window(norm)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Count the optimizer steps."""
-        self.trained_steps = self.trainer.global_step
+        """Count the optimizer steps.
+
+        Raises:
+            DivergedError: A step has made adapters that are no numbers.
+        """
+        if self.trained_steps != self.trainer.global_step:
+            self.trained_steps = self.trainer.global_step
+            adapters = [p for p in self.parameters() if p.requires_grad]
+            norm = gathered(torch.nn.utils.get_total_norm(adapters))
+            if not bool(norm.isfinite()):
+                raise self._diverged(self.trained_steps, "adapters that are no numbers")
 
     def configure_optimizers(self) -> Any:
         """Return AdamW over the trained parameters, with warm-up and decay by optimizer step."""
@@ -272,6 +293,24 @@ class TellModule(pl.LightningModule):
         seed = seed_for("dropout", self.seed, self.settings.dropout_seed)
         rank = self.trainer.global_rank
         torch.manual_seed(derive_key(seed, self.trainer.global_step, self._micro_step, rank))
+
+    def _check_finite(self, nats: Tensor, norm: Tensor) -> None:
+        """Stop before the optimizer takes a step that is no number.
+
+        A scaler of float16 meets infinite gradients while it looks for its scale, and skips them.
+        """
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if not bool((nats if scaled else nats + norm.to(nats.device)).isfinite()):
+            got = f"a summed loss of {float(nats):g} and a gradient norm of {float(norm):g}"
+            raise self._diverged(self.trainer.global_step + 1, got)
+
+    def _diverged(self, step: int, got: str) -> DivergedError:
+        lr = self.trainer.optimizers[0].param_groups[0]["lr"]
+        return DivergedError(
+            f"training: loss, gradients and adapters must stay finite, got {got} at step {step}, "
+            f"with a learning rate of {lr:g}. Lower model.optimizer.lr, or set "
+            "trainer.gradient_clip_val: 1.0. Checkpoints of earlier steps stay."
+        )
 
     def _all_reduce(self, sums: Tensor) -> Tensor:
         reduced = self.trainer.strategy.reduce(sums.clone(), reduce_op="sum")

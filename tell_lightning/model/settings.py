@@ -3,6 +3,20 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tell_lightning.settings import Range
+
+RANGES = {
+    "lora.rank": Range(1),
+    "lora.alpha": Range(1),
+    "lora.dropout": Range(0, below=1),
+    "optimizer.lr": Range(0),
+    "optimizer.weight_decay": Range(0),
+    "optimizer.betas": Range(0, below=1),
+    "optimizer.warmup_share": Range(0, 1),
+    "optimizer.final_lr_share": Range(0, 1),
+}
+"""The numbers that each key may have."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoraSettings:
@@ -43,8 +57,8 @@ class OptimizerSettings:
 class ModelSettings:
     """The base model, its adapters and how they are trained."""
 
-    base: str = "microworld"
-    """Hugging Face hub id, a folder, or 'microworld', the embedded default."""
+    base: str
+    """Hugging Face hub id, a folder, or 'microworld', the small base of the demo."""
     revision: str | None = None
     """Commit, tag or branch of the hub model."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Literal
 
+from tell_lightning.metrics.characters import UNSPACED, composed
+
 LEAST_SHARE = 0.25
 """Share of common words below which nothing is marked: too many marks hide both texts."""
-_UNSPACED = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-_WORD = re.compile(rf"(\s*)([{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s])")
+_WORD = re.compile(rf"(\s*)([{UNSPACED}]|[^\W{UNSPACED}]+|[^\w\s])")
 
 Kind = Literal["same", "missing", "extra"]
 
@@ -36,7 +37,7 @@ def mark_differences(reference: str, text: str) -> tuple[list[Piece], float]:
     >>> [piece.kind for piece in mark_differences("The red cat", "The blue cat")[0]]
     ['same', 'missing', 'same', 'extra', 'same']
     """
-    theirs, ours = _WORD.findall(reference), _WORD.findall(text)
+    theirs, ours = _WORD.findall(composed(reference)), _WORD.findall(composed(text))
     matcher = SequenceMatcher(
         None, [word for _, word in theirs], [word for _, word in ours], autojunk=False
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tell_lightning.metrics.kinds.registry import display_of
-from tell_lightning.metrics.score_facts import DEV_SCORE, LOSS, ScoreFacts, all_facts
+from tell_lightning.metrics.score_facts import DEV_SCORE, LOSS, PROBE, ScoreFacts, all_facts
 from tell_lightning.report.forms import shown, shown_change, shown_interval
 
 CHECKS = {
@@ -19,6 +19,7 @@ CHECKS = {
     "test_with_anchor": "After, with anchor",
 }
 """Further scorings of the test rows, with the heading of their column."""
+PROBE_NOTE = "the base's own greedy answers: their loss, and how many are given word for word"
 STALE = "stale: the predictions file has changed since, or is gone; run `neural` again"
 
 
@@ -112,6 +113,7 @@ def score_table(
         main.append(ours)
         rest += others
     main += _loss_sections(states, set(general), split)
+    main += _probe_section(states)
     signatures = sorted(set(_signatures(state for _, state in states)))
     return ScoreTable(split, columns, main, rest, signatures)
 
@@ -258,6 +260,23 @@ def _loss_sections(states: States, general: set[str], split: str) -> Iterator[Se
         if chosen:
             rows = [_loss_row(source, states) for source in chosen]
             yield Section(f"{title}, nats/token", note, rows)
+
+
+def _probe_section(states: States) -> Iterator[Section]:
+    """Return what was measured of chat prompts that no training source holds."""
+    probes = [state.get("probe") or {} for _, state in states]
+    rows = []
+    for name in ("loss", "unchanged"):
+        facts, values = PROBE[name], [probe.get(name) for probe in probes]
+        cells = [
+            Cell() if value is None else Cell(shown(facts, value), path=f"{where}/probe/{name}")
+            for (where, _), value in zip(states, values, strict=True)
+        ]
+        rows.append(
+            Row(facts.label, facts.better == "lower", [], _with_change(facts, cells, values))
+        )
+    if any(probes):
+        yield Section("Chat prompts that no training source holds", PROBE_NOTE, rows)
 
 
 def _loss_row(source: str, states: States) -> Row:

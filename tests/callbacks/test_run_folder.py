@@ -109,3 +109,27 @@ def test_a_neural_score_of_a_file_that_was_written_anew_is_left_out(tmp_path: Pa
     elsewhere.write_text("another answer")
     assert list(current_neural_scores(folder, metrics)) == ["same"]
     assert current_neural_scores(folder, {"neural": None}) == {}
+
+
+def test_resumes_are_numbered_whatever_the_clock_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.latest_config == folder.config
+    clock = iter([2_000_000_000.0, 1_000_000_000.0, 9.0])
+    monkeypatch.setattr(time, "time", lambda: next(clock))
+    for number in range(1, 12):  # 10 is after 9
+        folder.draft_config.write_text(f"{number}")
+        folder.keep_config()
+        assert folder.latest_config.read_text() == f"{number}"
+    folder.keep_config()  # nothing to keep
+    assert folder.latest_config.name == "config.resume-11.yaml"
+
+
+def test_resumes_of_a_run_of_an_earlier_version_go_on_from_its_numbers(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    (tmp_path / "config.resume-1700000000.yaml").write_text("old")
+    assert folder.latest_config.read_text() == "old"
+    folder.draft_config.write_text("new")
+    folder.keep_config()
+    assert folder.latest_config.read_text() == "new"

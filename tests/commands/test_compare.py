@@ -57,7 +57,9 @@ def run(tmp_path: Path) -> Path:
     }
     folder = tmp_path / "runs" / "one"
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump({"data": {"tasks": tasks}}))
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump({"data": {"tasks": tasks}, "model": {"base": "b"}})
+    )
     return folder
 
 
@@ -128,7 +130,9 @@ def test_a_run_s_files_are_scored_as_the_run_says(run, capsys):
 def test_a_resumed_run_s_files_are_scored_as_its_last_session_says(run, capsys):
     file = write(run / "predictions/test-judge-base.jsonl", GOOD, REFERENCES)
     tasks = {"judge": {"train": "x.jsonl", "scoring": {"kind": "translation"}}}
-    (run / "config.resume-1700000000.yaml").write_text(yaml.safe_dump({"data": {"tasks": tasks}}))
+    (run / "config.resume-1700000000.yaml").write_text(
+        yaml.safe_dump({"data": {"tasks": tasks}, "model": {"base": "b"}})
+    )
     assert "bleu" in jsonl(capsys, file, file)
 
 
@@ -149,7 +153,9 @@ def test_answers_of_predict_are_scored_as_the_run_says_in_which_one_of_them_lies
 
 def test_labels_that_the_run_does_not_give_are_those_of_both_files(run, capsys):
     tasks = {"colour": {"train": "x.jsonl", "scoring": {"kind": "classification"}}}
-    (run / "config.yaml").write_text(yaml.safe_dump({"data": {"tasks": tasks}}))
+    (run / "config.yaml").write_text(
+        yaml.safe_dump({"data": {"tasks": tasks}, "model": {"base": "b"}})
+    )
     folder = run / "predictions"
     gold = ["red", "red", "green", "green"]
     first = write(folder / "test-colour-base.jsonl", ["red", "?", "Green.", "blue"], gold)
@@ -273,3 +279,46 @@ def test_help_and_a_comparison_need_no_torch(files):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert "\nusage: python -m tell_lightning compare [-h] [--kind" in done.stdout
     assert done.stdout.endswith("set()\n")
+
+
+def test_any_labels_are_compared_outside_a_run(tmp_path, capsys):
+    gold = ["sport", "politics", "art", "sport"]
+    first = write(tmp_path / "a.jsonl", ["Sport.", "art", "weather", "sport"], gold)
+    second = write(tmp_path / "b.jsonl", gold, gold)
+    found = jsonl(capsys, first, second, "--kind", "classification")
+    assert (found["accuracy"]["a"], found["accuracy"]["b"]) == (0.5, 1)
+    assert found["label_valid"]["a"] == 0.75  # no reference is about the weather
+    found = jsonl(
+        *(capsys, first, second, "--kind=classification"),
+        *("--scoring", "labels=sport,politics,art,weather", "--scoring", "positive=sport"),
+    )
+    assert found["label_valid"]["a"] == 1
+    assert (found["recall"]["a"], found["precision"]["a"]) == (1, 1)
+
+
+def test_labels_in_json_are_compared_outside_a_run(tmp_path, capsys):
+    gold = verdicts(*"xyzx")
+    first, second = (
+        write(tmp_path / "a.jsonl", verdicts(*"xyyq"), gold),
+        write(tmp_path / "b.jsonl", gold, gold),
+    )
+    typed = ["--kind", "classification", "--scoring", "label_key=verdict"]
+    found = jsonl(capsys, first, second, *typed)
+    assert (found["accuracy"]["a"], found["accuracy"]["b"]) == (0.5, 1)
+    assert found["json_valid"]["a"] == 1
+    # A judge of other labels, whose readable answers are those of its labels alone.
+    judge = ["--kind=judge", "--scoring", "label_key=verdict", "--scoring", "labels=x,y,z"]
+    assert jsonl(capsys, first, second, *judge)["accuracy"]["a"] == 0.5
+
+
+def test_typed_keys_of_scoring_win_over_those_of_the_run(run, capsys):
+    gold = ["a", "b", "a", "b"]
+    first = write(run / "predictions/test-judge-base.jsonl", verdicts(*"aabb"), gold)
+    found = jsonl(capsys, first, first, "--scoring", "positive=a")
+    assert found["precision"]["a"] == 0.5
+    assert error(capsys, first, first, "--scoring", "label_kye=x") == says(
+        "--scoring", rule="label_key", got="'label_kye=x'", cure="label_key=topic"
+    )
+    assert error(capsys, first, first, "--scoring", "tokenize=zn") == says(
+        "--scoring.tokenize", rule="zh", got="zn"
+    )

@@ -41,7 +41,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> str:
         "mixture": {"task_share": 0.25, "task_examples": 3},
     }
     path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump({"data": data, "trainer": {"max_steps": 2}}))
+    settings = {"data": data, "model": {"base": "microworld"}, "trainer": {"max_steps": 2}}
+    path.write_text(yaml.safe_dump(settings))
     return str(path)
 
 

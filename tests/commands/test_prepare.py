@@ -28,7 +28,7 @@ def config(tmp_path: Path) -> Path:
         "general": {"all": {"train": "general.jsonl"}},
     }
     path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump({"data": data}))
+    path.write_text(yaml.safe_dump({"data": data, "model": {"base": "microworld"}}))
     return path
 
 
@@ -60,7 +60,7 @@ def test_a_bad_row_of_a_general_source_is_named(
         file.write("?\n")
     for command in ("prepare", "plan"):
         with pytest.raises(SystemExit) as exit_:
-            main([command, "-c", str(config)])
+            main([command, "-c", str(config), "--trainer.max_steps=5"])
         assert exit_.value.code == 2
         error = capsys.readouterr().err.removeprefix("error: ")
         assert error == says("general.jsonl:11", rule="JSON", got="'?'")

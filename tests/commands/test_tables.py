@@ -168,3 +168,15 @@ def test_end_names_cost_folder_and_next_command(capsys):
 def test_run_without_a_task_has_no_next_command(capsys):
     print_next(Path("runs/x"), None)
     assert capsys.readouterr().out == "Run: runs/x, with run.json and adapter/\n"
+
+
+def test_the_label_that_f1_is_of_is_named(metrics, capsys):
+    judge = metrics["test"]["after"]["tasks"]["judge"]
+    judge["values"]["accuracy"] = 0.905
+    print_scores(metrics)
+    screen = capsys.readouterr().out
+    assert "F1: of the label yes." in screen
+    assert "accuracy" in screen.replace("balanced accuracy", "").replace("balanced", "")
+    judge["display"] = {"kind": "classification", "positive": "spam"}
+    print_scores(metrics)
+    assert "F1: of the label spam." in capsys.readouterr().out

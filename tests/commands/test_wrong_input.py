@@ -39,6 +39,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     settings = {
         "run": {"dir": str(tmp_path / "runs")},
         "data": data,
+        "model": {"base": "microworld"},
         "trainer": {"max_steps": 2, "accelerator": "cpu", "devices": 1},
     }
     path.write_text(yaml.safe_dump(settings))
@@ -131,3 +132,18 @@ def test_template_that_leaves_nothing_to_train_on_is_refused(
 def test_correct_input_gets_as_far_as_the_base(config: Path) -> None:
     with pytest.raises(pytest.fail.Exception, match="the base was loaded"):
         main(["fit", "-c", str(config)])
+
+
+def test_a_prompt_with_two_responses_is_told(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = (config.parent / "train.jsonl").read_text()
+    same = {"prompt": "train 4", "response": "answer 4"}
+    other = {"prompt": "train 4", "response": "another answer"}
+    lines = "".join(json.dumps(row) + "\n" for row in (same, other))
+    (config.parent / "train.jsonl").write_text(rows + lines)
+    main(["plan", "-c", str(config)])
+    (line,) = [one for one in capsys.readouterr().err.splitlines() if "response" in one]
+    assert line == says("data.tasks.answer.train", got="another one", cure="Remove")
+    for place in ("train.jsonl:22", "train.jsonl:5"):
+        assert place in line

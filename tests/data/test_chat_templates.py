@@ -3,6 +3,8 @@
 What generation would start from is the context of each trained response, in every turn.
 """
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,9 @@ from tiny_tokenizers import chat_template, family_tokenizer
 
 from tell_lightning.data.anchors import Anchor, Example, anchor_record, reference_text
 from tell_lightning.data.evaluation_rows import build
+from tell_lightning.data.prepared import PreparedData
 from tell_lightning.data.records import Conversation, Record, Turn
+from tell_lightning.data.settings import DataSettings, General, Mixture, Task
 from tell_lightning.data.templates import PLAIN_TEMPLATE, Renderer, TemplateError
 from tell_lightning.data.tokens import Encoded, Encoder, encode_source
 from tell_lightning.metrics.predictions import strip_prefix
@@ -256,6 +260,39 @@ def test_an_end_of_turn_that_is_not_flagged_special_is_the_stop_token() -> None:
     (row,) = encoder.encode([Example("7", "d:7", turns("Why?", "So <\uff5cend\uff5c> it is."), {})])
     assert row.input_ids[-1] == number
     assert row.input_ids.count(number) == 2  # the user's turn ends with it, too
+
+
+@pytest.mark.parametrize("on_bad_rows", ["error", "skip"])
+def test_a_row_that_the_template_refuses_is_skipped_if_bad_rows_are(
+    on_bad_rows: Any, tmp_path: Path
+) -> None:
+    refusing = "{% if 'bomb' in messages[0].content %}{{ raise_exception('no bombs') }}{% endif %}"
+    tokenizer = family_tokenizer(refusing + chat_template("phi3"))
+    prompts = {"train": ["Why?", "A bomb?", "Who?"], "general": ["How?", "A bomb!", "Where?"]}
+    for name, texts in prompts.items():
+        rows = [json.dumps({"prompt": text, "response": "Yes."}) for text in texts]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows) + "\n")
+    settings = DataSettings(
+        root=str(tmp_path),
+        tasks={"t": Task(train="train.jsonl")},
+        general={"g": General(train="general.jsonl")},
+        mixture=Mixture(task_share=0.5, general_repeat=True),
+        cache_dir=str(tmp_path / "cache"),
+        on_bad_rows=on_bad_rows,
+        max_bad_share=0.4,
+    )
+    data = PreparedData(settings, tokenizer, seed=1)
+    if on_bad_rows == "error":
+        wanted = says("train.jsonl:2", rule="chat template", got="no bombs", cure="chat_template")
+        with pytest.raises(TemplateError, check=wanted):
+            data.prepare()
+        return
+    data.prepare()
+    data.open()
+    for name in ("t", "g"):
+        report = data.source_reports[name]
+        assert (report["counts"]["bad"], report["counts"]["kept"]) == (1, 2)
+        assert "no bombs" in report["left_out"][0]
 
 
 def test_roles_that_do_not_alternate_are_refused_by_the_template() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from messages import says
 from tiny_tokenizers import chat_template
 
 from tell_lightning.callbacks.resume import Resume
@@ -290,12 +291,13 @@ def test_an_optimizer_batch_that_cannot_be_split_is_refused(
     batch: int, micro: int, world: int, way_out: tuple[int, int], files: Files, tokenizer: Any
 ) -> None:
     settings = files.settings(optimizer_batch=batch, micro_batch=micro)
-    with pytest.raises(StreamError, match="must be a multiple") as caught:
+    with pytest.raises(ConfigError) as caught:
         TellDataModule(**settings, tokenizer=tokenizer).accumulation(world)
-    assert str(caught.value) == (
-        f"data.optimizer_batch: must be a multiple of data.micro_batch {micro} times {world} "
-        f"device(s), both at least 1, got {batch}. Try data.optimizer_batch: {way_out[0]} with "
-        f"data.micro_batch: {way_out[1]}."
+    assert str(caught.value) == says(
+        "data.optimizer_batch",
+        rule=[f"data.micro_batch {micro}", f"{world} device"],
+        got=f"{batch}",
+        cure=[f"data.optimizer_batch: {way_out[0]}", f"data.micro_batch: {way_out[1]}"],
     )
     changed = files.settings(optimizer_batch=way_out[0], micro_batch=way_out[1])
     made = TellDataModule(**changed, tokenizer=tokenizer)

@@ -108,7 +108,7 @@ def test_filling_never_changes() -> None:
 
 
 def test_a_longer_example_than_a_bin_is_a_mistake_of_ours() -> None:
-    with pytest.raises(AssertionError, match="settled when a source is prepared"):
+    with pytest.raises(AssertionError, match="handled when a source is prepared"):
         fill([CAPACITY + 1], CAPACITY)
 
 

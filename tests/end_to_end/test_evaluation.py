@@ -12,6 +12,7 @@ from tiny_runs import Fits, Run, command
 from tiny_world import PREFIX, World
 
 from tell_lightning.cli import main
+from tell_lightning.commands.config_files import read_config
 
 TASKS = ("turn", "verdict")
 ROOT = Path(__file__).parents[2]
@@ -20,7 +21,34 @@ ROOT = Path(__file__).parents[2]
 def again(run: Run, *options: str) -> dict[str, Any]:
     """Score a run's test rows again."""
     main(["test", str(run.folder), *options])
-    return json.loads((run.folder / "scores-test.json").read_text(encoding="utf-8"))
+    return json.loads((latest(run).folder / "scores-test.json").read_text(encoding="utf-8"))
+
+
+def latest(run: Run) -> Run:
+    """The folder that the last scoring has written to: the run's or one of its own."""
+    written = run.folder.glob("scorings/*/scores-test.json")
+    paths = [path for path in (run.folder / "scores-test.json", *written) if path.exists()]
+    return Run(max(paths, key=lambda path: path.stat().st_mtime_ns).parent)
+
+
+def test_a_smaller_scoring_has_a_folder_of_its_own(
+    copied: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = copied.folder
+    before = {path: path.read_bytes() for path in folder.rglob("*.json*")}
+    found = again(copied, "--eval.test_rows=2", "--eval.anchor_check=false")
+    assert found["after"]["tasks"]["turn"]["values"]["rows"] == 2
+    assert {path: path.read_bytes() for path in before} == before
+    (own,) = (folder / "scorings").iterdir()
+    assert str(own) in capsys.readouterr().out
+    name = f"test-turn-step-{copied.record['selected']['step']:06d}"
+    assert Run(own).jsonl(name) == copied.jsonl(name)[:2]
+    again(copied, "--eval.temperature=2", "--eval.test_rows=2", "--eval.anchor_check=false")
+    assert len(list((folder / "scorings").iterdir())) == 2
+    assert {path: path.read_bytes() for path in before} == before
+    predictions = str(own / "predictions" / f"{name}.jsonl")
+    main(["compare", predictions, predictions])  # its scoring is known there, too
+    assert "2 rows" in capsys.readouterr().out
 
 
 def test_test_rows_are_scored_without_their_anchor_after_training(run: Run) -> None:
@@ -106,7 +134,7 @@ def test_draws_are_the_same_each_time_and_other_than_the_greedy_answers(copied: 
     name = f"test-turn-step-{copied.record['selected']['step']:06d}"
     greedy = copied.jsonl(name)
     first, second = (
-        (again(copied, *options, f"--eval.batch_tokens={budget}"), copied.jsonl(name))
+        (again(copied, *options, f"--eval.batch_tokens={budget}"), latest(copied).jsonl(name))
         for budget in (1, 100_000)
     )
     predictions = [[row["prediction"] for row in rows] for rows in (first[1], second[1], greedy)]
@@ -123,10 +151,10 @@ def test_answers_end_where_the_configuration_says(copied: Run, world: World) -> 
     words = [w for w in tokenizer["model"]["vocab"] if w.isascii() and w.isalpha()]
     stops = f"--data.tasks.turn.stop_tokens={json.dumps(words)}"
     again(copied, "--eval.anchor_check=false", stops)
-    short = copied.jsonl(name)
+    short = latest(copied).jsonl(name)
     least = "--data.tasks.turn.min_new_tokens=5"
     again(copied, "--eval.anchor_check=false", stops, least)
-    longer = copied.jsonl(name)
+    longer = latest(copied).jsonl(name)
     assert any(row["stopped"] and row["new_tokens"] < 5 for row in short)
     assert all(row["new_tokens"] >= 5 for row in longer)
 
@@ -138,7 +166,7 @@ def test_response_prefix_can_be_forced_and_is_then_no_part_of_the_answer(
     free = copied.jsonl(name)
     option = "--data.tasks.turn.force_response_prefix=true"
     scores = again(copied, "--eval.anchor_check=false", option)["after"]["tasks"]["turn"]
-    forced = copied.jsonl(name)
+    forced = latest(copied).jsonl(name)
     assert "prefix_rate" not in scores["values"]
     for ours, other in zip(forced, free, strict=True):
         assert ours["prompt_tokens"] > other["prompt_tokens"]
@@ -181,10 +209,10 @@ def test_limits_that_cannot_be_met_are_refused_before_training(
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The translation task of the embedded default after 40 steps."""
     home = tmp_path_factory.mktemp("trained")
-    default = yaml.safe_load((ROOT / "tell_lightning/default.yaml").read_text(encoding="utf-8"))
     overlay = home / "translate.yaml"
-    tasks = {"translate": default["data"]["tasks"]["translate"]}
-    overlay.write_text(yaml.safe_dump({"data": {"tasks": tasks}}), encoding="utf-8")
+    tasks = {"translate": read_config("microworld")["data"]["tasks"]["translate"]}
+    values = {"extends": "microworld", "data": {"tasks": tasks}}
+    overlay.write_text(yaml.safe_dump(values), encoding="utf-8")
     options = ["-c", str(overlay), f"--run.dir={home / 'runs'}", "--trainer.max_steps=40"]
     done = command(["fit", *options, "--eval.test=false", "--eval.dev_rows=8"], home=home)
     assert done.returncode == 0, done.stderr
@@ -242,3 +270,26 @@ def test_several_processes_score_every_row_once_as_one_does(
     assert all(ours == other for ours, other in decided)
     if len(decided) == rows:
         assert found == scores
+
+
+def test_chat_prompts_of_no_task_stand_in_run_json_the_table_and_the_report(
+    fit: Fits, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = fit("--eval.probe=true", "--eval.anchor_check=false")
+    test = run.record["metrics"]["test"]
+    assert test["before"]["probe"]["unchanged"] == 1
+    assert test["after"]["probe"]["rows"] == 100
+    assert 0 <= test["after"]["probe"]["unchanged"] < 1
+    assert test["after"]["probe"]["loss"] > test["before"]["probe"]["loss"]
+    screen = capsys.readouterr().out
+    assert f"{test['after']['probe']['loss']:.3f}" in screen
+    assert "chat probe: 100 short prompts that no training source holds" in screen
+    main(["report", str(run.folder)])
+    page = (run.folder / "report.html").read_text(encoding="utf-8")
+    assert "Chat prompts that no training source holds" in page
+    assert 'data-path="test/after/probe/unchanged"' in page
+
+
+def test_a_base_that_cannot_chat_gets_no_chat_prompts(run: Run) -> None:
+    assert "probe" not in run.record["metrics"]["test"]["after"]
+    assert "chat probe" not in run.stdout

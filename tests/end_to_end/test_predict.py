@@ -497,6 +497,10 @@ def test_answers_of_another_model_or_to_another_prompt_are_refused(
     weights = load_file(other / "adapter_model.safetensors")
     next(iter(weights.values()))[0, 0] += 1
     save_file(weights, other / "adapter_model.safetensors", metadata={"format": "pt"})
+    error = refused(capsys, "--adapter", str(other), *options)
+    assert error == says(str(other / "adapter_model.safetensors"), cure="weights_sha256")
+    anchors = json.loads((other / "anchor.json").read_text(encoding="utf-8"))
+    (other / "anchor.json").write_text(json.dumps(anchors | {"weights_sha256": None}))
     capsys.readouterr()
     for which in (
         ["--adapter", str(other)],

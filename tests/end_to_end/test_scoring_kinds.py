@@ -138,12 +138,26 @@ def test_scoring_again_gives_the_same_and_the_table_shows_it(
     again = json.loads((kinds_run.folder / "scores-test.json").read_text())["after"]["tasks"]
     assert again == kinds_run.record["metrics"]["test"]["after"]["tasks"]
     screen = " ".join(capsys.readouterr().out.split())
-    for label in ("surplus letters", "word error rate", "rouge1 recall", "macro F1", "field F1"):
+    for label in ("surplus letters", "word error rate", "accuracy", "macro F1", "field F1"):
         assert label in screen
     assert "word error rate: lower is better." in screen
     error_rate = after(kinds_run, METRIC)["values"]["word_error_rate"]
     assert f"{error_rate:.3f}" in screen
     assert f"test {METRIC}: word error rate {error_rate:.3f}" in caplog.text
+
+
+@pytest.mark.parametrize("task", ["label", "fields", "overlap"])
+def test_an_adapter_alone_reads_answers_as_its_run_does(
+    task: str, kinds_run: Run, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = world.folder / "data" / ("turn-dev.jsonl" if task == "overlap" else "verdict-dev.jsonl")
+    seen = []
+    for model in (["--run", str(kinds_run.folder)], ["--adapter", f"{kinds_run.folder}/adapter"]):
+        main(["predict", *model, "--task", task, "--input", str(rows)])
+        seen.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
+    assert len(seen[0]) == 4
+    assert seen[0] == seen[1]
+    assert ("label" in seen[1][0]) == (task == "label")
 
 
 def test_base_and_adapter_are_compared(kinds_run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from tell_lightning.model.settings import LoraSettings, ModelSettings
 
 @pytest.fixture(scope="session")
 def settings() -> ModelSettings:
-    return ModelSettings(lora=LoraSettings(rank=4, alpha=8))
+    return ModelSettings(base="microworld", lora=LoraSettings(rank=4, alpha=8))
 
 
 @pytest.fixture(scope="session")

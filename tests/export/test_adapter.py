@@ -1,7 +1,9 @@
 """An adapter folder: read by plain PEFT, the same bytes every time, whole or not there."""
 
 import json
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from tell_lightning.data.tokenizer import base_path
 from tell_lightning.export import adapter
 from tell_lightning.export.adapter import write_adapter
 from tell_lightning.export.anchor_file import AnchorFile, read_anchor_file
+from tell_lightning.files import sha256_of
 from tell_lightning.model.settings import ModelSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
@@ -107,7 +110,8 @@ def test_holds_the_adapter_and_no_base_weights(saved: tuple[Any, Path]) -> None:
 
 
 def test_holds_the_anchors(saved: tuple[Any, Path], anchors: AnchorFile) -> None:
-    assert read_anchor_file(saved[1]) == anchors
+    digest = sha256_of(saved[1] / "adapter_model.safetensors")
+    assert read_anchor_file(saved[1]) == replace(anchors, weights_sha256=digest)
     assert "Þýddu á ensku." in (saved[1] / "anchor.json").read_text(encoding="utf-8")
 
 
@@ -143,7 +147,10 @@ def test_replaces_an_older_folder(
     write_adapter(make_model(seed=1), tokenizer, folder, settings, anchors)
     after = contents(folder)
     assert after.keys() == before.keys()
-    assert {n for n in after if after[n] != before[n]} == {"adapter_model.safetensors"}
+    assert {n for n in after if after[n] != before[n]} == {
+        "adapter_model.safetensors",
+        "anchor.json",
+    }
     assert [path.name for path in folder.parent.iterdir()] == ["adapter"]
     assert folder.stat().st_mode & 0o777 == 0o755
 
@@ -166,3 +173,22 @@ def test_a_failure_leaves_the_older_folder_alone(
         write_adapter(make_model(seed=1), tokenizer, folder, settings, anchors)
     assert contents(folder) == before
     assert [path.name for path in folder.parent.iterdir()] == ["adapter"]
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_permissions_follow_the_umask(
+    mask: int,
+    mode: int,
+    make_model: Callable[..., Any],
+    tokenizer: Any,
+    settings: ModelSettings,
+    anchors: AnchorFile,
+    tmp_path: Path,
+) -> None:
+    before = os.umask(mask)
+    try:
+        write_adapter(make_model(), tokenizer, tmp_path / "adapter", settings, anchors)
+    finally:
+        os.umask(before)
+    assert {oct(p.stat().st_mode & 0o777) for p in (tmp_path / "adapter").iterdir()} == {oct(mode)}
+    assert oct((tmp_path / "adapter").stat().st_mode & 0o777) == oct(0o777 & ~mask)

@@ -29,7 +29,7 @@ class Model:
     """The base with its rows."""
 
     def __init__(self) -> None:
-        self.model: Any = load_base(ModelSettings())
+        self.model: Any = load_base(ModelSettings(base="microworld"))
         self.tokenizer = load_tokenizer("microworld")
         self.rows = self._rows()
 

@@ -66,7 +66,7 @@ def test_settings_choose_type_and_attention(llama_folder: Path) -> None:
 
 
 def test_the_embedded_default_is_a_folder_as_any_other() -> None:
-    settings = ModelSettings()
+    settings = ModelSettings(base="microworld")
     assert (Path(base_path(settings.base)) / "config.json").is_file()
     assert load_tokenizer(settings).eos_token_id is not None
 
@@ -185,7 +185,7 @@ def test_an_attention_kernel_that_the_model_does_not_support(
 
 
 def test_code_of_the_model_does_not_run_unless_asked(folder: Path) -> None:
-    assert not ModelSettings().trust_remote_code
+    assert not ModelSettings(base="microworld").trust_remote_code
     config = {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig"}}
     (folder / "config.json").write_text(json.dumps(config))
     marker = folder / "has_run"

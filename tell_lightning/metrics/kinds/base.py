@@ -1,10 +1,11 @@
 """What every scoring kind says: how answers are scored, shown, compared, and read one by one."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from tell_lightning.metrics.characters import is_exact
 from tell_lightning.metrics.intervals import RowSums
 from tell_lightning.metrics.predictions import MetricError, Prediction
 from tell_lightning.metrics.score_facts import ScoreFacts
@@ -55,6 +56,8 @@ class ScoringKind(ABC):
     """The scores in the line after each evaluation; none: those of the table."""
     only_with_intervals: frozenset[str] = frozenset()
     """Scores too slow for dev, which are computed where intervals are; none can be primary."""
+    positive: str | None = None
+    """The label that precision, recall and F1 are of, unless the settings name another one."""
     verdicts: Sequence[Verdict] = ("exact",)
     """What `verdict` may say, in the order in which it is counted."""
 
@@ -116,17 +119,42 @@ class ScoringKind(ABC):
         """
         return self.scoring
 
+    def preview(self, predictions: Sequence[Prediction]) -> Mapping[str, float]:
+        """Score as `score` does, but without torch where it can be left out, for `plan`."""
+        return self.score(predictions).values
+
+    def perfect(self, reference: str) -> str:
+        """Return an answer that is right, as a model would write it."""
+        return reference
+
+    def check(self, predictions: Sequence[Prediction]) -> None:
+        """Check the references of all rows that will be scored.
+
+        Raises:
+            MetricError: A reference that cannot be used.
+        """
+        for prediction in predictions:
+            self.read(prediction.reference or "", reference=True)
+
+    def notes(self, references: Sequence[str]) -> Iterator[str]:
+        """Say before training what in the settings hardly fits the references.
+
+        Args:
+            references: Of a set that will be scored.
+        """
+        yield from ()
+
     def read(self, text: str, *, reference: bool = False) -> Reading:
         """Read one answer, or one reference, as the report shows it."""
         return Reading(text)
 
     def verdict(self, answer: Reading, reference: Reading) -> Verdict:
         """Say whether one answer, as it was read, is right."""
-        return "exact" if answer.text.strip() == reference.text.strip() else ""
+        return "exact" if is_exact(answer.text, reference.text) else ""
 
     def columns(self, answer: str, reference: str) -> dict[str, Any]:
         """Return what stands beside one answer in W&B's table: numbers, text, yes or no."""
-        return {"exact_match": answer.strip() == reference.strip()}
+        return {"exact_match": is_exact(answer, reference)}
 
     def saved(self, answer: str) -> dict[str, Any]:
         """Return what predictions files hold of one answer beside its text."""

@@ -4,14 +4,16 @@ An answer gives its label as plain text, or under `scoring.label_key` of a JSON 
 a readable label is a predicted class of its own: it is counted, and never right.
 """
 
+import json
 import string
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from tell_lightning.metrics.characters import composed
 from tell_lightning.metrics.intervals import RowSums
 from tell_lightning.metrics.json_text import is_repairable, read_object
 from tell_lightning.metrics.kinds.base import KindScores, Reading, ScoringKind, Verdict
@@ -52,7 +54,9 @@ class Classification(ScoringKind):
         "unparseable": ScoreFacts("answers without a readable label", "count", 0, "lower", FORM),
     }
     primary = "balanced_accuracy"
-    table: Sequence[str] = ("balanced_accuracy", "f1", "macro_f1", "mcc", "label_valid")
+    table: Sequence[str] = (
+        *("balanced_accuracy", "accuracy", "f1", "macro_f1", "mcc", "label_valid"),
+    )
     report: Sequence[str] = (
         "balanced_accuracy",
         "accuracy",
@@ -74,6 +78,7 @@ class Classification(ScoringKind):
         Raises:
             MetricError: A positive label that is none.
         """
+        scoring = _composed(scoring)
         super().__init__(scoring)
         self.key, self.labels = scoring.label_key, scoring.labels
         if self.labels and scoring.positive not in {None, *self.labels}:
@@ -121,6 +126,39 @@ class Classification(ScoringKind):
             values["json_valid_repaired"] = sum(map(is_repairable, answers)) / len(answers)
         return KindScores(values)
 
+    def preview(self, predictions: Sequence[Prediction]) -> Mapping[str, float]:
+        """Score by the counts of the rows, without torch."""
+        return ScoringKind.score(self, predictions).values
+
+    def perfect(self, reference: str) -> str:
+        """Return the reference, or its label in JSON where the reference is a bare word."""
+        label = self.read(reference, reference=True).label
+        bare = self.key is not None and self.read(reference).label is None
+        return json.dumps({self.key: label}, ensure_ascii=False) if bare else reference
+
+    def check(self, predictions: Sequence[Prediction]) -> None:
+        """Check that every reference gives one of the labels.
+
+        Raises:
+            MetricError: One that does not.
+        """
+        for prediction in predictions:
+            self._gold(prediction)
+
+    def notes(self, references: Sequence[str]) -> Iterator[str]:
+        """Name labels that no reference has, and references that all have the same one."""
+        found = {self.read(reference, reference=True).label for reference in references}
+        if lacking := [label for label in self.labels or () if label not in found]:
+            yield (
+                f"scoring.labels: no reference has {_listed(lacking)}. Correct the labels, or add "
+                "rows with them."
+            )
+        if len(found) == 1:
+            yield (
+                f"scoring.labels: all references have {next(iter(found))!r}, so a constant answer "
+                "is always right. Add rows with other labels."
+            )
+
     def row_sums(self, predictions: Sequence[Prediction]) -> list[RowSums]:
         """Give the counts of labels, and of valid JSON or of readable labels."""
         gold, found, labels = self._indices(predictions)
@@ -140,6 +178,7 @@ class Classification(ScoringKind):
         Of a reference the bare word is a label, too, where answers are JSON: some files hold no
         more than `Yes.`.
         """
+        text = composed(text)
         values = read_object(text) or {}
         label = self._known(values.get(self.key)) if self.key else self._word(text)
         if label is None and reference and not text.lstrip().startswith("{"):
@@ -212,7 +251,8 @@ class Classification(ScoringKind):
 class Judge(Classification):
     """A verdict, no or yes, in a JSON object with a thought: a case of classification."""
 
-    table = ("balanced_accuracy", "f1", "mcc", "json_valid")
+    table = ("balanced_accuracy", "accuracy", "f1", "macro_f1", "mcc", "json_valid")
+    positive = "yes"
     report = ("balanced_accuracy", "accuracy", "majority_accuracy", "f1", "mcc", "json_valid")
     summary = (
         *("balanced_accuracy", "accuracy", "majority_accuracy", "f1", "json_valid"),
@@ -226,6 +266,8 @@ class Judge(Classification):
             MetricError: A positive label that is none.
         """
         given = {name: getattr(scoring, name) or value for name, value in PAPERS_TASK.items()}
+        if scoring.positive is None and given["positive"] not in given["labels"]:
+            given["positive"] = None
         super().__init__(replace(scoring, **given))
 
 
@@ -246,6 +288,12 @@ def _listed(labels: Collection[str], most: int = 10) -> str:
     """List labels, the first of them where they are many."""
     more = f" and {len(labels) - most} more" if len(labels) > most else ""
     return ", ".join(list(labels)[:most]) + more
+
+
+def _composed(scoring: Scoring) -> Scoring:
+    """Write the labels in composed characters, as answers are read."""
+    labels, positive = scoring.labels and tuple(map(composed, scoring.labels)), scoring.positive
+    return replace(scoring, labels=labels, positive=positive and composed(positive))
 
 
 def _bare(text: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tell_lightning.metrics.characters import composed
 from tell_lightning.metrics.intervals import Numbers, RowSums
 from tell_lightning.metrics.json_text import NOTHING, read_value
 from tell_lightning.metrics.kinds.base import Reading, ScoringKind, Verdict
@@ -45,7 +46,7 @@ class JsonFields(ScoringKind):
         Raises:
             MetricError: A reference that is no JSON.
         """
-        pairs = [(read_value(p.prediction), _reference(p)) for p in predictions]
+        pairs = [(_value(p.prediction), _reference(p)) for p in predictions]
         means = {
             "json_match": [is_equal(answer, reference) for answer, reference in pairs],
             "json_valid": [answer is not NOTHING for answer, _ in pairs],
@@ -53,16 +54,25 @@ class JsonFields(ScoringKind):
         counts = np.array([_field_counts(*pair) for pair in pairs], dtype=np.float64)
         return [RowSums.means(means), RowSums(counts, _field_scores)]
 
+    def check(self, predictions: Sequence[Prediction]) -> None:
+        """Check that every reference is JSON.
+
+        Raises:
+            MetricError: One that is not.
+        """
+        for prediction in predictions:
+            _reference(prediction)
+
     def verdict(self, answer: Reading, reference: Reading) -> Verdict:
         """Say whether the values are equal."""
-        value = read_value(answer.text)
+        value = _value(answer.text)
         if value is NOTHING:
             return "unreadable"
-        return "right" if is_equal(value, read_value(reference.text)) else "wrong"
+        return "right" if is_equal(value, _value(reference.text)) else "wrong"
 
     def columns(self, answer: str, reference: str) -> dict[str, Any]:
         """Return whether the values are equal, and the F1 of the fields."""
-        pair = read_value(answer), read_value(reference)
+        pair = _value(answer), _value(reference)
         f1 = _field_scores(np.array(_field_counts(*pair), dtype=np.float64))["field_f1"]
         return {"json_match": is_equal(*pair), "field_f1": round(float(f1), 4)}
 
@@ -122,8 +132,13 @@ def _field_scores(sums: Numbers) -> dict[str, Numbers]:
     }
 
 
+def _value(text: str) -> Any:
+    """Read an answer or a reference, in composed characters."""
+    return read_value(composed(text))
+
+
 def _reference(prediction: Prediction) -> Any:
-    value = read_value(prediction.reference or "")
+    value = _value(prediction.reference or "")
     if value is NOTHING:
         raise MetricError(
             f"row {prediction.id!r}: the reference must be JSON, got "

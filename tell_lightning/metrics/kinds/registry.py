@@ -38,6 +38,8 @@ class Display:
     """The scores in the line after each evaluation."""
     facts: Mapping[str, ScoreFacts]
     """What is known of scores that do not come with the package."""
+    positive: str | None = None
+    """The label that precision, recall and F1 are of."""
 
     def facts_of(self, name: str) -> ScoreFacts:
         """Return what is known of a score."""
@@ -113,7 +115,8 @@ def primary_of(scoring: Scoring) -> str:
 def saved_display(kind: ScoringKind) -> dict[str, Any]:
     """Return what `run.json` says of how scores are shown: the kind, of a class path all of it."""
     if kind.scoring.kind in BUILT_IN:
-        return {"kind": kind.scoring.kind}
+        own = kind.scoring.positive != kind.positive
+        return {"kind": kind.scoring.kind, **({"positive": kind.scoring.positive} if own else {})}
     table = kind.table or tuple(kind.facts)[:4]
     return {
         "kind": kind.scoring.kind,
@@ -134,14 +137,16 @@ def display_of(scores: Mapping[str, Any]) -> Display:
     if "facts" in saved:
         facts = {name: ScoreFacts(**values) for name, values in saved["facts"].items()}
         shown = [saved[place] for place in ("table", "report", "summary")]
+        positive = None
     else:
         facts = {}
         named = (name for name in BUILT_IN if built_in(name).primary == primary)
         kind = built_in(saved.get("kind") or next(named, "text"))
         shown = [kind.table, kind.report or kind.table, kind.summary or kind.table]
+        positive = saved.get("positive", kind.positive)
     # A primary score that the user has chosen may stand in none of the lists.
     table, report, summary = (tuple(dict.fromkeys((primary, *names))) for names in shown)
-    return Display(table, report, summary, facts)
+    return Display(table, report, summary, facts, positive)
 
 
 def _user_kind(scoring: Scoring) -> ScoringKind:

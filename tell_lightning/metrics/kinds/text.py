@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from tell_lightning.metrics.characters import is_exact
 from tell_lightning.metrics.intervals import RowSums
 from tell_lightning.metrics.kinds.base import ScoringKind
 from tell_lightning.metrics.predictions import Prediction
@@ -26,8 +27,3 @@ def exact_sums(predictions: Sequence[Prediction]) -> RowSums:
     return RowSums.means(
         {"exact_match": [is_exact(p.prediction, p.reference) for p in predictions]}
     )
-
-
-def is_exact(answer: str, reference: str | None) -> bool:
-    """Say whether an answer equals its reference but for outer white space."""
-    return reference is not None and answer.strip() == reference.strip()

@@ -11,18 +11,32 @@ another.
     answer   a / b c       reference   A / B / C     document  a b c ~ A B C    lines   ~A  ~B  ~C
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
+from tell_lightning.metrics.characters import is_chinese, is_unspaced
 from tell_lightning.metrics.intervals import Numbers, RowSums
 from tell_lightning.metrics.kinds.base import KindScores, ScoringKind
 from tell_lightning.metrics.kinds.text import exact_sums
-from tell_lightning.metrics.predictions import Prediction, texts_of
+from tell_lightning.metrics.predictions import MetricError, Prediction, texts_of
 from tell_lightning.metrics.score_facts import EXACT_MATCH, ScoreFacts, points
+from tell_lightning.metrics.settings import Scoring, Tokenizer
+
+NEEDS: Mapping[str, tuple[str, str]] = {
+    "ja-mecab": ("MeCab", "sacrebleu[ja]"),
+    "ko-mecab": ("mecab_ko", "sacrebleu[ko]"),
+    "flores101": ("sentencepiece", "sentencepiece"),
+    "flores200": ("sentencepiece", "sentencepiece"),
+}
+"""The module that a tokenizer imports, and what pip installs for it."""
+AT_SPACES = ("13a", "intl", "none")
+"""Tokenizers that divide words at spaces."""
 
 
 class Translation(ScoringKind):
@@ -47,10 +61,37 @@ class Translation(ScoringKind):
     summary = ("bleu", "chrf", "exact_match", "words_recall", "stop_rate")
     only_with_intervals = frozenset({"ter_lines"})
 
+    def __init__(self, scoring: Scoring) -> None:
+        """Take the settings.
+
+        Raises:
+            MetricError: The package of a tokenizer is not installed.
+        """
+        super().__init__(scoring)
+        module, package = NEEDS.get(scoring.tokenize, ("", ""))
+        if module and find_spec(module) is None:
+            raise MetricError(
+                f"scoring.tokenize: {scoring.tokenize} needs the package {package}, got none. "
+                f"Install it: pip install '{package}', or write scoring.tokenize: auto."
+            )
+
+    def settled(self, references: Iterable[str], labels: Iterable[str] = ()) -> Scoring:
+        """Choose BLEU's tokenizer by the script of the references, where it is `auto`."""
+        return replace(self.scoring, tokenize=settled_tokenizer(self.scoring, list(references)))
+
+    def notes(self, references: Sequence[str]) -> Iterator[str]:
+        """Warn of a tokenizer that divides at spaces, where the references have few of them."""
+        asked = self.scoring.tokenize
+        if asked in AT_SPACES and is_unspaced(references):
+            yield (
+                f"scoring.tokenize: {asked} divides words at spaces, of which the references have "
+                "few. Write scoring.tokenize: auto."
+            )
+
     def score(self, predictions: Sequence[Prediction]) -> KindScores:
         """Score the corpus, without TER."""
         answers, references = texts_of(predictions)
-        sums = corpus_sums(answers, references)
+        sums = corpus_sums(answers, references, self._tokenizer(references))
         return KindScores(
             {
                 **exact_sums(predictions).whole(),
@@ -62,7 +103,12 @@ class Translation(ScoringKind):
 
     def row_sums(self, predictions: Sequence[Prediction]) -> list[RowSums]:
         """Give the counts that sacreBLEU keeps of each document, for each score, and for TER."""
-        return [exact_sums(predictions), *corpus_sums(*texts_of(predictions), ter=True)]
+        answers, references = texts_of(predictions)
+        sums = corpus_sums(answers, references, self._tokenizer(references), ter=True)
+        return [exact_sums(predictions), *sums]
+
+    def _tokenizer(self, references: Sequence[str]) -> Tokenizer:
+        return settled_tokenizer(self.scoring, references)
 
     def columns(self, answer: str, reference: str) -> dict[str, Any]:
         """Return sacreBLEU's chrF2 of one document, 0 to 100, to a tenth."""
@@ -82,7 +128,7 @@ def join_lines(text: str) -> str:
 
 
 def corpus_sums(
-    answers: Sequence[str], references: Sequence[str], *, ter: bool = False
+    answers: Sequence[str], references: Sequence[str], tokenizer: str = "13a", *, ter: bool = False
 ) -> list[RowSums]:
     """Split corpus scores into the counts of each document, whose sum gives the score.
 
@@ -95,6 +141,7 @@ def corpus_sums(
     Args:
         answers: One text per document.
         references: As many texts, in the same order; at least one that is not blank.
+        tokenizer: BLEU's, by sacreBLEU's name.
         ter: Whether TER of lines is computed, too, which may take a minute.
 
     Returns:
@@ -102,7 +149,7 @@ def corpus_sums(
 
     Source: Post 2018 (sacreBLEU), Popović 2015 and 2017 (chrF, chrF++), Snover 2006 (TER).
     """
-    metrics = _metrics() | (_slow_metrics() if ter else {})
+    metrics = _metrics(tokenizer) | (_slow_metrics(tokenizer) if ter else {})
     return [_sums(name, metric, answers, references) for name, metric in metrics.items()]
 
 
@@ -145,24 +192,57 @@ def _segments(
     return [a if len(a) == len(r) else [""] * len(r) for a, r in paired], theirs
 
 
-def _metrics() -> dict[str, Any]:
-    """Make the metrics with sacreBLEU's defaults."""
-    # Slow to import, and needed by translation alone.
-    from sacrebleu.metrics.bleu import BLEU
-    from sacrebleu.metrics.chrf import CHRF
+def settled_tokenizer(scoring: Scoring, references: Sequence[str]) -> Tokenizer:
+    """Return BLEU's tokenizer: the one that is set, or that of the references' script.
 
-    return {
-        f"{name}{level}": metric()
-        for level in ("", "_lines")
-        for name, metric in (("bleu", BLEU), ("chrf", CHRF), ("chrf_pp", partial(CHRF, 6, 2)))
-    }
+    That is zh for Chinese, char for other scripts without spaces between words, and 13a for scripts
+    with spaces. Whether the packages of other tokenizers are installed changes nothing.
+    """
+    if scoring.tokenize != "auto":
+        return scoring.tokenize
+    if not is_unspaced(references):
+        return "13a"
+    return "zh" if is_chinese(references) else "char"
 
 
-def _slow_metrics() -> dict[str, Any]:
-    """Make TER of lines; a document of 400 foreign words would take a second."""
+def bleu_metric(tokenizer: str) -> Any:
+    """Make sacreBLEU's BLEU.
+
+    Raises:
+        MetricError: The tokenizer cannot be loaded.
+    """
+    from sacrebleu.metrics.bleu import BLEU  # slow to import
+
+    try:
+        return BLEU(tokenize=tokenizer)
+    except Exception as error:  # whatever a package or a download may raise
+        raise MetricError(
+            f"scoring.tokenize: {tokenizer} must be loaded, got {type(error).__name__}: "
+            f"{' '.join(str(error).split())}. Write scoring.tokenize: auto."
+        ) from error
+
+
+def _metrics(tokenizer: str) -> dict[str, Any]:
+    """Make the metrics with sacreBLEU's defaults, but for BLEU's tokenizer."""
+    from sacrebleu.metrics.chrf import CHRF  # slow to import
+
+    kinds = (
+        ("bleu", partial(bleu_metric, tokenizer)),
+        ("chrf", CHRF),
+        ("chrf_pp", partial(CHRF, 6, 2)),
+    )
+    return {f"{name}{level}": make() for level in ("", "_lines") for name, make in kinds}
+
+
+def _slow_metrics(tokenizer: str) -> dict[str, Any]:
+    """Make TER of lines; a document of 400 foreign words would take a second.
+
+    Where words are not divided at spaces, its edits are those of Chinese and Japanese characters.
+    """
     from sacrebleu.metrics.ter import TER
 
-    return {"ter_lines": TER()}
+    asian = tokenizer not in AT_SPACES
+    return {"ter_lines": TER(normalized=asian, asian_support=asian)}
 
 
 def _flat(documents: Documents) -> list[str]:
