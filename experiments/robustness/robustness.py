@@ -51,6 +51,16 @@ class Outcome:
     err: str
     seconds: float
 
+    @property
+    def last_line(self) -> str:
+        """The last line of standard error, or how the command ended."""
+        return (self.err.strip().splitlines() or [f"exit code {self.code}"])[-1]
+
+    def refused(self, *parts: str) -> bool:
+        """Return whether the command ended with code 2 and one line that has these parts."""
+        one_line = self.err.startswith("error: ") and self.err.count("\n") == 1
+        return self.code == 2 and one_line and all(part in self.err for part in parts)
+
 
 @dataclass(frozen=True)
 class Box:

@@ -61,9 +61,9 @@ def compare(arguments: list[str]) -> None:
     if not all(scoring.words_field in p.row for p in (*ours, *theirs)):
         scoring = replace(scoring, words_field=None)
     settled = _settled(scoring, [*ours, *theirs])
+    found = compare_predictions(settled.scoring, ours, theirs)
     for note in settled.notes([p.reference or "" for p in ours]):
         print(note, file=sys.stderr)
-    found = compare_predictions(settled.scoring, ours, theirs)
     if asked.format == "jsonl":
         for line in _lines(found, len(ours)):
             print(as_json(line, ensure_ascii=True))

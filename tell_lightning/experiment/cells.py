@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from tell_lightning.experiment.bases import MADE, recipe
-from tell_lightning.experiment.forms import SpecificationError
+from tell_lightning.experiment.forms import (
+    MAPPING,
+    NUMBER,
+    Form,
+    SpecificationError,
+    check_plain,
+)
 from tell_lightning.experiment.overlays import merged, nested, value_of
 from tell_lightning.experiment.specification import Arm, Experiment, Group, digest
 from tell_lightning.files import read_yaml
@@ -28,6 +34,19 @@ PHASED = ("general_then_task", "task_then_general", "late_mix")
 """Orders with phases: a cycle begins with other rows than it ends with."""
 WHOLE = 1e-6
 """Passes that differ less than this from a whole number are whole."""
+
+_TASKS = Form(
+    "a mapping of names to tasks",
+    lambda value: isinstance(value, Mapping) and all(map(MAPPING.holds, value.values())),
+    "{translate: {...}}",
+)
+_FORMS: Mapping[str, Form] = {
+    **dict.fromkeys(("data", "data.mixture", "model", "trainer"), MAPPING),
+    "data.tasks": _TASKS,
+    **dict.fromkeys(("trainer.max_steps", "data.optimizer_batch"), NUMBER),
+    **{f"data.mixture.{key}": NUMBER for key in ("task_share", "task_examples", "task_passes")},
+}
+"""Forms of the values that are read here; `fit` checks all others."""
 
 Chosen = Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]
 """`chosen.json`: by testbed, tuned arm and number of examples the variant with its `set`."""
@@ -111,7 +130,8 @@ def configuration(
         overlays: The user's own files.
 
     Raises:
-        SpecificationError: The arm is tuned, and nothing is chosen for it.
+        SpecificationError: The arm is tuned and nothing is chosen for it, or a value has another
+            form than `fit` takes.
     """
     arm = experiment.arms[cell.arm]
     own: dict[str, Any] = {"seed_everything": cell.seed}
@@ -127,6 +147,15 @@ def configuration(
         nested(cell.settings),
         *overlays,
     )
+    where = f"{experiment.folder / 'experiment.yaml'}: {cell.name}"
+    for key, form in _FORMS.items():
+        value = value_of(config, key)
+        if value is not None and not form.holds(value):
+            raise SpecificationError(
+                f"{where}.{key}: must be {form.says}, got {value!r:.60}. Write {key}: "
+                f"{form.example} in the file that sets it."
+            )
+    check_plain(where, config)
     return merged(config, _in_one_cycle(config))
 
 

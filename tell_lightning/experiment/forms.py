@@ -67,6 +67,33 @@ def check_keys(
             )
 
 
+def check_plain(where: str, value: Any) -> None:
+    """Check that a value holds only what JSON can hold: YAML also has dates, sets and other keys.
+
+    Args:
+        where: The file and, after a colon, the place in it.
+        value: What stands there.
+
+    Raises:
+        SpecificationError: The first value that JSON cannot hold.
+    """
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            if not isinstance(key, str):
+                raise SpecificationError(
+                    f"{where}: keys must be text, got {key!r:.60}. Put the key in quotes."
+                )
+            check_plain(f"{where}.{key}", each)
+    elif isinstance(value, list):
+        for number, each in enumerate(value):
+            check_plain(f"{where}[{number}]", each)
+    elif not isinstance(value, str | int | float | None):
+        raise SpecificationError(
+            f"{where}: must be text, a number, true, false, null, a list or a mapping, got "
+            f"{value!r:.60}. Put it in quotes."
+        )
+
+
 def is_whole(value: Any, least: int = 0) -> bool:
     """Return whether a value is a whole number of at least `least`; true and false are not."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least

@@ -7,6 +7,8 @@ own mapping, and gives back objects of its own; these three functions keep plain
 from collections.abc import Mapping
 from typing import Any
 
+from tell_lightning.errors import TellError
+
 
 def merged(*overlays: Mapping[str, Any]) -> dict[str, Any]:
     """Merge mappings deeply; later ones win, and lists and values are replaced whole.
@@ -36,6 +38,8 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
         place = result
         for part in above:
             place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise TellError(f"{key}: must be given without {part}, got both. Remove one.")
         place[last] = value
     return result
 

@@ -308,6 +308,21 @@ def test_text_typed_on_the_command_line_stays_text(tmp_path: Path) -> None:
     assert check(["-c", str(saved)]) == made
 
 
+def test_a_relative_base_is_absolute_from_then_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run and its adapter are used from other folders, too."""
+    (tmp_path / "my base").mkdir()
+    (tmp_path / "my base/config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    for typed in ("my base", "./my base/", str(tmp_path / "my base")):
+        config = check(["-c", "microworld", f"--model.base={typed}"])
+        assert config.model.base == str(tmp_path / "my base")
+        assert yaml.safe_load(config.to_yaml())["model"]["base"] == config.model.base
+    for hub in ("org/name", "microworld"):
+        assert check(["-c", "microworld", f"--model.base={hub}"]).model.base == hub
+
+
 @pytest.mark.parametrize(
     ("text", "key", "got"),
     [

@@ -263,6 +263,13 @@ def test_a_wrong_command_line_is_named(arguments, message, files, capsys):
     assert error(capsys, *files, *arguments) == message
 
 
+def test_a_row_without_a_reference_is_refused_before_anything_is_said_of_labels(tmp_path, capsys):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"id": "1", "prediction": "", "reference": ""}\n')
+    said = says("row '1'", rule="reference", got="''")
+    assert error(capsys, str(path), str(path), "--kind=judge") == said
+
+
 def test_a_missing_file_is_named(files, capsys):
     assert error(capsys, files[0], "none.jsonl", "--kind=text") == says(
         "none.jsonl", got="No such file"

@@ -228,6 +228,13 @@ def test_the_cache_is_where_the_settings_or_the_system_say(
     assert cache_folder(DataSettings(cache_dir="~/mine")) == tmp_path / "home" / "mine"
 
 
+def test_a_tilde_before_a_name_that_is_no_user_is_kept_as_a_shell_keeps_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SplitError, check=says("data.root", rule="folder", got="'~no-such-user'")):
+        resolve_root(DataSettings(root="~no-such-user"))
+    assert cache_folder(DataSettings(cache_dir="~no-such-user/a")) == Path("~no-such-user/a")
+
+
 # Rows of the training file set apart as dev
 
 
@@ -388,3 +395,18 @@ def test_cache_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     with pytest.raises(SplitError) as caught:
         cache_folder(DataSettings(cache_dir=str(tmp_path / "file/cache")))
     assert str(caught.value) == says("data.cache_dir", got=f"'{tmp_path / 'file/cache'}'")
+
+
+def test_a_user_without_a_home_must_name_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that runs as a user id of its own."""
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda _: {}[0])
+    with pytest.raises(SplitError) as caught:
+        cache_folder(DataSettings())
+    assert str(caught.value) == says("data.cache_dir", cure="--data.cache_dir=FOLDER")
+    assert cache_folder(DataSettings(cache_dir=str(tmp_path / "c"))) == tmp_path / "c"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder(DataSettings()) == tmp_path / "tell_lightning"

@@ -1,4 +1,5 @@
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import yaml
 from messages import says
 from small_experiment import BASES, EXPERIMENT, write_experiment
 
+from tell_lightning.errors import TellError
 from tell_lightning.experiment.bases import located, made_folder, recipe
 from tell_lightning.experiment.cells import (
     Cell,
@@ -18,7 +20,7 @@ from tell_lightning.experiment.cells import (
     read_chosen,
 )
 from tell_lightning.experiment.forms import SpecificationError
-from tell_lightning.experiment.overlays import value_of
+from tell_lightning.experiment.overlays import nested, value_of
 from tell_lightning.experiment.specification import Experiment, read_experiment
 
 GROUP = EXPERIMENT["cells"][0]
@@ -136,6 +138,31 @@ def test_tuning_itself_starts_from_the_shared_settings(root: Path) -> None:
     found = experiment(root, {"arms": ["best"]}, rule={"kind": "tuning"})
     config = configuration(found, expand(found)[0], read_chosen(found))
     assert value_of(config, "model.optimizer.lr") == 0.004
+
+
+@pytest.mark.parametrize(
+    ("overlay", "key", "got"),
+    [
+        ({"trainer": {"max_steps": [100]}}, "trainer.max_steps", "[100]"),
+        ({"model": date(2026, 1, 2)}, "model", "datetime.date(2026, 1, 2)"),
+        ({"data": {"general": {1: {}}}}, "data.general", "1"),
+        ({"run": {"name": b"x"}}, "run.name", "b'x'"),
+        ({"data": {"tasks": {"translate": 3}}}, "data.tasks", "{'translate': 3}"),
+    ],
+)
+def test_a_value_that_no_run_can_have_is_named_with_its_cell(
+    first: Experiment, overlay: dict[str, Any], key: str, got: str
+) -> None:
+    cell = expand(first)[0]
+    with pytest.raises(SpecificationError) as caught:
+        configuration(first, cell, None, [overlay])
+    where = f"experiment.yaml: {cell.name}.{key}"
+    assert str(caught.value) == says(where, got=got)
+
+
+def test_a_key_and_one_below_it_do_not_go_together() -> None:
+    with pytest.raises(TellError, check=says("data.root", rule="data", got="both")):
+        nested({"data": 3, "data.root": "x"})
 
 
 def test_the_digest_covers_what_decides_the_result_and_no_places(first: Experiment) -> None:

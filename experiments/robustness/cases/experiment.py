@@ -5,7 +5,7 @@ import json
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from robustness import Box, Outcome, Result, case
+from robustness import Box, Result, case
 
 ROWS = [{"prompt": f"Say {n}.", "response": f"It is {n}."} for n in range(40)]
 CONFIG = """
@@ -20,13 +20,6 @@ trainer: {{max_steps: 2}}
 """
 
 
-def refused(outcome: Outcome, *parts: str) -> bool:
-    """Return whether a command ended with one line that names these parts."""
-    lines = outcome.err.splitlines()
-    one_line = len(lines) == 1 and lines[0].startswith("error: ")
-    return outcome.code == 2 and one_line and all(part in outcome.err for part in parts)
-
-
 @case(line=31, input="a Parquet file with a damaged page, whose reader tells of it in two lines")
 def damaged_parquet(box: Box) -> Result:
     """Cut bytes out of the first page."""
@@ -36,8 +29,8 @@ def damaged_parquet(box: Box) -> Result:
     box.write("rows.parquet", content[:4] + b"\xff" * 40 + content[44:])
     box.write("mine.yaml", CONFIG.format(rows="rows.parquet"))
     outcome = box.call("plan", "-c", "mine.yaml")
-    right = refused(outcome, "rows.parquet", "undamaged")
-    return Result("named the file in one line" if right else outcome.err[-200:], right)
+    right = outcome.refused("rows.parquet", "undamaged")
+    return Result("named the file in one line" if right else outcome.last_line, right)
 
 
 @case(line=32, input="`data:` with all its keys commented out")
@@ -45,8 +38,8 @@ def empty_group(box: Box) -> Result:
     """Leave a section without keys."""
     box.write("mine.yaml", "data:\n#  root: here\ntrainer:\n  max_steps: 3\n")
     outcome = box.call("plan", "-c", "mine.yaml")
-    right = refused(outcome, "mine.yaml: data: ", "got nothing")
-    return Result("named file and section in one line" if right else outcome.err[-200:], right)
+    right = outcome.refused("mine.yaml: data: ", "got nothing")
+    return Result("named file and section in one line" if right else outcome.last_line, right)
 
 
 @case(line=31, input="a run folder whose run.json has another form")
@@ -55,9 +48,9 @@ def damaged_run(box: Box) -> Result:
     box.write("run/config.yaml", "data: {tasks: {say: {train: rows.jsonl}}}\n")
     box.write("run/run.json", json.dumps({"status": "completed", "metrics": {"test": 5}}))
     outcome = box.call("report", "run", "--output", "page.html")
-    right = refused(outcome, "run.json", "Copy the run's folder again")
+    right = outcome.refused("run.json", "Copy the run's folder again")
     right = right and not (box.folder / "page.html").exists()
-    return Result("refused in one line, no page written" if right else outcome.err[-200:], right)
+    return Result("refused in one line, no page written" if right else outcome.last_line, right)
 
 
 @case(line=32, input="a NUL character in a folder's name")
@@ -66,5 +59,5 @@ def null_character(box: Box) -> Result:
     box.jsonl("rows.jsonl", ROWS)
     box.write("mine.yaml", CONFIG.format(rows="rows.jsonl") + 'run: {dir: "runs\\0"}\n')
     outcome = box.call("plan", "-c", "mine.yaml")
-    right = refused(outcome, "run.dir", "Unicode")
-    return Result("named the key in one line" if right else outcome.err[-200:], right)
+    right = outcome.refused("run.dir", "Unicode")
+    return Result("named the key in one line" if right else outcome.last_line, right)
