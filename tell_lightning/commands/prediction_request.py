@@ -97,10 +97,6 @@ def read_request(options: argparse.Namespace, overrides: list[str]) -> Predictio
     trained = _trained_options(anchors) if anchors else ()
     default = None if anchors else DEMO
     config = check([*given, *trained, *overrides], default)
-    if options.run and not options.trust:
-        own = [f"--config={file}" for file in options.config]
-        code = scoring_code(config.values, "kind") | model_code(config.values)
-        check_trust(Path(options.run), code, [*own, *overrides])
     tasks, model, variant = config.data.tasks, config.model, config.data.mixture.anchor
     if adapter and anchors:
         check_weights(adapter, anchors)
@@ -109,6 +105,12 @@ def read_request(options: argparse.Namespace, overrides: list[str]) -> Predictio
             model = check([*given, *overrides], default).model
         for line in _overruled(options.config, anchors, variant, model):
             say(line)
+    tasks = _chosen(tasks, options.task)
+    if options.run and not options.trust:  # anchor.json alone names no code that would run
+        kinds = {name: {"scoring": {"kind": task.scoring.kind}} for name, task in tasks.items()}
+        code = scoring_code({"data": {"tasks": kinds}}, "kind") | model_code(config.values)
+        own = [f"--config={file}" for file in options.config]
+        check_trust(Path(options.run), code, [*own, *overrides])
     request = PredictionRequest(
         config=config,
         variant=variant,
@@ -119,7 +121,7 @@ def read_request(options: argparse.Namespace, overrides: list[str]) -> Predictio
         base_files=anchors.base_files if anchors and not options.accept_base else {},
         parts=(),
     )
-    return replace(request, parts=_parts(request, options, _chosen(tasks, options.task)))
+    return replace(request, parts=_parts(request, options, tasks))
 
 
 def _give_tasks(files: Sequence[str]) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tell_lightning.commands.config_files import config_paths
+from tell_lightning.experiment.overlays import value_of
 from tell_lightning.metrics.kinds.registry import BUILT_IN
 from tell_lightning.settings import ConfigError
 
@@ -46,11 +47,12 @@ def scoring_code(values: Mapping[str, Any], *keys: str) -> dict[str, str]:
         values: A configuration, as plain values.
         keys: `kind`, `function` or both.
     """
+    tasks = value_of(values, "data.tasks")
     return {
-        f"data.tasks.{name}.scoring.{key}": code
-        for name, task in ((values.get("data") or {}).get("tasks") or {}).items()
+        f"data.tasks.{name}.scoring.{key}": str(code)
+        for name, task in (tasks if isinstance(tasks, Mapping) else {}).items()
         for key in keys
-        if (code := (task.get("scoring") or {}).get(key)) and _is_outside(code)
+        if (code := value_of(task, f"scoring.{key}")) and _is_outside(str(code))
     }
 
 

@@ -10,7 +10,8 @@ from messages import says
 from tell_lightning.cli import main
 from tell_lightning.commands.check import check
 from tell_lightning.commands.trust import check_trust, model_code, scoring_code, trainer_code
-from tell_lightning.export.anchor_file import AnchorFile
+from tell_lightning.data.anchors import Anchor
+from tell_lightning.export.anchor_file import AnchorFile, TaskPrompt
 from tell_lightning.settings import ConfigError
 
 ROW = '{"id": "1", "prediction": "a", "reference": "a", "task": "t"}\n'
@@ -29,8 +30,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("test-t-base", "test-t-step-000001"):
         (folder / "predictions" / f"{name}.jsonl").write_text(ROW)
     (folder / "run.json").write_text("{}")
-    anchors = AnchorFile("microworld", None, "given", "", {})
-    (folder / "adapter" / "anchor.json").write_text(json.dumps(anchors.to_json()))
+    anchors = AnchorFile("microworld", None, "given", "", {"t": TaskPrompt(Anchor(), 5)}).to_json()
+    anchors["tasks"]["t"]["scoring"] = {"kind": "evil.py:Kind"}
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (folder / "adapter" / name).write_text("{}")
+    (folder / "adapter" / "anchor.json").write_text(json.dumps(anchors))
     return folder
 
 
@@ -69,6 +73,12 @@ def test_a_kind_of_a_run_is_named_and_not_run(
     where = "test-t-base.jsonl" if command == "compare" else "run"
     name = "NAME" if command == "compare" else "t"
     assert error == says(where, got=f"data.tasks.{name}.scoring.kind: evil.py:Kind", cure="--trust")
+    assert not (run.parent / "ran").exists()
+
+
+def test_an_adapter_folder_alone_runs_no_code_that_it_names(run: Path) -> None:
+    with pytest.raises(SystemExit):  # its weights are none
+        main(["predict", "--adapter", "run/adapter", "--input", "rows.jsonl"])
     assert not (run.parent / "ran").exists()
 
 
