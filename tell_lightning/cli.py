@@ -14,6 +14,7 @@ from importlib import import_module
 from tell_lightning import __version__
 from tell_lightning.commands.streams import check_words, make_usable
 from tell_lightning.errors import TellError, did_you_mean
+from tell_lightning.files import full_disk
 
 COMMANDS = {
     "fit": "train adapters on anchored task examples mixed into general ones, and score them",
@@ -81,6 +82,12 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:  # the reader of the output, such as `head`, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        if (reason := full_disk(error)) is None:
+            raise
+        cure = "Free some room, or let it write elsewhere; then go on or start again."
+        print(f"error: disk: must take what is written, got: {reason}. {cure}", file=sys.stderr)
+        sys.exit(2)
 
 
 def _command(name: str) -> Callable[[list[str]], None]:

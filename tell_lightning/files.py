@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from errno import EDQUOT, EFBIG, ENOSPC, EROFS
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,20 @@ def write_whole(path: Path, content: bytes) -> None:
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def full_disk(error: BaseException | None) -> str | None:
+    """Return the reason if an error comes from a disk that takes no more; None if it does not.
+
+    Libraries turn the error of the system into others, so the whole chain is searched.
+    """
+    known = {number: os.strerror(number) for number in (ENOSPC, EDQUOT, EFBIG, EROFS)}
+    while error is not None:
+        for number, reason in known.items():
+            if getattr(error, "errno", None) == number or reason in str(error):
+                return reason
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def as_json(value: Any, **options: Any) -> str:

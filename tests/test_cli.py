@@ -3,7 +3,9 @@
 test_repository.py shows that such answers need no torch.
 """
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -135,11 +137,11 @@ def test_a_process_has_the_exit_code_and_the_lines_of_its_command(
 @pytest.mark.parametrize(
     ("name", "usage"),
     [
-        ("fit", "[--resume RUN] [-c FILE]... [--KEY=VALUE]..."),
+        ("fit", "[--resume RUN] [--accept-base] [-c FILE]... [--KEY=VALUE]..."),
         ("prepare", "[-c FILE]... [--KEY=VALUE]..."),
         ("plan", "[--show N | --positions A:B] [--format {table,jsonl}] [-c FILE]..."),
-        ("test", "RUN [-c FILE]... [--KEY=VALUE]..."),
-        ("validate", "RUN [-c FILE]... [--KEY=VALUE]..."),
+        ("test", "[--trust] [--accept-base] RUN [-c FILE]... [--KEY=VALUE]..."),
+        ("validate", "[--trust] [--accept-base] RUN [-c FILE]... [--KEY=VALUE]..."),
         ("predict", "(--run RUN | --adapter DIR | --base) [-c FILE]"),
     ],
 )
@@ -428,3 +430,34 @@ def test_run_without_test_rows_cannot_be_tested(commands: Commands) -> None:
 def test_a_failed_start_leaves_no_folder(commands: Commands) -> None:
     commands.error("fit", "-c", "mine.yaml", "--data.root=/nowhere")
     assert not (commands.folder / "runs").exists()
+
+
+@pytest.mark.parametrize("lightning", [True, False])
+def test_ctrl_c_exits_with_130(
+    lightning: bool, commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning catches Ctrl+C itself, and exits with 1."""
+
+    def interrupt(*_: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            if lightning:
+                sys.exit(1)
+            raise
+
+    monkeypatch.setattr("tell_lightning.commands.plan.check", interrupt)
+    done = commands.run("plan", "-c", "microworld")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
+
+
+def test_a_full_disk_is_one_line(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        try:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "chunk-3")
+        except OSError:
+            raise RuntimeError("unexpected pos 704 vs 598")  # noqa: B904
+
+    monkeypatch.setattr("tell_lightning.commands.plan.check", full)
+    error = commands.error("plan", "-c", "microworld")
+    assert error == says("disk", got="No space left on device", cure="room")

@@ -1,11 +1,14 @@
 """Files whole or not there; one process at a time."""
 
+import os
+from errno import EACCES, EDQUOT, ENOSPC
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from messages import says
 
-from tell_lightning.files import locked, read_yaml, write_whole
+from tell_lightning.files import full_disk, locked, read_yaml, write_whole
 
 
 def test_a_file_that_cannot_be_written_leaves_no_draft(tmp_path: Path) -> None:
@@ -78,3 +81,24 @@ def test_a_value_that_yaml_allows_and_python_cannot_make_is_named(
     with pytest.raises(LookupError) as error:
         read_yaml(path, LookupError)
     assert error.value.args[0] == says(f"a.yaml{line}", rule="YAML", got=got)
+
+
+def chained(*errors: BaseException) -> BaseException:
+    """Errors that a library has made of each other, the last of them."""
+    for earlier, later in pairwise(errors):
+        later.__context__ = earlier
+    return errors[-1]
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (OSError(ENOSPC, os.strerror(ENOSPC)), True),
+        (chained(OSError(EDQUOT, "quota"), RuntimeError("unexpected pos 704 vs 598")), True),
+        (RuntimeError(f"I/O error: {os.strerror(ENOSPC)} (os error 28)"), True),  # safetensors
+        (chained(OSError(EACCES, "denied"), RuntimeError("no")), False),
+        (ValueError("disk"), False),
+    ],
+)
+def test_a_full_disk_is_known_through_any_chain_of_errors(error: Exception, found: bool) -> None:
+    assert (full_disk(error) is not None) == found

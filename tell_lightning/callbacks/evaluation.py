@@ -273,7 +273,7 @@ class GenerationEvaluation(pl.Callback):
             rank_zero_info(f"  {scored.split} {name}: {summary(scores)}")
         if scored.probe:
             rank_zero_info(
-                f"  chat probe: loss {PROBE['loss'].written(scored.probe['loss'])}, unchanged "
+                f"  chat: loss {PROBE['loss'].written(scored.probe['loss'])}, kept "
                 f"{PROBE['unchanged'].written(scored.probe['unchanged'])}%"
             )
         for line in samples:

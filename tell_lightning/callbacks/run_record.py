@@ -60,6 +60,18 @@ class RunRecord:
         self.facts["seconds"]["total"] = round(total, 2)
         write_json(self.folder.record, self.facts)
 
+    @rank_zero_only
+    def write_end(self, status: str, error: str) -> None:
+        """Write how the run ended; on a full disk change the status where it stands in the file."""
+        try:
+            self.write(status=status, error=error)
+        except OSError:
+            was, now = (f'"status": "{word}",' for word in ("running", status))
+            content = self.folder.record.read_bytes() if self.folder.record.is_file() else b""
+            if was.encode() in content and len(now) <= len(was):
+                with self.folder.record.open("r+b") as file:
+                    file.write(content.replace(was.encode(), now.ljust(len(was)).encode(), 1))
+
 
 def scores_json(evaluation: GenerationEvaluation) -> dict[str, Any]:
     """Return all scores: by split before and after training, and on dev at each step.
@@ -102,6 +114,22 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def promise(device_type: str) -> str:
+    """Say what a repetition or a resume of this run has in common with it.
+
+    Args:
+        device_type: 'cpu' or 'cuda'. The Trainer exists, which sets PyTorch's deterministic mode.
+    """
+    if device_type == "cpu":
+        return "same bits on a CPU of this kind, with the same devices, micro-batch and threads"
+    if torch.are_deterministic_algorithms_enabled():
+        return "same bits on a GPU of this kind, with the same devices and micro-batch"
+    return (
+        "same order and same data, but rounding may differ; trainer.deterministic: true asks for "
+        "the same bits"
+    )
 
 
 def git_state() -> dict[str, Any] | None:

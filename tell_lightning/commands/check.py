@@ -138,7 +138,7 @@ def check(arguments: list[str], default: str | None = DEMO) -> Config:
     given = {path: read_config(path) for path in config_paths(arguments)}
     # What is typed wins over the files, so that a mistake is looked for there first.
     given[""] = {argument.lstrip("-").partition("=")[0]: None for argument in arguments}
-    defaults = parser.get_defaults(skip_validation=True).keys()
+    defaults = list(parser.get_defaults(skip_validation=True).keys())
     groups = {key.rpartition(".")[0] for key in defaults} - {""}
     _check_groups({*groups, "data.tasks", "data.general"}, given)
     for path, values in given.items():

@@ -12,6 +12,7 @@ from tell_lightning.callbacks.folder import run_of_predictions
 from tell_lightning.commands.arguments import CommandParser, as_path
 from tell_lightning.commands.check import check
 from tell_lightning.commands.tables import print_rows
+from tell_lightning.commands.trust import TRUST, TRUST_HELP, check_trust, scoring_code
 from tell_lightning.data.formats import Meter, RawRow, cut, read_file
 from tell_lightning.data.settings import DataSettings
 from tell_lightning.errors import TellError
@@ -54,6 +55,9 @@ def compare(arguments: list[str]) -> None:
     first, second = asked.first, asked.second
     ours, theirs = read_predictions(first), read_predictions(second)
     scoring = _scoring(asked.kind, asked.scoring, {first: ours, second: theirs})
+    if asked.kind is None and not asked.trust:
+        run = {"data": {"tasks": {"NAME": {"scoring": {"kind": scoring.kind}}}}}
+        check_trust(first, scoring_code(run, "kind"))
     if not all(scoring.words_field in p.row for p in (*ours, *theirs)):
         scoring = replace(scoring, words_field=None)
     settled = _settled(scoring, [*ours, *theirs])
@@ -69,6 +73,7 @@ def compare(arguments: list[str]) -> None:
 
 def _parser() -> CommandParser:
     parser = CommandParser("compare", DESCRIPTION)
+    parser.add_argument(TRUST, action="store_true", help=TRUST_HELP)
     parser.add_argument("first", metavar="A.jsonl", type=as_path, help="a predictions file")
     parser.add_argument("second", metavar="B.jsonl", type=as_path, help="one of the same rows")
     parser.add_argument(

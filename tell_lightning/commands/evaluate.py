@@ -9,6 +9,14 @@ from tell_lightning.commands.arguments import KEYS, CommandParser
 from tell_lightning.commands.check import Config, check
 from tell_lightning.commands.reference import keys_help
 from tell_lightning.commands.startup import quieten
+from tell_lightning.commands.trust import (
+    TRUST,
+    TRUST_HELP,
+    check_trust,
+    model_code,
+    scoring_code,
+    trainer_code,
+)
 from tell_lightning.data.base_files import ACCEPT, ACCEPT_HELP, check_base
 from tell_lightning.data.splits import Splits, read_splits
 from tell_lightning.export.anchor_file import check_weights, read_anchor_file
@@ -45,11 +53,16 @@ def test(arguments: list[str]) -> None:
 def _evaluate(command: str, split: Literal["dev", "test"], arguments: list[str]) -> None:
     parser = CommandParser(command, DESCRIPTION.format(split), keys=KEYS, list_keys=keys_help)
     parser.add_argument("run", metavar="RUN", help="the folder of a run, which `fit` printed")
+    parser.add_argument(TRUST, action="store_true", help=TRUST_HELP)
     parser.add_argument(ACCEPT, action="store_true", help=ACCEPT_HELP)
     asked, keys = parser.parse_with_keys(arguments)
     folder = existing_folder(asked.run)
     options = ["-c", str(folder.latest_config), *keys]
     config = check(options)
+    if not asked.trust:
+        values = config.values
+        code = scoring_code(values, "kind", "function") | model_code(values) | trainer_code(values)
+        check_trust(folder.path, code, keys)
     if not any(task.has(split) for task in config.data.tasks.values()):
         raise ConfigError(
             f"data.tasks: {command} needs a task with {split} rows, got none. "

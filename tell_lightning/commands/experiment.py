@@ -5,6 +5,7 @@ leaves one file in the folder's results/. This module reads the command line, ch
 gives them to warm processes and stores what they return. No torch in this process.
 """
 
+import math
 import os
 import shlex
 import shutil
@@ -31,6 +32,7 @@ from tell_lightning.experiment.specification import Experiment, read_experiment
 from tell_lightning.experiment.survey import (
     Places,
     Planned,
+    by_steps,
     check_same,
     costs,
     places,
@@ -235,10 +237,10 @@ def _show(status: Status) -> None:
         state = "is there" if made_folder(made).is_dir() else "will be made first"
         print(f"base {made.name}: {state}, in {made_folder(made)}")
     jobs = len(_environments(status))
-    print(
-        f"{len(status.asked)} runs, {len(due)} to do: about {duration(total)} in one process, "
-        f"{duration(total / jobs)} in {jobs}."
-    )
+    cost = f"about {duration(total)} in one process, {duration(total / jobs)} in {jobs}"
+    if math.isnan(total):
+        cost = "for how long is known when a run of each testbed and arm with this base has ended"
+    print(f"{len(status.asked)} runs, {len(due)} to do: {cost}.")
     if not status.options.retry:
         check_same(status.asked)
 
@@ -253,7 +255,8 @@ def _run(status: Status, todo: Sequence[Planned]) -> int:
         How many failed.
     """
     estimate = costs(status.planned)
-    ahead = {each.cell.name: estimate(each) for each in todo}
+    unknown = any(math.isnan(estimate(each)) for each in todo)
+    ahead = {each.cell.name: (by_steps if unknown else estimate)(each) for each in todo}
     there = len(status.asked) - len(todo)
     display = Display(status.experiment.name, total=len(status.asked), there=there, ahead=ahead)
     _make_folder(status.places.results)

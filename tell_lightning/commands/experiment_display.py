@@ -3,6 +3,7 @@
 12 of 60  translate-tell-n10-s3  bleu 31.2  14 s  about 11 min left
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
@@ -85,11 +86,13 @@ def outcome(result: Result) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Format a time that is not known exactly.
+    """Format a time that is not known exactly, or not at all.
 
-    >>> duration(20), duration(700), duration(9000)
-    ('20 s', '12 min', '2.5 h')
+    >>> duration(20), duration(700), duration(9000), duration(math.nan)
+    ('20 s', '12 min', '2.5 h', 'unknown')
     """
+    if math.isnan(seconds):
+        return "unknown"
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,5 +1,6 @@
 """`fit`: train adapters, score them before and after, and write one run folder."""
 
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -27,6 +28,7 @@ from tell_lightning.commands.reference import keys_help
 from tell_lightning.commands.startup import quieten
 from tell_lightning.data.base_files import ACCEPT, ACCEPT_HELP
 from tell_lightning.data.splits import read_splits
+from tell_lightning.files import full_disk
 from tell_lightning.settings import ConfigError
 
 DESCRIPTION = """
@@ -255,6 +257,7 @@ def _write_inputs(
     session: "Session", config: Config, folder: RunFolder, record: "RunRecord", *, resuming: bool
 ) -> None:
     """Write config.yaml, plan.json and the first run.json; print the plan."""
+    from tell_lightning.callbacks.run_record import promise
     from tell_lightning.callbacks.wandb_record import log_plan
     from tell_lightning.data.base_files import base_digests
 
@@ -273,6 +276,7 @@ def _write_inputs(
             "revision": config.model.revision,
             "sha256": base_digests(config.model.base, config.model.revision),
         },
+        reproducible=promise(session.trainer.strategy.root_device.type),
         data={"inputs": plan["inputs"], "plan_digest": plan["digest"]},
         mixture=plan["realised"],
     )
@@ -354,9 +358,10 @@ def _recorded(record: "RunRecord") -> Iterator[None]:
     except BaseException as error:
         if record.folder.path.is_dir():
             status = "failed" if isinstance(error, Exception) else "interrupted"
-            record.write(status=status, error=_reason(error))
+            record.write_end(status, _reason(error))
             if (record.folder.checkpoints / LAST).is_file():
-                print(f"Go on with: python -m tell_lightning fit --resume {record.folder.path}")
+                resume = shlex.join(["--resume", str(record.folder.path)])
+                print(f"Go on with: python -m tell_lightning fit {resume}")
         raise
 
 
@@ -367,6 +372,8 @@ def _reason(error: BaseException) -> str:
         return error.signal
     # Lightning turns Ctrl+C into an exit.
     reason = error.__context__ if isinstance(error, SystemExit) else error
+    if full := full_disk(error):
+        return full
     return f"{type(reason).__name__}: {reason}"
 
 

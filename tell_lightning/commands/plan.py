@@ -16,6 +16,7 @@ from tell_lightning.commands.reference import keys_help
 from tell_lightning.commands.startup import quieten
 from tell_lightning.commands.tables import print_rows
 from tell_lightning.data.leaks import contradictions
+from tell_lightning.data.plan import Plan
 from tell_lightning.data.report import CHANGES, table
 from tell_lightning.data.settings import DataSettings
 from tell_lightning.data.splits import Splits, read_splits
@@ -88,7 +89,8 @@ def _parser() -> CommandParser:
         "--show",
         type=whole_number(0),
         metavar="N",
-        help="show N examples, with anchor, prompt and supervised tokens told apart",
+        help="show N examples, first one of each source, with anchor, prompt and supervised tokens "
+        "told apart",
     )
     either.add_argument(
         "--positions",
@@ -220,7 +222,7 @@ def _show(data: "PreparedData", count: int) -> None:
     style = COLOURS if sys.stdout.isatty() else _marks(sys.stdout.encoding)
     legend = "  ".join(f"{before}{kind}{after}" for kind, (before, after) in style.items())
     print(f"\n{legend}")
-    for position, source, row in data.plan.at(range(count)):
+    for position, source, row in data.plan.at(np.array(examples_to_show(data.plan, count))):
         name = data.plan.sources[source].name
         tokens = data.rows[source][row]
         supervised = sum(tokens["supervised"])
@@ -236,6 +238,20 @@ def _show(data: "PreparedData", count: int) -> None:
                 style,
             )
         )
+
+
+def examples_to_show(plan: Plan, count: int) -> list[int]:
+    """Choose positions of a plan: the first one of each source, then the first of all others."""
+    firsts: dict[int, int] = {}
+    for start in range(0, plan.cycle, BLOCK):
+        if len(firsts) == len(plan.sources):
+            break
+        found = plan.at(range(start, min(start + BLOCK, plan.cycle)))
+        for source, place in zip(*np.unique(found.sources, return_index=True), strict=True):
+            firsts.setdefault(int(source), int(found.positions[place]))
+    chosen = [firsts[source] for source in sorted(firsts)][:count]
+    others = [position for position in range(count + len(chosen)) if position not in chosen]
+    return [*chosen, *others[: count - len(chosen)]]
 
 
 def _marks(encoding: str) -> Mapping[str, tuple[str, str]]:

@@ -23,6 +23,7 @@ from tell_lightning.commands.arguments import CommandParser
 from tell_lightning.commands.check import Config
 from tell_lightning.commands.prediction_request import Part, PredictionRequest, read_request, say
 from tell_lightning.commands.startup import quieten
+from tell_lightning.commands.trust import TRUST, TRUST_HELP
 from tell_lightning.data.base_files import ACCEPT, ACCEPT_HELP, check_base
 from tell_lightning.data.evaluation_rows import EvaluationRows
 from tell_lightning.data.prediction_rows import CheckedRows, settle_anchor
@@ -122,6 +123,7 @@ def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument(
         "--task", metavar="NAME", help="the task whose anchor is used, where there are several"
     )
+    parser.add_argument(TRUST, action="store_true", help=TRUST_HELP)
     parser.add_argument("--input", metavar="FILE", help="rows to answer; - is standard input")
     parser.add_argument(
         "--output",

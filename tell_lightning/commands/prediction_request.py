@@ -17,6 +17,7 @@ import yaml
 from tell_lightning.callbacks.folder import existing_folder
 from tell_lightning.commands.check import Config, check
 from tell_lightning.commands.config_files import read_config
+from tell_lightning.commands.trust import check_trust, model_code, scoring_code
 from tell_lightning.data.anchors import Example, anchor_digest
 from tell_lightning.data.evaluation_rows import evaluation_example, settled_scoring
 from tell_lightning.data.formats import RecordError, cut
@@ -96,6 +97,10 @@ def read_request(options: argparse.Namespace, overrides: list[str]) -> Predictio
     trained = _trained_options(anchors) if anchors else ()
     default = None if anchors else DEMO
     config = check([*given, *trained, *overrides], default)
+    if options.run and not options.trust:
+        own = [f"--config={file}" for file in options.config]
+        code = scoring_code(config.values, "kind") | model_code(config.values)
+        check_trust(Path(options.run), code, [*own, *overrides])
     tasks, model, variant = config.data.tasks, config.model, config.data.mixture.anchor
     if adapter and anchors:
         check_weights(adapter, anchors)

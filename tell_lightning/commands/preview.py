@@ -18,7 +18,7 @@ from tell_lightning.data.evaluation_rows import EvaluationRows
 from tell_lightning.metrics.kinds.base import ScoringKind
 from tell_lightning.metrics.kinds.registry import BUILT_IN
 from tell_lightning.metrics.predictions import MetricError
-from tell_lightning.metrics.score import baseline_answers, check_rows, primary_score
+from tell_lightning.metrics.score import baseline_answers, check_rows, primary_score, users_errors
 from tell_lightning.metrics.score_facts import ScoreFacts, facts_of
 
 if TYPE_CHECKING:
@@ -48,9 +48,9 @@ def scoring_lines(data: "PreparedData", settings: EvalSettings) -> list[str]:
                 kind = check_rows(rows.scoring, rows.perfect_answers())
             if shown:
                 continue
-            with _task_named(name, "train"):
+            with _task_named(name, "train"), users_errors(kind):
                 lines += _unreadable(name, kind, data.trained_answers.get(name, ()))
-            with _task_named(name, split):
+            with _task_named(name, split), users_errors(kind):
                 found = _Preview(kind, rows, most)
                 scores |= {name: found.facts.label} if split == "dev" else {}
                 lines.append(f"{name}: {found.words(split)}")

@@ -5,6 +5,8 @@ from pathlib import Path
 from tell_lightning.callbacks.folder import existing_folder
 from tell_lightning.commands.arguments import CommandParser, as_path, write_file
 from tell_lightning.commands.check import neutral
+from tell_lightning.commands.config_files import read_config
+from tell_lightning.commands.trust import TRUST, TRUST_HELP, check_trust, scoring_code
 from tell_lightning.report.contents import read_run
 from tell_lightning.report.experiments.contents import holds_experiments, read_experiments
 from tell_lightning.report.experiments.headline import headline, write_headline
@@ -41,6 +43,8 @@ def report(arguments: list[str]) -> None:
                 f"experiments/, or leave {flag} out."
             )
     folder = existing_folder(str(asked.folder))
+    if not asked.trust:
+        check_trust(folder.path, scoring_code(read_config(str(folder.latest_config)), "kind"))
     output = asked.output or folder.path / "report.html"
     text = page(read_run(folder), neutral())
     # A reference may hold half a surrogate pair, which is no text.
@@ -51,6 +55,7 @@ def report(arguments: list[str]) -> None:
 
 def _parser() -> CommandParser:
     parser = CommandParser("report", DESCRIPTION)
+    parser.add_argument(TRUST, action="store_true", help=TRUST_HELP)
     add = parser.add_argument
     add(
         "folder",

@@ -1,5 +1,6 @@
 """Tables of scores and plans on the screen: as wide as the terminal, or 100 columns in a pipe."""
 
+import shlex
 import shutil
 import sys
 import textwrap
@@ -78,7 +79,8 @@ def print_next(folder: Path, task: str | None) -> None:
     if task is None:
         return
     print("Next, answers to the lines that you type:")
-    print(f"  python -m tell_lightning predict --run {folder} --task {task} --input -")
+    options = shlex.join(["--run", str(folder), "--task", task, "--input", "-"])
+    print(f"  python -m tell_lightning predict {options}")
 
 
 def print_cost(record: Mapping[str, Any]) -> None:
@@ -137,8 +139,8 @@ def _notes(moments: Mapping[str, Any], general: Sequence[str]) -> Iterator[str]:
         yield f"{names}: of general rows never trained on; where it rises, something is forgotten."
     if rows := ((moments["after"] or {}).get("probe") or {}).get("rows"):
         yield (
-            f"chat probe: {rows:.0f} short prompts that no training source holds; the loss of the "
-            "base's own greedy answers, and how many of them the adapter gives word for word."
+            f"chat: {rows:.0f} short prompts that no training source holds; the loss of the base's "
+            "own greedy answers, and the share of them that is kept word for word."
         )
     shown = [(scores, display_of(scores)) for scores in tasks.values()]
     for scores, display in shown:
@@ -177,7 +179,7 @@ def _column(
 def _narrow(heading: str, width: int) -> str:
     """Wrap a heading between words if the numbers below it are narrower."""
     words = heading.split()
-    return "\n".join(textwrap.wrap(heading, max(width, *map(len, words)), break_long_words=False))
+    return "\n".join(textwrap.wrap(heading, max([width, *map(len, words)]), break_long_words=False))
 
 
 def _interval(line: Mapping[str, Any], name: str, facts: ScoreFacts) -> str:
@@ -197,9 +199,17 @@ def _print_fitted(columns: Sequence[Sequence[str]], title: str) -> None:
         Measurement.get(console, console.options.update_width(10 * WIDTH), table).maximum
         > console.width
     ):
-        table = _table([[cell.replace(" [", "\n[") for cell in row] for row in rows], title, "left")
+        table = _table(list(zip(*map(_folded, columns), strict=True)), title, "left")
+        table.padding = (0, 1, 0, 0)
     console.print()
     console.print(table)
+
+
+def _folded(column: Sequence[str]) -> list[str]:
+    """Put intervals below their scores, and break the heading anew for the narrower column."""
+    heading, *cells = (cell.replace(" [", "\n[") for cell in column)
+    widest = max(len(line) for cell in cells for line in cell.split("\n"))
+    return [_narrow(heading, widest), *cells]
 
 
 def _table(rows: Sequence[Sequence[str]], title: str, justify: JustifyMethod) -> Table:

@@ -13,6 +13,7 @@ from typing import Any
 
 from tell_lightning.data import store
 from tell_lightning.data.anchors import Anchor, anchor_digest
+from tell_lightning.data.encoding import encode_source
 from tell_lightning.data.formats import Meter, RowFile
 from tell_lightning.data.ids import Ids
 from tell_lightning.data.leaks import Protected
@@ -21,7 +22,7 @@ from tell_lightning.data.records import Fields, Record
 from tell_lightning.data.report import CHANGES
 from tell_lightning.data.settings import DataSettings, Overlong
 from tell_lightning.data.splits import SplitError, Splits, cache_folder
-from tell_lightning.data.tokens import Encoder, TokenError, encode_source
+from tell_lightning.data.tokens import Encoder, TokenError
 from tell_lightning.errors import TellError
 from tell_lightning.progress import Progress
 

@@ -124,8 +124,8 @@ class DataSettings:
     """Which tokens are trained on, in which order, and what is evaluated."""
 
     root: str = "."
-    """Folder that the paths below start from; 'microworld': the data of the demo; 'testbeds': those
-    of experiments/."""
+    """Folder that the paths below start from; a relative one lies beside the file that names it.
+    'microworld': the data of the demo; 'testbeds': those of experiments/."""
     tasks: dict[str, Task] = field(default_factory=dict)
     """The low-resource tasks, by name."""
     general: dict[str, General] = field(default_factory=dict)
@@ -156,7 +156,8 @@ class DataSettings:
     on_bad_rows: Literal["error", "skip"] = "error"
     """error: the first bad row stops the run; skip: bad rows are left out, counted and listed."""
     max_bad_share: float = 0.001
-    """With on_bad_rows: skip, the largest share of bad rows; above it the run stops."""
+    """With on_bad_rows: skip, the largest share of bad rows, rounded up to whole rows; above it the
+    run stops."""
     cache_dir: str | None = None
     """Where prepared tokens are kept; null: ~/.cache/tell_lightning."""
 

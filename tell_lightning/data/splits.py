@@ -57,16 +57,22 @@ def cache_folder(settings: DataSettings) -> Path:
     """Return the folder for prepared data; a missing folder is made.
 
     Raises:
-        SplitError: The folder cannot be made.
+        SplitError: The folder cannot be made, or none is given and the user has no home.
     """
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = expanded(settings.cache_dir or Path(base) / "tell_lightning")
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    path = os.path.expanduser(settings.cache_dir or os.path.join(base, "tell_lightning"))
+    if path.startswith("~"):
+        raise SplitError(
+            f"data.cache_dir: must be given where the user has no home, got '{path}'. Write "
+            "--data.cache_dir=FOLDER, or set HOME."
+        )
+    folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SplitError(
             f"data.cache_dir: must be a folder to write to, got '{folder}': {error.strerror}. "
-            "Give another one."
+            "Write --data.cache_dir=FOLDER."
         ) from error
     return folder
 

@@ -2,7 +2,7 @@ r"""Render examples with the chat template, for training, evaluation, prediction
 
 A conversation becomes segments of context and supervised text, or the prompt that generation starts
 from. Both have the same characters. The same data always give the same text: dates in a template
-are fixed. A conversation takes two renderings, however many turns it has.
+are fixed. A conversation takes two to four renderings, however many turns it has.
 
 With the plain template, ``user: Halló, assistant: Hello`` becomes::
 
@@ -250,8 +250,7 @@ class Renderer:
         if not exchange.startswith(opening) and opening.rstrip().endswith(THINKING[0]):
             # The generation prompt opens the thinking, and the rendered answer has none.
             start = opening.rindex(THINKING[0])
-            thinking, content = split_thinking(answer.content)
-            thought = thinking.strip().removeprefix(THINKING[0]).removesuffix(THINKING[1]).strip()
+            thought, content = _thought(answer.content)
             answer, lead = Turn("assistant", content), f"{thought}\n{THINKING[1]}\n\n"
         if not exchange.startswith(opening[:start]):
             raise TemplateError(
@@ -281,8 +280,7 @@ class Renderer:
         """
         end = _behind(rendered, start, [content])
         if not end and self.thinks:
-            thinking, answer = split_thinking(content)
-            thought = thinking.strip().removeprefix(THINKING[0]).removesuffix(THINKING[1])
+            thought, answer = _thought(content)
             end = _behind(rendered, start, [THINKING[0], thought, THINKING[1], answer])
         if not end:
             return 0, ""
@@ -308,13 +306,19 @@ class Renderer:
                 add_generation_prompt=generation,
                 enable_thinking=self._keeps_thinking,
             )
-        except jinja2.TemplateError as error:
+        except (jinja2.TemplateError, TypeError, ValueError) as error:
             raise TemplateError(_refused(where, str(error))) from error
         for turn in turns:
             content = split_thinking(turn.content)[1] if self.thinks else turn.content
             if content.strip() not in text:
                 raise TemplateError(_refused(where, f"no {turn.role} text in the result"))
         return str(text)
+
+
+def _thought(response: str) -> tuple[str, str]:
+    """Return the text between the tags of thinking, and the text behind them."""
+    thinking, answer = split_thinking(response)
+    return thinking.strip().removeprefix(THINKING[0]).removesuffix(THINKING[1]).strip(), answer
 
 
 def _behind(text: str, start: int, parts: Sequence[str]) -> int:

@@ -80,7 +80,7 @@ def load_tokenizer(
         tokenizer = AutoTokenizer.from_pretrained(
             path, revision=revision, trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError) as error:
         raise unavailable("tokenizer", base, error) from error
     if tokenizer.eos_token_id is None:
         raise BaseModelError(

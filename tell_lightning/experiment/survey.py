@@ -1,5 +1,6 @@
 """Which results an experiment has, which are missing, and what the missing ones will cost."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, Literal
 
+from tell_lightning.experiment.bases import MADE
 from tell_lightning.experiment.cells import (
     TUNING,
     Cell,
@@ -163,17 +165,30 @@ def costs(planned: Sequence[Planned]) -> Callable[[Planned], float]:
         planned: All cells, with the results that there are.
 
     Returns:
-        A function from a cell to the mean seconds of the results of the same testbed and arm; if
-        there are none, to an estimate by steps.
+        A function from a cell to the mean seconds of the results of the same testbed, arm and
+        base. If there are none, it gives an estimate by steps for the base of the microworld, and
+        NaN for any other base.
     """
-    by_arm: dict[tuple[str, str], list[float]] = defaultdict(list)
+    known: dict[tuple[str, str, str], list[float]] = defaultdict(list)
     for each in planned:
-        if each.result is not None and each.result["status"] != FAILED:
-            by_arm[each.cell.testbed, each.cell.arm].append(float(each.result["seconds"]))
+        if each.state == "there" and each.result is not None:
+            known[_like(each)].append(float(each.result["seconds"]))
 
     def seconds(each: Planned) -> float:
-        known = by_arm.get((each.cell.testbed, each.cell.arm))
-        steps = value_of(each.config, "trainer.max_steps") or 0
-        return mean(known) if known else SECONDS_PER_CELL + SECONDS_PER_STEP * steps
+        if found := known.get(_like(each)):
+            return mean(found)
+        base = _like(each)[-1]
+        return by_steps(each) if base == "microworld" or base.startswith(MADE) else math.nan
 
     return seconds
+
+
+def by_steps(planned: Planned) -> float:
+    """Estimate the seconds of a cell by its steps, for the base of the microworld on one core."""
+    steps = value_of(planned.config, "trainer.max_steps") or 0
+    return SECONDS_PER_CELL + SECONDS_PER_STEP * steps
+
+
+def _like(planned: Planned) -> tuple[str, str, str]:
+    base = str(value_of(planned.config, "model.base"))
+    return planned.cell.testbed, planned.cell.arm, base

@@ -120,7 +120,7 @@ def primary_score(kind: ScoringKind, predictions: Sequence[Prediction]) -> float
     Raises:
         MetricError: As `score`.
     """
-    with _users_errors(kind):
+    with users_errors(kind):
         values = kind.preview(predictions)
     _check_primary(kind, values)
     return values[kind.primary]
@@ -133,7 +133,8 @@ def check_rows(scoring: Scoring, predictions: Sequence[Prediction]) -> ScoringKi
         MetricError: As `score` and `baselines`.
     """
     kind = _kind(scoring, predictions)
-    kind.check(predictions)
+    with users_errors(kind):
+        kind.check(predictions)
     if scoring.words_field is not None:
         rates.words_found(predictions, scoring.words_field)
     for name, baseline in scoring.baselines.items():
@@ -201,7 +202,7 @@ def _score_answers(kind: ScoringKind, predictions: Sequence[Prediction]) -> Kind
     """Score answers by their kind, and by what every task has of them."""
     answers = [prediction.prediction for prediction in predictions]
     values = {"rows": float(len(answers)), "empty_rate": rates.empty_rate(answers)}
-    with _users_errors(kind):
+    with users_errors(kind):
         found = kind.score(predictions)
     path = kind.scoring.kind
     values |= found.values if path in BUILT_IN else checked(WHERE, path, found.values, values)
@@ -222,7 +223,7 @@ def _check_primary(kind: ScoringKind, values: Mapping[str, float]) -> None:
 
 def _row_sums(kind: ScoringKind, predictions: Sequence[Prediction]) -> list[RowSums]:
     ordered = sorted(predictions, key=lambda prediction: prediction.id)
-    with _users_errors(kind):
+    with users_errors(kind):
         groups = kind.row_sums(ordered)
     if (words_field := kind.scoring.words_field) is None:
         return groups
@@ -230,7 +231,7 @@ def _row_sums(kind: ScoringKind, predictions: Sequence[Prediction]) -> list[RowS
     return [*groups, RowSums(np.array(words, dtype=np.float64), _words_recall)]
 
 
-def _users_errors(kind: ScoringKind) -> AbstractContextManager[None]:
+def users_errors(kind: ScoringKind) -> AbstractContextManager[None]:
     """Name what goes wrong in a class of the user's."""
     path = kind.scoring.kind
     return nullcontext() if path in BUILT_IN else errors_named(WHERE, path)

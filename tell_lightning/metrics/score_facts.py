@@ -91,8 +91,8 @@ OF_EVERY_TASK: Mapping[str, ScoreFacts] = {
 }
 """Scores of every task, whatever its kind."""
 PROBE: Mapping[str, ScoreFacts] = {
-    "loss": ScoreFacts("loss: chat probe", "nats", 3, "lower"),
-    "unchanged": ScoreFacts("chat probe unchanged", "share", 0),
+    "loss": ScoreFacts("loss: chat", "nats", 3, "lower"),
+    "unchanged": ScoreFacts("chat kept", "share", 0),
     "rows": ScoreFacts("chat probe prompts", "count", 0, "neither"),
 }
 """What is measured of a hundred chat prompts that no training source holds."""

@@ -77,10 +77,17 @@ def load_weights(model: Any, folder: Path) -> None:
     from safetensors import SafetensorError
 
     try:
-        result: Any = set_peft_model_state_dict(model, load_peft_weights(str(folder), device="cpu"))
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        weights = load_peft_weights(str(folder), device="cpu")
+    except (OSError, ValueError, SafetensorError) as error:
         raise AdapterError(
-            f"{folder}: must hold adapter weights that fit model.lora, got: "
+            f"{folder}: must hold adapter weights that can be read, got: "
+            f"{str(error).splitlines()[0]}. Copy the folder again."
+        ) from error
+    try:
+        result: Any = set_peft_model_state_dict(model, weights)
+    except RuntimeError as error:
+        raise AdapterError(
+            f"{folder}: must hold adapter weights that fit model.lora and the base, got: "
             f"{str(error).splitlines()[0]} Use the configuration of the run that wrote it."
         ) from error
     missing = [name for name in result.missing_keys if "lora_" in name]
@@ -108,8 +115,15 @@ def load_adapter(base: Any, folder: Path) -> Any:
         config: Any = PeftConfig.from_pretrained(str(folder))
         config.inference_mode = True
         config.base_model_name_or_path = None  # PEFT warns if the base has moved
-        model = get_peft_model(base, config)
     except (OSError, ValueError, TypeError) as error:
+        raise AdapterError(
+            f"{folder}: must hold the adapter_config.json that PEFT wrote, got: "
+            f"{str(error).splitlines()[0]}. Copy the folder again, or give the adapter/ folder of "
+            "a run."
+        ) from error
+    try:
+        model = get_peft_model(base, config)
+    except ValueError as error:
         raise AdapterError(
             f"{folder}: must hold an adapter_config.json that fits the base, got: "
             f"{str(error).splitlines()[0]} Use the base (model.base) that it was trained on."

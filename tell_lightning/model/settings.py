@@ -1,8 +1,10 @@
 """The `model` section of the configuration: plain values, without torch or Lightning."""
 
+import os
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tell_lightning.files import expanded
 from tell_lightning.settings import Range
 
 RANGES = {
@@ -77,6 +79,12 @@ class ModelSettings:
     """Seed of the adapters' initial values; null: derived from seed_everything."""
     dropout_seed: int | None = None
     """Seed of dropout; null: derived from seed_everything."""
+
+    def __post_init__(self) -> None:
+        """Make a relative folder absolute, for the run and its adapter are used elsewhere, too."""
+        folder = expanded(self.base)
+        if self.base not in {"", "microworld"} and (folder / "config.json").is_file():
+            object.__setattr__(self, "base", os.path.abspath(folder))
 
     @property
     def hub_options(self) -> dict[str, Any]:

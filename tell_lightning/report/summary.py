@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tell_lightning.metrics.score_facts import DEV_SCORE, ScoreFacts, facts_of
+from tell_lightning.metrics.score_facts import DEV_SCORE, PROBE, ScoreFacts, facts_of
 from tell_lightning.report.contents import RunContents
 from tell_lightning.report.curves import primary
 from tell_lightning.report.drawing import Intervals, Row
@@ -89,20 +89,27 @@ def digests(run: RunContents) -> list[tuple[str, str]]:
 
 
 def guard_verdict(run: RunContents) -> str:
-    """Say in words how the loss of held-out general rows moved."""
+    """Say in words how the loss of held-out general rows moved, and the base's chat."""
+    return " ".join(_guard_sentences(run))
+
+
+def _guard_sentences(run: RunContents) -> Iterator[str]:
     state = run.metrics.get("test") or {}
     if not state.get("after"):
         state = run.metrics.get("dev") or {}
-    before, after = (
-        (state.get(moment) or {}).get("loss_nats_per_token") or {} for moment in ("before", "after")
-    )
+    moments = [state.get(moment) or {} for moment in ("before", "after")]
+    before, after = (moment.get("loss_nats_per_token") or {} for moment in moments)
     general = [name for name in _general(run) if name in before and name in after]
-    if not general:
-        return ""
     risen = [name for name in general if after[name] > before[name]]
-    if not risen:
-        return "Loss on held-out general rows rose for no source: nothing is seen to be forgotten."
-    return f"Loss on held-out general rows rose for {', '.join(risen)}: a sign of forgetting."
+    if risen:
+        yield f"Loss on held-out general rows rose for {', '.join(risen)}: a sign of forgetting."
+    elif general:
+        yield "Loss on held-out general rows rose for no source: nothing is seen to be forgotten."
+    if probe := moments[1].get("probe"):
+        yield (
+            f"Of {probe['rows']:.0f} chat prompts that no training source holds, "
+            f"{shown(PROBE['unchanged'], probe['unchanged'])} are answered as by the base."
+        )
 
 
 def _result(run: RunContents, split: str, task: str) -> Result:

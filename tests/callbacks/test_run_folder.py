@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from messages import says
 
+from tell_lightning.callbacks import run_record
 from tell_lightning.callbacks.folder import (
     RunFolder,
     RunFolderError,
@@ -19,6 +20,7 @@ from tell_lightning.callbacks.folder import (
     write_json,
     write_jsonl,
 )
+from tell_lightning.callbacks.run_record import RunRecord
 
 
 def test_second_run_of_the_same_second_gets_a_number(
@@ -133,3 +135,18 @@ def test_resumes_of_a_run_of_an_earlier_version_go_on_from_its_numbers(tmp_path:
     folder.draft_config.write_text("new")
     folder.keep_config()
     assert folder.latest_config.read_text() == "new"
+
+
+def test_the_end_of_a_run_is_recorded_even_on_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = RunRecord(RunFolder(tmp_path))
+    record.write()
+    monkeypatch.setattr(run_record, "write_json", _full)
+    record.write_end("failed", "No space left on device")
+    found = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))
+    assert (found["status"], found["name"]) == ("failed", tmp_path.name)
+
+
+def _full(*_: object) -> None:
+    raise OSError(28, "No space left on device")

@@ -80,6 +80,7 @@ def test_two_ends_are_refused(options: list[str], got: str) -> None:
 
 WRONG = {
     "run.checkpoint_every_steps": "0",
+    "run.checkpoint_every_minutes": "-1",
     "data.max_tokens": "0",
     "data.optimizer_batch": "0",
     "data.micro_batch": "-16",
@@ -305,6 +306,21 @@ def test_text_typed_on_the_command_line_stays_text(tmp_path: Path) -> None:
     saved = tmp_path / "config.yaml"
     saved.write_text(made.to_yaml())
     assert check(["-c", str(saved)]) == made
+
+
+def test_a_relative_base_is_absolute_from_then_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run and its adapter are used from other folders, too."""
+    (tmp_path / "my base").mkdir()
+    (tmp_path / "my base/config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    for typed in ("my base", "./my base/", str(tmp_path / "my base")):
+        config = check(["-c", "microworld", f"--model.base={typed}"])
+        assert config.model.base == str(tmp_path / "my base")
+        assert yaml.safe_load(config.to_yaml())["model"]["base"] == config.model.base
+    for hub in ("org/name", "microworld"):
+        assert check(["-c", "microworld", f"--model.base={hub}"]).model.base == hub
 
 
 @pytest.mark.parametrize(

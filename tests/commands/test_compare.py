@@ -284,7 +284,7 @@ def test_help_and_a_comparison_need_no_torch(files):
         "    print({'torch', 'lightning', 'transformers'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
-    assert "\nusage: python -m tell_lightning compare [-h] [--kind" in done.stdout
+    assert "\nusage: python -m tell_lightning compare [-h] [--trust]" in done.stdout
     assert done.stdout.endswith("set()\n")
 
 

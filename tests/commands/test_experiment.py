@@ -178,6 +178,19 @@ def test_a_dry_run_shows_what_is_there_and_what_the_rest_will_cost(
     assert len(read_results(first / "results")) == 2
 
 
+def test_a_dry_run_with_another_base_does_not_guess_its_time(
+    first: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store(first, 0, seconds=100.0)
+    mine = first.parent / "mine.yaml"
+    mine.write_text("model: {base: someone/large}\n")
+    other = first.parent / "other"
+    main(["experiment", str(first), "-c", str(mine), "--results", str(other), "--dry-run"])
+    printed = [" ".join(line.split()) for line in lines(capsys)]
+    assert printed[3].endswith("unknown")
+    assert "in one process" not in printed[-1]
+
+
 def test_a_cell_is_named_by_its_name_its_number_or_a_part_of_it(
     first: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

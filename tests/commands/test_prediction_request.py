@@ -245,3 +245,17 @@ def test_a_data_set_of_several_splits_is_refused_with_the_way_to_one(adapter, tm
 )
 def test_a_wrong_command_line_is_named(arguments, message, capsys):
     assert error(capsys, *arguments) == message
+
+
+@pytest.mark.parametrize("thinking", ["strip", "keep", None])
+def test_the_adapter_says_whether_its_answers_think(
+    thinking: str | None, adapter: Path, rows: str
+) -> None:
+    file = adapter / "anchor.json"
+    content = json.loads(file.read_text())
+    assert content.pop("thinking") == "strip"
+    if thinking is not None:  # folders of earlier versions do not say it
+        content["thinking"] = thinking
+    file.write_text(json.dumps(content))
+    asked = request(adapter=str(adapter), input=rows)
+    assert asked.config.data.thinking == (thinking or "strip")

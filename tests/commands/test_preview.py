@@ -38,7 +38,8 @@ def configured(tmp_path: Path) -> Callable[..., Path]:
         data = {"root": str(tmp_path), "tasks": {"mine": task}, "general": {}}
         data |= {"mixture": {"arm": "sft", "task_share": None, "task_examples": None}}
         data |= {"cache_dir": str(tmp_path / "cache")}
-        config = {"data": data, "trainer": {"max_steps": 2}, **sections}
+        config = {"data": data, "model": {"base": "microworld"}, "trainer": {"max_steps": 2}}
+        config |= sections
         path = tmp_path / "mine.yaml"
         path.write_text(yaml.safe_dump(config), encoding="utf-8")
         return path

@@ -95,5 +95,5 @@ def test_help_and_a_report_need_no_torch(run):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert done.stdout.startswith("Report: ")
-    assert "\nusage: python -m tell_lightning report [-h] [--output FILE]" in done.stdout
+    assert "\nusage: python -m tell_lightning report [-h] [--trust] [--output FILE]" in done.stdout
     assert done.stdout.endswith("set()\n")

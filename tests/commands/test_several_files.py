@@ -22,7 +22,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     def write_(name: str, **data: Any) -> str:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
-        path.write_text(yaml.safe_dump({"data": data}))
+        path.write_text(yaml.safe_dump({"data": data, "model": {"base": "microworld"}}))
         return name
 
     return write_
@@ -115,5 +115,5 @@ def test_a_typed_value_with_a_key_twice_is_refused() -> None:
 def test_a_file_with_a_key_twice_is_refused(write: Write, tmp_path: Path) -> None:
     name = write("a.yaml", tasks={})
     with (tmp_path / name).open("a") as file:
-        file.write("model: {base: x}\ndata: {}\n")
-    assert refused("-c", name) == says("a.yaml:4", rule="once", got="'data' again, first in line 1")
+        file.write("run: {}\ndata: {}\n")
+    assert refused("-c", name) == says("a.yaml:6", rule="once", got="'data' again, first in line 1")

@@ -1,6 +1,7 @@
 """The end of a run on the screen: every score whole, at any width, with what it means."""
 
 import io
+import shlex
 from pathlib import Path
 
 import pytest
@@ -136,7 +137,7 @@ def test_no_number_is_cut_at_any_width(metrics, width, monkeypatch):
     lines = screen.getvalue().splitlines()
     assert all(len(line) <= width for line in lines)
     words = " ".join(lines).split()
-    for word in ("37.2", "[34.8,", "39.5]", "accuracy", "-0.30", "stopped,", "JSON,", "[95,"):
+    for word in ("37.2", "[34.8,", "39.5]", "accuracy", "0.90", "stopped,", "JSON,", "[95,"):
         assert word in words
 
 
@@ -163,6 +164,13 @@ def test_end_names_cost_folder_and_next_command(capsys):
         "Next, answers to the lines that you type:",
         "  python -m tell_lightning predict --run runs/20260102-030405 --task translate --input -",
     ]
+
+
+def test_next_command_can_be_pasted_whatever_the_names_are(capsys):
+    print_next(Path("my runs/a'b"), "my task")
+    command = capsys.readouterr().out.splitlines()[-1]
+    words = ["--run", "my runs/a'b", "--task", "my task", "--input", "-"]
+    assert shlex.split(command)[4:] == words
 
 
 def test_run_without_a_task_has_no_next_command(capsys):

@@ -12,12 +12,13 @@ from messages import says
 from tiny_tokenizers import chat_template, family_tokenizer
 
 from tell_lightning.data.anchors import Anchor, Example, anchor_record, reference_text
+from tell_lightning.data.encoding import Encoded, encode_source
 from tell_lightning.data.evaluation_rows import build
 from tell_lightning.data.prepared import PreparedData
 from tell_lightning.data.records import Conversation, Record, Turn
 from tell_lightning.data.settings import DataSettings, General, Mixture, Task
 from tell_lightning.data.templates import PLAIN_TEMPLATE, Renderer, TemplateError
-from tell_lightning.data.tokens import Encoded, Encoder, encode_source
+from tell_lightning.data.tokens import Encoder
 from tell_lightning.metrics.predictions import strip_prefix
 from tell_lightning.metrics.settings import Scoring
 

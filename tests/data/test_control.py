@@ -3,14 +3,17 @@
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from messages import says
 from tiny_tokenizers import chat_template, family_tokenizer
 
 from tell_lightning.data.anchors import Anchor, Example
 from tell_lightning.data.control import MARK, ControlTokens
+from tell_lightning.data.encoding import encode_source
 from tell_lightning.data.records import Record, Turn
 from tell_lightning.data.templates import Renderer
-from tell_lightning.data.tokens import Encoder, TokenError, encode_source
+from tell_lightning.data.tokens import Encoder, TokenError
 
 # The token that begins an assistant's turn, and the one that ends it.
 TURNS = {
@@ -159,3 +162,55 @@ def test_rows_that_spell_control_tokens_are_counted() -> None:
         encoder, records, Anchor(), name="t", variant="given", max_tokens=99, overlong="error"
     )
     assert encoded.counts["control_text"] == 2
+
+
+PIECES = st.sampled_from(
+    [
+        *(
+            "Why",
+            " ",
+            "\n",
+            "\n\n",
+            "\t",
+            "x",
+            "é",
+            "\u3000",
+            "🙂",
+            MARK,
+            MARK * 2,
+            "\ufdd1",
+            "<",
+            "|>",
+        ),
+        *("<|im_", "end|>", "<|im_end|>", "<|im_start|>", "</s>", "<s>", "[INST]", "[/INST]"),
+        *("<|eot_id|>", "<end_of_turn>", "<|end|>", "<|user|>", "<\uff5cUser\uff5c>", "user\n"),
+        *("### User:\n", "### Assistant:\n", "assistant\n", "model\n", "Question", "Answer"),
+    ]
+)
+TEXTS = st.lists(PIECES, min_size=1, max_size=8).map("".join).filter(str.strip)
+
+
+@pytest.mark.parametrize("name", [*TURNS, None])
+def test_no_text_can_write_a_control_token_or_change_another_turn(name: str | None) -> None:
+    encoder = encoder_of(name)
+    renderer = encoder.renderer
+    plain = control_ids(encoder, encoder.encode([example("Why", "Yes")])[0].input_ids)
+
+    @settings(derandomize=True, max_examples=150)
+    @given(TEXTS, TEXTS)
+    def check(prompt: str, response: str) -> None:
+        one = example(prompt, response)
+        (row,) = encoder.encode([one])
+        assert control_ids(encoder, row.input_ids) == plain
+        assert row.input_ids[-1] == renderer.stop_ids[0]
+        rendered = "".join(segment.text for segment in renderer.segments(one))
+        assert encoder.tokenizer.decode(row.input_ids) == renderer.control.unmark(rendered)
+        trained = [id for id, flag in zip(*row, strict=True) if flag]
+        wanted = response.strip() + renderer.stop_texts[0]
+        decoded = encoder.tokenizer.decode(trained)
+        assert decoded.removeprefix("\n</think>\n\n").lstrip().replace(" ", "") in (
+            wanted.replace(" ", ""),
+            (response.lstrip() + renderer.stop_texts[0]).replace(" ", ""),
+        )
+
+    check()

@@ -395,3 +395,18 @@ def test_cache_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     with pytest.raises(SplitError) as caught:
         cache_folder(DataSettings(cache_dir=str(tmp_path / "file/cache")))
     assert str(caught.value) == says("data.cache_dir", got=f"'{tmp_path / 'file/cache'}'")
+
+
+def test_a_user_without_a_home_must_name_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that runs as a user id of its own."""
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda _: {}[0])
+    with pytest.raises(SplitError) as caught:
+        cache_folder(DataSettings())
+    assert str(caught.value) == says("data.cache_dir", cure="--data.cache_dir=FOLDER")
+    assert cache_folder(DataSettings(cache_dir=str(tmp_path / "c"))) == tmp_path / "c"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder(DataSettings()) == tmp_path / "tell_lightning"

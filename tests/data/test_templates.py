@@ -164,6 +164,10 @@ WAY_OUT = (
             "{{ m.content }}{% endfor %}",
             says("chat template", rule="response", got="'<t>Answer'", cure="'Answer'"),
         ),
+        (
+            "{{ messages[0].content + 1 }}",
+            says("chat template", rule="conversation", got="can only", cure="chat_template"),
+        ),
         ("{% for m in messages", says("chat template", rule="conversation", cure="chat_template")),
     ],
 )

@@ -10,10 +10,11 @@ from messages import says
 from tiny_tokenizers import chat_template
 
 from tell_lightning.data.anchors import Anchor, Example, anchor_record
+from tell_lightning.data.encoding import Encoded, encode_source
 from tell_lightning.data.records import Record, Turn
 from tell_lightning.data.settings import Overlong
 from tell_lightning.data.templates import Renderer
-from tell_lightning.data.tokens import Encoded, Encoder, TokenError, TokenRow, encode_source
+from tell_lightning.data.tokens import Encoder, TokenError, TokenRow
 
 Make = Callable[[str | None], Any]
 

@@ -42,7 +42,8 @@ def test_a_smaller_scoring_has_a_folder_of_its_own(
     (own,) = (folder / "scorings").iterdir()
     assert str(own) in capsys.readouterr().out
     name = f"test-turn-step-{copied.record['selected']['step']:06d}"
-    assert Run(own).jsonl(name) == copied.jsonl(name)[:2]
+    answers = [[row["id"], row["prediction"]] for row in copied.jsonl(name)]
+    assert [[row["id"], row["prediction"]] for row in Run(own).jsonl(name)] == answers[:2]
     again(copied, "--eval.temperature=2", "--eval.test_rows=2", "--eval.anchor_check=false")
     assert len(list((folder / "scorings").iterdir())) == 2
     assert {path: path.read_bytes() for path in before} == before
@@ -283,13 +284,15 @@ def test_chat_prompts_of_no_task_stand_in_run_json_the_table_and_the_report(
     assert test["after"]["probe"]["loss"] > test["before"]["probe"]["loss"]
     screen = capsys.readouterr().out
     assert f"{test['after']['probe']['loss']:.3f}" in screen
-    assert "chat probe: 100 short prompts that no training source holds" in screen
+    assert "chat: 100 short prompts that no training source holds" in screen
     main(["report", str(run.folder)])
     page = (run.folder / "report.html").read_text(encoding="utf-8")
     assert "Chat prompts that no training source holds" in page
     assert 'data-path="test/after/probe/unchanged"' in page
+    share = test["after"]["probe"]["unchanged"]
+    assert f"{100 * share:.0f}% are answered as by the base." in page
 
 
 def test_a_base_that_cannot_chat_gets_no_chat_prompts(run: Run) -> None:
     assert "probe" not in run.record["metrics"]["test"]["after"]
-    assert "chat probe" not in run.stdout
+    assert "chat: " not in run.stdout

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from tiny_runs import Run, environment
 from tiny_world import ANCHOR, PREFIX, World
 
 from tell_lightning.cli import main
+from tell_lightning.export.answers_file import AnswersFile
 
 QUESTIONS = ["one two", "red  blue", 'say "round", or', "Þetta er\u2028lína", "ten"]
 
@@ -376,6 +377,23 @@ def test_what_was_stopped_goes_on_to_the_bytes_of_an_uninterrupted_prediction(
             f"{path}: {there} of 48 rows are there\n"
             f"{path}: 48 rows, {48 - there} of them answered now\n"
         )
+
+
+def test_first_answers_are_written_soon(
+    turn: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    append = AnswersFile.append
+
+    def counted(self: AnswersFile, lines: Sequence[bytes]) -> None:
+        sizes.append(len(lines))
+        append(self, lines)
+
+    monkeypatch.setattr(AnswersFile, "append", counted)
+    path = tmp_path / "answers.jsonl"
+    main(["predict", *turn, "--output", str(path), "--eval.batch_tokens=1600"])
+    assert sizes[0] <= 2 < sizes[2] < sizes[3]
+    assert sum(sizes) == 24
 
 
 def test_a_finished_file_needs_no_model(

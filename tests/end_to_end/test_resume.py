@@ -73,6 +73,7 @@ def test_resumed_run_is_the_uninterrupted_one_to_the_byte(fit: Fits, begun: Run)
     assert adapter(halved) == adapter(whole)
     record = halved.record
     assert record["status"] == "completed"
+    assert record["reproducible"].startswith("same bits on a CPU")
     assert set(digests) == {"dev-turn-base", "dev-turn-step-000003"}
     assert record["metrics"]["neural"] == {
         "dev-turn-base": scored["metrics"]["neural"]["dev-turn-base"]
@@ -97,7 +98,7 @@ def test_resumed_run_is_the_uninterrupted_one_to_the_byte(fit: Fits, begun: Run)
         (["--data.mixture.task_share=0.5"], "data.mixture"),
         (["--data.optimizer_batch=8"], "data.optimizer_batch"),
         (["--data.max_tokens=300"], "data.max_tokens"),
-        (["--data.packing=true"], "data.packing"),
+        (["--data.packing=true", "--data.mixture.general_repeat=true"], "data.packing"),
     ],
 )
 def test_changed_order_is_refused_on_resume_and_the_record_stays(

@@ -180,22 +180,35 @@ def last_step(folder: Path) -> int:
     return max(line["step"] for line in audit(folder)[0][1:] if "step" in line)
 
 
+@pytest.mark.parametrize(
+    ("number", "code", "after", "name"),
+    [
+        (signal.SIGTERM, 143, EVERY + 2, "SIGTERM"),
+        (signal.SIGINT, 130, 1, "Ctrl+C"),  # before the first checkpoint is due
+    ],
+)
 def test_run_that_is_asked_to_end_saves_its_step_and_goes_on_exactly(
-    world: World, whole: Run, tmp_path: Path
+    number: signal.Signals,
+    code: int,
+    after: int,
+    name: str,
+    world: World,
+    whole: Run,
+    tmp_path: Path,
 ) -> None:
     trials = Trials(world, tmp_path, [])
     run = trials.start()
-    run.wait_for_step(EVERY + 2)
-    assert run.stop(signal.SIGTERM) == 143
+    run.wait_for_step(after)
+    assert run.stop(number) == code
     folder = run.folder
     step = last_step(folder)
-    assert EVERY + 2 <= step < STEPS
+    assert after <= step < STEPS
     assert trials.checkpoint() == step  # nothing is trained again
-    assert f"SIGTERM: step {step} is saved; the run ends." in run.log
+    assert f"{name}: step {step} is saved; the run ends." in run.log
     assert f"Go on with: python -m tell_lightning fit --resume {folder}" in run.log
     assert "Traceback" not in run.log
     record = Run(folder).record
-    assert (record["status"], record["error"]) == ("interrupted", "SIGTERM")
+    assert (record["status"], record["error"]) == ("interrupted", number.name)
     assert not (folder / "adapter").exists()
     main(["fit", "--resume", str(folder), "--trainer.callbacks=null"])
     exact(Run(folder), whole)

@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,22 @@ def test_a_cell_costs_what_those_of_its_arm_have_cost_or_by_its_steps(first: Exp
     planned = look(first)
     by_steps = SECONDS_PER_CELL + SECONDS_PER_STEP * 100
     assert [costs(planned)(each) for each in planned] == [4.0, by_steps, 4.0, by_steps]
+
+
+def test_another_base_costs_what_nobody_knows_until_a_run_of_it_has_ended(
+    first: Experiment,
+) -> None:
+    store(first, 0, seconds=3.0)
+    mine = [{"model": {"base": "someone/large"}}]
+    planned = survey(first, places(first), mine)
+    assert states(planned)[0] == "other"
+    assert all(math.isnan(costs(planned)(each)) for each in planned)
+    result = result_of(planned[0].cell, planned[0].digest, seconds=70.0)
+    write_result(first.results, result)
+    planned = survey(first, places(first), mine)
+    assert [costs(planned)(each) for each in planned if each.cell.arm == planned[0].cell.arm] == [
+        70.0
+    ] * 2
 
 
 def test_tuning_chooses_the_best_mean_on_dev_and_of_equals_the_shorter_run(root: Path) -> None:

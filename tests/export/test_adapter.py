@@ -12,7 +12,8 @@ import torch
 from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tell_lightning.data.tokenizer import base_path
+from tell_lightning.data.templates import Renderer
+from tell_lightning.data.tokenizer import base_path, load_tokenizer
 from tell_lightning.export import adapter
 from tell_lightning.export.adapter import write_adapter
 from tell_lightning.export.anchor_file import AnchorFile, read_anchor_file
@@ -173,6 +174,19 @@ def test_a_failure_leaves_the_older_folder_alone(
         write_adapter(make_model(seed=1), tokenizer, folder, settings, anchors)
     assert contents(folder) == before
     assert [path.name for path in folder.parent.iterdir()] == ["adapter"]
+
+
+def test_the_template_that_a_base_lacks_is_in_the_folder(
+    make_model: Callable[..., Any], settings: ModelSettings, anchors: AnchorFile, tmp_path: Path
+) -> None:
+    bare = load_tokenizer(settings.base)
+    bare.chat_template = None
+    write_adapter(make_model(), bare, tmp_path / "adapter", settings, anchors)
+    loaded = AutoTokenizer.from_pretrained(str(tmp_path / "adapter"))
+    assert Renderer(loaded).template_digest == Renderer(bare).template_digest
+    asked = [{"role": "user", "content": "Why?"}]
+    prompt = loaded.apply_chat_template(asked, add_generation_prompt=True, tokenize=False)
+    assert prompt == "### User:\nWhy?\n\n### Assistant:\n"
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])

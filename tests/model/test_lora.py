@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from tell_lightning.model.lora import (
     add_adapters,
     check_lora,
     linear_names,
+    load_adapter,
 )
 from tell_lightning.model.settings import LoraSettings
 
@@ -154,3 +156,47 @@ def test_other_models_keep_their_layer_of_that_name() -> None:
 def test_gpt2_is_adapted_without_a_warning() -> None:
     model = add_adapters(family("gpt2"), lora(), seed=0)
     assert model.peft_config["default"].fan_in_fan_out is True
+
+
+@pytest.mark.parametrize(
+    ("spoil", "rule", "cure"),
+    [
+        (lambda data: data[: len(data) // 2], "be read", "Copy"),
+        (lambda data: b"\xff" * 8 + data[8:], "be read", "Copy"),
+    ],
+    ids=["truncated", "damaged"],
+)
+def test_weights_that_cannot_be_read_are_not_blamed_on_the_configuration(
+    make_llama: Callable[..., PreTrainedModel],
+    tmp_path: Path,
+    spoil: Callable[[bytes], bytes],
+    rule: str,
+    cure: str,
+) -> None:
+    add_adapters(make_llama(), lora(), seed=0).save_pretrained(str(tmp_path))
+    weights = tmp_path / "adapter_model.safetensors"
+    weights.write_bytes(spoil(weights.read_bytes()))
+    with pytest.raises(AdapterError) as raised:
+        load_adapter(make_llama(), tmp_path)
+    assert str(raised.value) == says(str(tmp_path), rule=rule, cure=cure)
+
+
+def test_an_adapter_config_that_cannot_be_read_is_not_blamed_on_the_base(
+    make_llama: Callable[..., PreTrainedModel], tmp_path: Path
+) -> None:
+    add_adapters(make_llama(), lora(), seed=0).save_pretrained(str(tmp_path))
+    (tmp_path / "adapter_config.json").write_text("{")
+    with pytest.raises(AdapterError) as raised:
+        load_adapter(make_llama(), tmp_path)
+    assert str(raised.value) == says(str(tmp_path), rule="adapter_config.json", cure="Copy")
+
+
+def test_an_adapter_of_another_family_is_refused_with_the_advice_to_use_its_base(
+    make_llama: Callable[..., PreTrainedModel], tmp_path: Path
+) -> None:
+    add_adapters(make_llama(), lora(target_modules=["q_proj"]), seed=0).save_pretrained(
+        str(tmp_path)
+    )
+    with pytest.raises(AdapterError) as raised:
+        load_adapter(family("gpt2"), tmp_path)
+    assert str(raised.value) == says(str(tmp_path), rule="fits the base", cure="model.base")

@@ -137,6 +137,6 @@ def chat_probe(box: Box) -> Result:
     done = box.call("fit", "-c", path, "--eval.probe=true")
     record = json.loads((run_folder(box) / "run.json").read_text(encoding="utf-8"))
     probes = [record["metrics"]["test"][moment]["probe"] for moment in ("before", "after")]
-    right = probes[0]["unchanged"] == 1 and "chat probe: 100 short prompts" in done.out
+    right = probes[0]["unchanged"] == 1 and "chat: 100 short prompts" in done.out
     told = " -> ".join(f"loss {p['loss']:.2f}, unchanged {p['unchanged']:.0%}" for p in probes)
     return Result(told, right)

@@ -5,7 +5,7 @@ a readable label is a predicted class of its own: it is counted, and never right
 """
 
 import json
-import string
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -54,9 +54,7 @@ class Classification(ScoringKind):
         "unparseable": ScoreFacts("answers without a readable label", "count", 0, "lower", FORM),
     }
     primary = "balanced_accuracy"
-    table: Sequence[str] = (
-        *("balanced_accuracy", "accuracy", "f1", "macro_f1", "mcc", "label_valid"),
-    )
+    table: Sequence[str] = (*("balanced_accuracy", "accuracy", "f1", "macro_f1", "label_valid"),)
     report: Sequence[str] = (
         "balanced_accuracy",
         "accuracy",
@@ -88,7 +86,7 @@ class Classification(ScoringKind):
             )
         bare = Counter(_bare(label) for label in self.labels or ())
         self._by_word = {
-            _bare(label): label for label in self.labels or () if bare[_bare(label)] == 1
+            word: label for label in self.labels or () if bare[word := _bare(label)] == 1 and word
         }
 
     def settled(self, references: Iterable[str], labels: Iterable[str] = ()) -> Scoring:
@@ -239,7 +237,11 @@ class Classification(ScoringKind):
         return label
 
     def _known(self, value: object) -> str | None:
-        """Return a value that is a label; any text is one where the labels are not known yet."""
+        """Return a value that is a label; any text is one where the labels are not known yet.
+
+        Numbers, true and false are labels, too, as JSON writes them.
+        """
+        value = json.dumps(value) if isinstance(value, bool | int | float) else value
         return value if isinstance(value, str) and value in (self.labels or (value,)) else None
 
     def _word(self, text: str) -> str | None:
@@ -251,7 +253,7 @@ class Classification(ScoringKind):
 class Judge(Classification):
     """A verdict, no or yes, in a JSON object with a thought: a case of classification."""
 
-    table = ("balanced_accuracy", "accuracy", "f1", "macro_f1", "mcc", "json_valid")
+    table = ("balanced_accuracy", "accuracy", "f1", "macro_f1", "json_valid")
     positive = "yes"
     report = ("balanced_accuracy", "accuracy", "majority_accuracy", "f1", "mcc", "json_valid")
     summary = (
@@ -297,4 +299,10 @@ def _composed(scoring: Scoring) -> Scoring:
 
 
 def _bare(text: str) -> str:
-    return text.strip(string.punctuation + string.whitespace).casefold()
+    """Leave out the case, and punctuation, symbols and white space on the outside, of any script.
+
+    >>> _bare("«Ja!» "), _bare("正确。")
+    ('ja', '正确')
+    """
+    inner = [i for i, letter in enumerate(text) if unicodedata.category(letter)[0] not in "PSZC"]
+    return text[inner[0] : inner[-1] + 1].casefold() if inner else ""

@@ -308,3 +308,28 @@ def test_labels_of_scored_rows_are_enough_where_none_are_known(predict):
     scores = score(scoring, predict(["b", "b"], ["a", "b"]), intervals=True)
     assert scores.values["balanced_accuracy"] == 0.5
     assert scores.values["unparseable"] == 0
+
+
+@pytest.mark.parametrize(
+    ("labels", "answer", "label"),
+    [
+        (("正确", "错误"), "正确。", "正确"),
+        (("sí", "no"), "¡Sí!", "sí"),
+        (("ใช่", "ไม่"), "“ใช่”", "ใช่"),
+        (("+", "pos"), "+", "+"),
+        (("+", "pos"), "!!!", None),  # a label of symbols alone is read literally
+        (("C", "C++"), "C++", "C++"),
+    ],
+)
+def test_outer_punctuation_of_any_script_is_left_out(labels, answer, label):
+    kind = kind_of(Scoring(kind="classification", labels=labels))
+    assert kind.read(answer).label == label
+
+
+def test_numbers_in_json_are_labels(predict):
+    rated = Scoring(kind="classification", label_key="stars")
+    gold = ['{"stars": 4}', '{"stars": 1}', '{"stars": true}']
+    answers = ['{"stars": 4}', '{"stars": "1"}', '{"stars": 7}']
+    values = score(rated, predict(answers, gold)).values
+    assert values["accuracy"] == pytest.approx(2 / 3)
+    assert values["label_valid"] == pytest.approx(2 / 3)

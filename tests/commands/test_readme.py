@@ -1,0 +1,46 @@
+"""The configuration of a task of one's own that the README shows."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tell_lightning.cli import main
+from tell_lightning.commands.check import check, check_training, neutral
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Path:
+    """The configuration, with the files that it names: 70 task rows and 700 general ones."""
+    found = re.search(r"```yaml\n(# mine\.yaml\n.*?)```", README.read_text("utf-8"), re.DOTALL)
+    assert found is not None
+    path = tmp_path / "mine.yaml"
+    path.write_text(found[1].replace("/path/to/data", str(tmp_path)), encoding="utf-8")
+    (tmp_path / "tickets").mkdir()
+    for name, count in (("train", 70), ("dev", 5), ("test", 5)):
+        rows = [{"prompt": f"{name} letter {n}", "response": f"ticket {n}"} for n in range(count)]
+        text = "".join(f"{json.dumps(row)}\n" for row in rows)
+        (tmp_path / "tickets" / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    general = [{"instruction": f"Say {n}.", "input": "", "output": f"{n}"} for n in range(700)]
+    text = "".join(f"{json.dumps(row)}\n" for row in general)
+    (tmp_path / "general.jsonl").write_text(text, encoding="utf-8")
+    return path
+
+
+def test_it_sets_what_it_says_and_nothing_of_the_demo(example: Path) -> None:
+    config = check(["-c", str(example)])
+    check_training(config)
+    assert config.trainer["max_steps"] == 500
+    assert config.data.mixture == check(["--model.base=b"], default=None).data.mixture
+    for section in ("run", "eval"):
+        assert config.values[section] == neutral()[section]
+
+
+def test_plan_uses_every_row_of_it(example: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--model.base=microworld", f"--data.cache_dir={example.parent}"]
+    main(["plan", "-c", str(example), *options, "--trainer.max_steps=2"])
+    table = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[2] for line in table if line[:2] == ["tickets", "task"]] == ["70"]
