@@ -147,6 +147,13 @@ class _Loader(yaml.SafeLoader):
                     raise GivenTwiceError(key, known)
         return node
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Name the place of a value that Python cannot make, such as the date 2026-13-01."""
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:
+            raise yaml.MarkedYAMLError(problem=str(error), problem_mark=node.start_mark) from error
+
 
 def parse_yaml(text: str) -> Any:
     """Parse YAML.
@@ -158,7 +165,13 @@ def parse_yaml(text: str) -> Any:
     >>> parse_yaml("model: {base: x}")
     {'model': {'base': 'x'}}
     """
-    return yaml.load(text, _Loader)
+    try:
+        values = yaml.load(text, _Loader)
+        json.dumps(values, default=str, skipkeys=True)  # a value may hold itself, by an alias
+    except (RecursionError, ValueError) as error:
+        problem = "a value that is nested too deeply, or holds itself"
+        raise yaml.MarkedYAMLError(problem=problem) from error
+    return values
 
 
 def read_yaml(path: Path, refusal: type[Exception]) -> dict[str, Any]:

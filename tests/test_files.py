@@ -64,6 +64,25 @@ def test_equal_keys_of_different_mappings_and_merged_keys_are_fine(tmp_path: Pat
     assert read_yaml(path, LookupError) == wanted
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "got"),
+    [
+        ("one: 1\nday: 2026-13-01\n", ":2", "month must be in 1..12"),
+        ("one:\n- " + "9" * 5000, ":2", "Exceeds the limit"),
+        ("one: &one [*one]", "", "a value that is nested too deeply, or holds itself"),
+        ("[" * 3000, "", "a value that is nested too deeply"),
+    ],
+)
+def test_a_value_that_yaml_allows_and_python_cannot_make_is_named(
+    tmp_path: Path, text: str, line: str, got: str
+) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    with pytest.raises(LookupError) as error:
+        read_yaml(path, LookupError)
+    assert error.value.args[0] == says(f"a.yaml{line}", rule="YAML", got=got)
+
+
 def chained(*errors: BaseException) -> BaseException:
     """Errors that a library has made of each other, the last of them."""
     for earlier, later in pairwise(errors):

@@ -24,8 +24,13 @@ _SCORING = ("kind", "label_key", "labels", "positive")
 
 _LOSS = Form("a number or null", lambda value: value is None or NUMBER.holds(value), "1.5")
 _NUMBERS = Form(
-    "a mapping of names to numbers",
+    "a mapping of names to numbers or null",
     lambda value: isinstance(value, Mapping) and all(map(_LOSS.holds, value.values())),
+    "{}",
+)
+_TOKENS = Form(
+    "a mapping of names to numbers",
+    lambda value: isinstance(value, Mapping) and all(map(NUMBER.holds, value.values())),
     "{}",
 )
 _SEED = Form("a whole number from 0 on", is_whole, "0")
@@ -85,7 +90,7 @@ def _wrong(facts: Any) -> str:
         return f"a result must hold keys, got {facts!r:.60}"
     needed = _NEEDED
     if facts.get("status") == COMPLETED:
-        needed = needed | {"tokens": _NUMBERS}
+        needed = needed | {"tokens": _TOKENS}
         for part in ("test", "test_anchor_off"):
             if facts.get(part):
                 needed |= {f"{part}.{key}": form for key, form in _PART.items()}

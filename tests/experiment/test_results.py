@@ -132,6 +132,7 @@ def test_a_file_that_is_no_result_is_named(tmp_path: Path, text: str, message: S
         ({"cell": None}, "cell.testbed"),
         ({"cell": {"testbed": "t", "arm": "tell", "n": 3}}, "cell.seed"),
         ({"tokens": 3}, "tokens"),
+        ({"tokens": {"task": None}}, "tokens"),
         ({"test": {"loss": 1.0}}, "test.items"),
         ({"test_anchor_off": {"items": {}}}, "test_anchor_off.items"),
         ({"test": {"items": {"statistic": "bleu", "rows": [[1, 2]]}}}, "test.items"),

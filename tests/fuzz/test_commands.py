@@ -72,7 +72,10 @@ KINDS = ["text", "translation", "judge", "classification", "json", "", "no-such"
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with small data."""
     for name, count in (("train", 12), ("dev", 3), ("test", 3), ("general", 40)):
-        rows = [{"prompt": f"{name} {n}", "response": f"answer {n}"} for n in range(count)]
+        rows = [
+            {"prompt": f"{name} {n}", "response": f"this is the answer number {n}"}
+            for n in range(count)
+        ]
         path = tmp_path / "data" / f"{name}.jsonl"
         path.parent.mkdir(exist_ok=True)
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
