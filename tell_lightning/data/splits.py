@@ -57,13 +57,13 @@ def cache_folder(settings: DataSettings) -> Path:
     """Return the folder for prepared data; a missing folder is made.
 
     Raises:
-        SplitError: The folder cannot be made, or none is given and the user has no home.
+        SplitError: The folder cannot be made, or starts from a home that is not known.
     """
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     path = os.path.expanduser(settings.cache_dir or os.path.join(base, "tell_lightning"))
     if path.startswith("~"):
         raise SplitError(
-            f"data.cache_dir: must be given where the user has no home, got '{path}'. Write "
+            f"data.cache_dir: must not start from a home that is not known, got '{path}'. Write "
             "--data.cache_dir=FOLDER, or set HOME."
         )
     folder = Path(path)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from tell_lightning.data.settings import DataSettings
+from tell_lightning.data.splits import cache_folder
 from tell_lightning.experiment.forms import SpecificationError
 from tell_lightning.experiment.overlays import merged, nested, value_of
 from tell_lightning.experiment.specification import Experiment, digest
@@ -68,9 +70,8 @@ def recipe(experiment: Experiment, name: str) -> Recipe:
 
 def made_folder(recipe: Recipe) -> Path:
     """Return the folder of a base, whether it has been made or not."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     below = digest({**recipe.facts, "of": _raw_digest(recipe)})
-    return cache / "tell_lightning" / "bases" / f"{recipe.name}-{below}"
+    return cache_folder(DataSettings()) / "bases" / f"{recipe.name}-{below}"
 
 
 def located(experiment: Experiment, config: Mapping[str, Any]) -> dict[str, Any]:

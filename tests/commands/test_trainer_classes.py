@@ -32,14 +32,13 @@ def test_a_configuration_with_classes_is_saved_and_read_again(options, tmp_path)
         assert "lightning" in yaml.safe_dump(config.trainer[name])
 
 
-@pytest.mark.parametrize("name", ["callbacks", "logger", "plugins"])
-def test_a_class_leaves_lightnings_messages_on_standard_error(name, tmp_path):
+def test_classes_leave_lightnings_messages_on_standard_error(tmp_path):
     """Lightning's handlers keep the stream that they find when a class is imported."""
-    value = {"callbacks": TIMER, "logger": CSV, "plugins": PLUGIN}[name]
+    classes = {"callbacks": TIMER, "logger": CSV, "plugins": PLUGIN}
+    options = [f"--trainer.{name}={value}" for name, value in classes.items()]
     code = (
-        "import sys\n"
         "from tell_lightning.commands.check import check\n"
-        f"check(['-c', 'microworld', '--trainer.{name}={value}'])\n"
+        f"check(['-c', 'microworld', *{options}])\n"
         "from lightning.pytorch.utilities import rank_zero_info\n"
         "rank_zero_info('step 1/2')\n"
     )

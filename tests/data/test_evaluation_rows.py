@@ -27,7 +27,7 @@ def test_labels_are_those_of_all_rows_without_the_response_prefix():
 
 
 def test_what_the_rows_add_nothing_to_stays_as_it_is():
-    scoring = Scoring(kind="translation", primary="chrf")
+    scoring = Scoring(kind="translation", primary="chrf", tokenize="13a")
     assert settled_scoring(Task(scoring=scoring), "turn", records("a")) == scoring
 
 

@@ -228,11 +228,13 @@ def test_the_cache_is_where_the_settings_or_the_system_say(
     assert cache_folder(DataSettings(cache_dir="~/mine")) == tmp_path / "home" / "mine"
 
 
-def test_a_tilde_before_a_name_that_is_no_user_is_kept_as_a_shell_keeps_it(tmp_path, monkeypatch):
+def test_a_tilde_before_a_name_that_is_no_user_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SplitError, check=says("data.root", rule="folder", got="'~no-such-user'")):
         resolve_root(DataSettings(root="~no-such-user"))
-    assert cache_folder(DataSettings(cache_dir="~no-such-user/a")) == Path("~no-such-user/a")
+    said = says("data.cache_dir", rule="home", got="'~no-such-user/a'", cure="HOME")
+    with pytest.raises(SplitError, check=said):
+        cache_folder(DataSettings(cache_dir="~no-such-user/a"))
 
 
 # Rows of the training file set apart as dev

@@ -191,7 +191,7 @@ def test_response_prefix_can_be_forced_and_is_then_no_part_of_the_answer(
             "--data.tasks.turn.min_new_tokens=9",
             says("data.tasks.turn.min_new_tokens", rule=["0", "max_new_tokens", "8"], got="9"),
         ),
-        ("--eval.temperature=-1", says("eval.temperature", rule="0.0", got="-1.0")),
+        ("--eval.temperature=-1", says("eval.temperature", rule="0", got="-1.0")),
     ],
 )
 def test_limits_that_cannot_be_met_are_refused_before_training(

@@ -183,7 +183,7 @@ def last_step(folder: Path) -> int:
 @pytest.mark.parametrize(
     ("number", "code", "after", "name"),
     [
-        (signal.SIGTERM, 143, EVERY + 2, "SIGTERM"),
+        pytest.param(signal.SIGTERM, 143, EVERY + 2, "SIGTERM", marks=pytest.mark.long),
         (signal.SIGINT, 130, 1, "Ctrl+C"),  # before the first checkpoint is due
     ],
 )

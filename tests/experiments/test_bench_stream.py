@@ -122,6 +122,7 @@ def test_an_epoch_is_counted_by_source(bench: Any) -> None:
     }
 
 
+@pytest.mark.long  # twenty seconds of processes
 def test_a_small_run_finds_ours_exact_and_the_buffer_not(
     bench: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

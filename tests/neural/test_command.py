@@ -103,7 +103,7 @@ def run(tmp_path: Path) -> Path:
     folder = tmp_path / "runs" / "one"
     folder.mkdir(parents=True)
     data = {"root": str(tmp_path), "tasks": {"raw": other, "mt": task}}
-    (folder / "config.yaml").write_text(yaml.safe_dump({"data": data}))
+    (folder / "config.yaml").write_text(yaml.safe_dump({"data": data, "model": {"base": "b"}}))
     write_json(folder / "run.json", {"status": "finished", "metrics": {"test": {"after": 1}}})
     write(folder / "predictions" / "test-mt-step-000004.jsonl")
     return folder
