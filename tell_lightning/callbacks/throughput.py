@@ -34,7 +34,7 @@ class Throughput(pl.Callback):
         """
         self.seconds = 0.0
         self.tokens: torch.Tensor | None = None
-        self._since = 0.0
+        self._since: float | None = None  # while the clock stands
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -46,8 +46,13 @@ class Throughput(pl.Callback):
         self._count()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock again."""
-        self._since = time.perf_counter()
+        """Start the clock again, if this was a pause of training."""
+        if self._since is not None:
+            self._since = time.perf_counter()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop the clock."""
+        self._since = None
 
     def on_train_batch_end(
         self,
@@ -66,6 +71,8 @@ class Throughput(pl.Callback):
             pl_module.log("train/tokens_per_second", self.tokens_per_second(trainer))
 
     def _count(self) -> None:
+        if self._since is None:
+            return
         now = time.perf_counter()
         self.seconds += now - self._since
         self._since = now
