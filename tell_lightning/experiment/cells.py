@@ -97,7 +97,7 @@ def expand(experiment: Experiment) -> list[Cell]:
             other = cells.setdefault(cell.name, cell)
             if (other.group, other.settings) != (cell.group, cell.settings):
                 raise SpecificationError(
-                    f"{experiment.folder / 'experiment.yaml'}: cells: a cell must have one "
+                    f"{experiment.folder / 'experiment.yaml'}: cells: a run must have one "
                     f"configuration, got two for {cell.name}. Give one of them a variant's name."
                 )
     return list(cells.values())

@@ -147,7 +147,7 @@ def tenfold(rule: Rule, evidence: Evidence) -> Finding:
     if found is None:
         raise StatisticsError(
             f"rule: the curve of SFT on {evidence.testbed.name} must have two sizes or more, got "
-            "fewer. Add cells."
+            "fewer. Add runs."
         )
     low, high = found.examples.low, found.examples.high
     outcome: Outcome = "undecided"
@@ -247,7 +247,7 @@ def _fewest(rows: Sequence[ContrastRow]) -> int:
 
 def _there(found: Samples | None, arm: str) -> Samples:
     if found is None:
-        raise StatisticsError(f"results: {arm} must have completed cells, got none. Run them.")
+        raise StatisticsError(f"results: {arm} must have completed runs, got none. Run them.")
     return found
 
 

@@ -76,10 +76,10 @@ def read_result(path: Path) -> Result:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ResultError(
-            f"{path}: a result must be JSON, got: {error}. Delete it, and its cell is run again."
+            f"{path}: a result must be JSON, got: {error}. Delete it, and it is run again."
         ) from error
     if wrong := _wrong(facts):
-        raise ResultError(f"{path}: {wrong}. Delete it, and its cell is run again.")
+        raise ResultError(f"{path}: {wrong}. Delete it, and it is run again.")
     result: Result = facts
     return result
 

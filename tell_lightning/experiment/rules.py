@@ -119,7 +119,7 @@ def verdicts(
 def overall(found: Sequence[Verdict]) -> Verdict:
     """Reproduced, or refuted, as a whole: on two testbeds or more, and on none the other way."""
     if not found:
-        return Verdict(None, "none", "no testbed has cells that the rule needs")
+        return Verdict(None, "none", "no testbed has runs that the rule needs")
     by = {
         outcome: [each.testbed or "" for each in found if each.verdict == outcome]
         for outcome in ("reproduced", "refuted", "undecided", "none")
@@ -184,7 +184,7 @@ def _lacking(
 ) -> str:
     for (arm, n, variant), cells in needed.items():
         if not cells:
-            return f"no cell of {arm} at n = {n}{f' ({variant})' if variant else ''} is planned"
+            return f"no run of {arm} at n = {n}{f' ({variant})' if variant else ''} is planned"
     by_name = {cell.name: cell for found in needed.values() for cell in found}
     return gaps(by_name.values(), results, otherwise)
 

@@ -152,9 +152,9 @@ def check_same(planned: Iterable[Planned]) -> None:
         assert first.result is not None
         more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
         raise ResultError(
-            f"{first.source / first.cell.name}.json: must be made with the configuration that its "
-            f"cell has now, {first.digest}, got {first.result['config_digest']}{more}. Undo the "
-            "change, delete the results, or run their cells again with --retry."
+            f"{first.source / first.cell.name}.json: must be made with the configuration that the "
+            f"run has now, {first.digest}, got {first.result['config_digest']}{more}. Undo the "
+            "change, delete the results, or run them again with --retry."
         )
 
 

@@ -59,7 +59,7 @@ def folder(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write(tmp_path_factory.mktemp("experiments"), world)
     home = tmp_path_factory.mktemp("home")
     done = command(["experiment", str(folder), "--jobs", "1"], home=home, XDG_CACHE_HOME=str(home))
-    assert done.returncode == 1, done.stderr  # for the cell that is wrong
+    assert done.returncode == 1, done.stderr  # for the run that is wrong
     assert "base general  is made first, once, in" in done.stdout
     assert "about" in done.stdout.splitlines()[2]
     return folder

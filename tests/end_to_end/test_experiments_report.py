@@ -41,7 +41,7 @@ def test_the_page_of_experiments_can_be_read(tab, report, scheme, width):
     tab.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true })")
     assert tab.evaluate(FAINT) == []
     assert tab.evaluate(CROWDED) == []
-    assert "of 246 cells 3 not run yet" in tab.evaluate("document.body.innerText")
+    assert "of 246 runs 3 not run yet" in tab.evaluate("document.body.innerText")
     pictures, pixels = tab.evaluate(PICTURES), tab.picture()
     assert len(pictures) > 3 * 7
     for picture in pictures:

@@ -323,10 +323,10 @@ def test_an_arm_that_no_cell_is_planned_for_gives_no_verdict():
     claim = experiment("anchor", testbeds=("compose",))
     claim = dataclasses.replace(claim, groups=claim.groups[1:])
     found = verdicts(claim, results(claim, effect))
-    assert found[0].reason == "no cell of mix_without_anchor at n = 10 is planned"
+    assert found[0].reason == "no run of mix_without_anchor at n = 10 is planned"
     nothing = dataclasses.replace(claim, groups=())
     assert verdicts(nothing, {}) == [
-        Verdict(None, "none", "no testbed has cells that the rule needs")
+        Verdict(None, "none", "no testbed has runs that the rule needs")
     ]
 
 

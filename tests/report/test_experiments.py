@@ -183,7 +183,7 @@ def test_the_report_says_what_failed_and_what_is_missing(tmp_path):
     root = write_experiments(tmp_path / "experiments", folders=CORE, fail=fail, leave_out=leave_out)
     text = written(read_experiments(root))
     told = Page(text.html).text
-    assert "The anchor matters: of 82 cells 7 not run yet, 1 failed" in told
+    assert "The anchor matters: of 82 runs 7 not run yet, 1 failed" in told
     assert "OutOfMemory: <b>too</b> | large" in told
     assert "OutOfMemory: &lt;b>too&lt;/b> \\| large" in text.markdown
     assert "translate-arbitrary_anchor-n10-s3" in told
@@ -197,7 +197,7 @@ def test_a_result_of_another_configuration_is_left_out_and_named(tmp_path):
     (root / "arms.yaml").write_text(yaml.safe_dump(arms, sort_keys=False))
     text = written(read_experiments(root))
     told = Page(text.html).text
-    assert "The anchor matters: of 82 cells 16 made with another configuration: left out" in told
+    assert "The anchor matters: of 82 runs 16 made with another configuration: left out" in told
     assert "anchor | 16 | translate-mix_without_anchor-n10-s0, " in text.markdown
     assert "138 of 154 completed" in told
     assert "contrast/translate/mix_without_anchor/10" not in Page(text.html).numbers
@@ -298,7 +298,7 @@ def test_the_command_writes_page_markdown_and_headline(tmp_path, capsys):
     lines = table.strip().splitlines()
     assert len(lines) <= 12
     assert lines[0] == "| Claim | Translate | Verdict |"
-    assert "154 of 154 cells" in lines[-1]
+    assert "154 of 154 runs" in lines[-1]
     assert "0123456789ab" in lines[-1]
 
 

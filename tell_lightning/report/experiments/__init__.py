@@ -1,1 +1,1 @@
-"""The report of experiments: verdicts, curves, contrasts and cost of many cells in one page."""
+"""The report of experiments: verdicts, curves, contrasts and cost of many runs in one page."""

@@ -15,7 +15,7 @@ from tell_lightning.report.experiments.estimates import Estimates
 from tell_lightning.report.experiments.sections import Cells, Section, Table, cell, points, row
 
 SHOWN = 20
-"""Failed cells that are listed for one reason."""
+"""Failed runs that are listed for one reason."""
 FORGETTING = (
     f"Loss on general rows that were never trained on, after training on {DECLARED_N} task "
     "examples. The upright line is training on general rows alone; what lies to its right has "
@@ -91,11 +91,11 @@ def settings(contents: Contents) -> Section:
 
 
 def cost(contents: Contents) -> Section:
-    """Return the section of cells, hours, machines and commits."""
+    """Return the section of runs, hours, machines and commits."""
     rows = [_cost(s.experiment.name, len(s.cells), [*s.results.values()]) for s in contents.studies]
     rows.append(_cost("All", contents.planned, contents.own_results))
-    columns = ["Experiment", "Cells", "Completed", "Failed", "Missing", "Hours", "Million tokens"]
-    tables = [Table("Cells and hours of machine", columns, rows)]
+    columns = ["Experiment", "Runs", "Completed", "Failed", "Missing", "Hours", "Million tokens"]
+    tables = [Table("Runs and hours of machine", columns, rows)]
     for title, column, name in (
         ("Machines", "Machine", _machine),
         ("Commits", "Commit", _commit),
@@ -110,7 +110,7 @@ def cost(contents: Contents) -> Section:
 
 
 def failures(contents: Contents) -> Section:
-    """Return the section of failed and missing cells."""
+    """Return the section of failed and missing runs."""
     failed, missing, otherwise = [], [], []
     texts = [
         f"Two folders hold {name}, made with different configurations; the first counts."
@@ -131,33 +131,33 @@ def failures(contents: Contents) -> Section:
             otherwise.append([name, number(len(study.otherwise)), _some(study.otherwise)])
         if study.strangers:
             texts.append(
-                f"{name}/results holds {study.strangers} results of cells that its "
+                f"{name}/results holds {study.strangers} results of runs that its "
                 "experiment.yaml does not have; they are left out."
             )
     tables = [
-        Table("Failed", ["Experiment", "Reason", "Cells"], failed, words=True),
-        Table("Not run yet", ["Experiment", "Cells", "Of"], missing, words=True),
+        Table("Failed", ["Experiment", "Reason", "Runs"], failed, words=True),
+        Table("Not run yet", ["Experiment", "Runs", "Of"], missing, words=True),
         Table(
             "Made with another configuration: left out",
-            ["Experiment", "Cells", "Such as"],
+            ["Experiment", "Runs", "Such as"],
             otherwise,
             words=True,
         ),
     ]
     if not failed and not missing and not otherwise:
-        texts.insert(0, "Every cell is there, and none failed.")
-    return Section("failed", "Failed and missing cells", texts, tables=tables)
+        texts.insert(0, "Every run is there, and none failed.")
+    return Section("failed", "Failed and missing runs", texts, tables=tables)
 
 
 def progress(cells: int, results: Sequence[Result], what: str) -> str:
-    """Write how many cells are completed, and how many failed."""
+    """Write how many runs are completed, and how many failed."""
     counts = Counter(str(result["status"]) for result in results)
     text = f"{number(counts[COMPLETED])} of {number(cells)} {what}"
     return text + (f", {number(counts[FAILED])} failed" if counts[FAILED] else "")
 
 
 def hours(results: Iterable[Result]) -> float:
-    """Add up the hours of machine time, those of failed cells too."""
+    """Add up the hours of machine time, those of failed runs too."""
     return sum(float(result.get("seconds") or 0.0) for result in results) / 3600
 
 
@@ -242,7 +242,7 @@ def _used(contents: Contents) -> Table:
         )
     columns = ["Testbed", "Arm", "Task examples", "Seeds", "Learning rate", "Task share", "Steps"]
     columns += ["Passes", "Task tokens", "General tokens"]
-    return Table("Used by the cells, means over seeds", columns, rows)
+    return Table("Used by the runs, means over seeds", columns, rows)
 
 
 def _plain(value: Any) -> str:

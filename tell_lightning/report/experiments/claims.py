@@ -87,9 +87,9 @@ def _claim(contents: Contents, study: Study) -> Claim:
     experiment = study.experiment
     *found, whole = (_judgement(contents, verdict) for verdict in study.verdicts)
     rule = {key: value for key, value in experiment.rule.items() if key != "kind"}
-    told = "no cells of its own"
+    told = "no runs of its own"
     if study.cells:
-        told = progress(len(study.cells), [*study.results.values()], "cells completed")
+        told = progress(len(study.cells), [*study.results.values()], "runs completed")
     if experiment.uses:
         told += f"; uses those of {', '.join(path.name for path in experiment.uses)}"
     return Claim(

@@ -30,7 +30,7 @@ def provenance(contents: Contents) -> str:
     place = f" --results {contents.root}" if contents.root else ""
     parts = [
         f"`python -m tell_lightning report {contents.folder}{place}`",
-        progress(contents.planned, results, "cells"),
+        progress(contents.planned, results, "runs"),
         f"up to {number(max(seeds))} seeds" if seeds else "",
         f"{hours(results):.1f} machine-hours",
         shown if names else "",

@@ -68,7 +68,7 @@ def _sections(contents: Contents) -> list[Section]:
 
 
 def _lacks(contents: Contents) -> list[str]:
-    """List which cells are missing from the report, or failed."""
+    """List which runs are missing from the report, or failed."""
     lines = []
     for study in contents.studies:
         counts = {
@@ -78,14 +78,14 @@ def _lacks(contents: Contents) -> list[str]:
         }
         told = ", ".join(f"{number(count)} {what}" for what, count in counts.items() if count)
         if told:
-            lines.append(f"{study.experiment.title}: of {number(len(study.cells))} cells {told}")
+            lines.append(f"{study.experiment.title}: of {number(len(study.cells))} runs {told}")
     return lines
 
 
 def _facts(contents: Contents) -> list[tuple[str, str]]:
     results, least = contents.own_results, contents.least_seeds
     facts = [
-        ("Cells", progress(contents.planned, results, "completed")),
+        ("Runs", progress(contents.planned, results, "completed")),
         ("Machine time", f"{hours(results):.2f} hours"),
         ("Commits", ", ".join(commits(results))),
         ("Intervals", "95%, over seeds and test rows, in brackets and as bands and bars"),
