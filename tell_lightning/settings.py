@@ -178,7 +178,7 @@ def explain(text: str, keys: Collection[str], files: Files) -> str:
     if inside and value:
         types = re.findall(r"Expected an? (.+?)(?= Got| - |\. | Given|$)", flat)
         wanted = " or ".join(dict.fromkeys(_type_name(name) for name in types)) or "of its type"
-        advice = "See `fit --help`."
+        advice = f"See `python -m tell_lightning help {inside}`."
         if "str" in wanted and value[1] in {"True", "False"}:
             advice = "Put it in quotes: YAML reads yes and no as true and false."
         return f"{place(inside, files)}: must be {wanted}, got {value[1]}. {advice}"
@@ -188,7 +188,7 @@ def explain(text: str, keys: Collection[str], files: Files) -> str:
             f"{match[1]}. Write KEY: VALUE lines below it."
         )
     reason = flat.partition("error: ")[2] or flat or "could not be read"
-    return f"configuration: must fit together, got: {reason}. See `fit --help`."
+    return f"configuration: must fit together, got: {reason}. See `python -m tell_lightning help`."
 
 
 def place(key: str, files: Files) -> str:
@@ -232,7 +232,8 @@ def _unknown(key: str, keys: Collection[str], files: Files) -> str:
     known = {part for path in paths.values() for part in path.split(".")}
     wrong = next((part for part in key.split(".") if part not in known), key.rpartition(".")[2])
     close = [paths.get(name, name) for name in difflib.get_close_matches(wrong, known, n=1)]
-    advice = f"Did you mean '{close[0]}'?" if close else "See `fit --help` for the keys."
+    known_keys = "See `python -m tell_lightning help` for the keys."
+    advice = f"Did you mean '{close[0]}'?" if close else known_keys
     return f"{place(key, files)}: must be a key of the configuration, got '{wrong}'. {advice}"
 
 

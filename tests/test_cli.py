@@ -198,12 +198,20 @@ def test_unknown_command_is_refused_with_the_known_ones(
         ),
         (
             "model:\n  lora:\n    rank: four\n",
-            says("x.yaml: model.lora.rank", rule="int", got="four", cure="`fit --help`"),
+            says(
+                "x.yaml: model.lora.rank",
+                rule="int",
+                got="four",
+                cure="`python -m,
+            ),
         ),
         (
             "trainer:\n  max_steps: many\n",
             says(
-                "x.yaml: trainer.max_steps", rule=["null", "int"], got="many", cure="`fit --help`"
+                "x.yaml: trainer.max_steps",
+                rule=["null", "int"],
+                got="many",
+                cure="`python -m,
             ),
         ),
         (
@@ -212,7 +220,7 @@ def test_unknown_command_is_refused_with_the_known_ones(
                 "x.yaml: data.mixture.arm",
                 rule=["'tell'", "'sft'", "'general_only'"],
                 got="tel",
-                cure="`fit --help`",
+                cure="`python -m,
             ),
         ),
         (
@@ -255,7 +263,7 @@ def test_mistake_in_a_configuration_is_named(
         ),
         (
             ["-c", "mine.yaml", "--data.root=5", "--model.lora.rank=four"],
-            says("model.lora.rank", rule="int", got="four", cure="`fit --help`"),
+            says("model.lora.rank", rule="int", got="four", cure="`python -m),
         ),
         (["frob"], says("command line", rule="'--'", got="'frob'", cure="--KEY=VALUE")),
         (

@@ -59,7 +59,7 @@ under `row`. With --output, a prediction that was stopped goes on when the same 
 again; existing lines are never changed.
 
 --KEY=VALUE is a key of the configuration, such as --eval.batch_tokens=4096 or --model.base=DIR;
-`fit --help` lists them.
+`python -m tell_lightning help` lists them.
 """
 BLOCK = 2_048
 """Rows of a file that are tokenised together."""

@@ -63,7 +63,7 @@ def test_nothing_is_said_of_the_new_name_or_of_a_saved_run(write, tmp_path, caps
         ({"kind": "json", "primary": "f1"}, ["scoring.primary: must be one of json_match", "'f1'"]),
         ({"kind": "text", "init_args": {"a": 1}}, ["scoring.init_args: must be empty", "got a."]),
         ({"labels": [True, False]}, ["scoring.labels: must be null or str, got True", "in quotes"]),
-        ({"labels": [1]}, ["scoring.labels: must be null or str, got 1", "fit --help"]),
+        ({"labels": [1]}, ["scoring.labels: must be null or str, got 1", "tell_lightning help"]),
     ],
 )
 def test_what_does_not_fit_is_named_with_its_file_and_key(scoring, parts, write):
