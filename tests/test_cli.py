@@ -202,7 +202,7 @@ def test_unknown_command_is_refused_with_the_known_ones(
                 "x.yaml: model.lora.rank",
                 rule="int",
                 got="four",
-                cure="`python -m,
+                cure="tell_lightning help",
             ),
         ),
         (
@@ -211,7 +211,7 @@ def test_unknown_command_is_refused_with_the_known_ones(
                 "x.yaml: trainer.max_steps",
                 rule=["null", "int"],
                 got="many",
-                cure="`python -m,
+                cure="tell_lightning help",
             ),
         ),
         (
@@ -220,7 +220,7 @@ def test_unknown_command_is_refused_with_the_known_ones(
                 "x.yaml: data.mixture.arm",
                 rule=["'tell'", "'sft'", "'general_only'"],
                 got="tel",
-                cure="`python -m,
+                cure="tell_lightning help",
             ),
         ),
         (
@@ -263,7 +263,7 @@ def test_mistake_in_a_configuration_is_named(
         ),
         (
             ["-c", "mine.yaml", "--data.root=5", "--model.lora.rank=four"],
-            says("model.lora.rank", rule="int", got="four", cure="`python -m),
+            says("model.lora.rank", rule="int", got="four", cure="tell_lightning help"),
         ),
         (["frob"], says("command line", rule="'--'", got="'frob'", cure="--KEY=VALUE")),
         (
