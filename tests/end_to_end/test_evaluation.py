@@ -233,9 +233,10 @@ def scored_on(run: Run, processes: int, rows: int, home: Path) -> Scored:
     done = command(["test", str(run.folder), *options], home=home)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
-    scores = json.loads((run.folder / "scores-test.json").read_text(encoding="utf-8"))
+    written = latest(run)
+    scores = json.loads((written.folder / "scores-test.json").read_text(encoding="utf-8"))
     step = run.record["selected"]["step"]
-    return scores["after"]["tasks"], run.jsonl(f"test-translate-step-{step:06d}")
+    return scores["after"]["tasks"], written.jsonl(f"test-translate-step-{step:06d}")
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 import yaml
-from tiny_runs import Fits, command, environment
+from tiny_runs import Fits, Run, command, environment
 from tiny_world import World
 
+from tell_lightning.cli import main
 from tell_lightning.experiment.results import Result, read_results
 from tell_lightning.experiment.specification import read_experiment
 from tell_lightning.experiment.survey import places, survey
@@ -72,14 +73,17 @@ def results(folder: Path) -> dict[str, Result]:
 
 
 def test_a_cell_of_a_warm_process_has_the_scores_of_a_run_of_its_own(
-    folder: Path, results: dict[str, Result], fit: Fits, tmp_path: Path
+    folder: Path, results: dict[str, Result], tmp_path: Path
 ) -> None:
     found = read_experiment(folder)
     for name in ("turn-tell-n6-s5", "turn-sft-n6-s5"):
         (each,) = (p for p in survey(found, places(found)) if p.cell.name == name)
         config = tmp_path / f"{name}.yaml"
         config.write_text(yaml.safe_dump(dict(each.config)))
-        run = fit("-c", str(config), "--eval.before=true")
+        runs = tmp_path / name
+        main(["fit", "-c", str(config), "--eval.before=true", f"--run.dir={runs}"])
+        (made,) = runs.iterdir()
+        run = Run(made)
         metrics, result = run.record["metrics"], results[name]
         after = metrics["test"]["after"]
         assert result["test"]["values"] == after["tasks"]["turn"]["values"]
