@@ -27,6 +27,7 @@ from tell_lightning.generation.batched import Budget, generate
 from tell_lightning.generation.decoding import Decoding
 from tell_lightning.model.evaluating import evaluating
 from tell_lightning.model.loss import token_losses
+from tell_lightning.progress import Progress
 
 LONGEST = 32
 """Tokens of an answer at most."""
@@ -102,13 +103,15 @@ class Probe:
     def _answers(self, model: Any) -> list[Tokens]:
         """Answer all prompts, each rank its share; the end of the turn is part of an answer."""
         places = range(len(self._prompts))[self._rank :: self._world]
-        generated = generate(
-            model,
-            self._tokenizer,
-            [self._prompts[place] for place in places],
-            self._decoding,
-            budget=self._budget,
-        )
+        with Progress("chat prompts", len(places), shown=self._rank == 0) as progress:
+            generated = generate(
+                model,
+                self._tokenizer,
+                [self._prompts[place] for place in places],
+                self._decoding,
+                budget=self._budget,
+                answered=progress.advance,
+            )
         end = self._decoding.stop_ids[:1]
         mine = {
             place: (*answer.token_ids, *(end if answer.stopped else ()))

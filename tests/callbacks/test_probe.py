@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny_models import save_llama
 
+from tell_lightning import progress
 from tell_lightning.callbacks.probe import LONGEST, Probe, can_chat, prompts
 from tell_lightning.data.tokenizer import load_tokenizer
 from tell_lightning.generation.batched import Budget
@@ -55,6 +56,12 @@ def test_the_base_is_unchanged_and_a_trained_adapter_is_not(model, tokenizer):
     assert after.unchanged < 0.9
     assert after.loss > before.loss
     assert model.training
+
+
+def test_the_answers_show_their_progress(model, tokenizer, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "EVERY", 0.01)
+    Probe(tokenizer, Budget(700)).score(model, adapted=False)
+    assert " of 100 rows" in capsys.readouterr().err
 
 
 def test_the_base_s_answers_are_found_with_a_trained_adapter_too(model, tokenizer):
