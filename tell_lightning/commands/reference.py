@@ -186,7 +186,9 @@ def _named(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return " or ".join(str(name) for name in get_args(hint))
     if get_origin(hint) in {Union, UnionType}:
-        return " or ".join(dict.fromkeys(_named(inner) for inner in get_args(hint)))
+        names = {_named(inner) for inner in get_args(hint)}
+        # Python keeps the order of whichever equal union was written first.
+        return " or ".join(sorted(names, key=lambda name: (name == "null", name)))
     if get_origin(hint) in {list, tuple}:
         inner = [arg for arg in get_args(hint) if arg is not ...]
         return f"list of {_named(inner[0])}"
