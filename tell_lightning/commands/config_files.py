@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ def config_paths(arguments: Iterable[str]) -> list[str]:
     >>> config_paths(["-c", "a.yaml", "--config=b.yaml", "--run.name=x"])
     ['a.yaml', 'b.yaml']
     """
-    return [word.removeprefix(_FLAG) for word in _words(arguments) if word.startswith(_FLAG)]
+    return [word.removeprefix(_FLAG) for word in file_words(arguments) if word.startswith(_FLAG)]
 
 
 def read_config(path: str) -> Mapping[str, Any]:
@@ -50,10 +51,15 @@ def with_shipped(arguments: Iterable[str], default: str | None) -> list[str]:
         arguments: The files and keys of a command line.
         default: The shipped configuration to use if no file is given; None: none.
     """
-    words = list(_words(arguments))
+    words = list(file_words(arguments))
     given = config_paths(words)
     wanted = [read_config(path).get(EXTENDS) for path in given] if given else [default]
-    wanted += [word.removeprefix(f"--{EXTENDS}=") for word in words]
+    flag = f"--{EXTENDS}"
+    wanted += [
+        word.removeprefix(f"{flag}=")
+        for before, word in pairwise(["", *words])
+        if before == flag or word.startswith(f"{flag}=")
+    ]
     first = [name for name in dict.fromkeys(wanted) if name in SHIPPED and name not in given]
     words = [*(f"{_FLAG}{name}" for name in first), *words]
     expanded: list[str] = []
@@ -76,7 +82,7 @@ def _replaced(later: Iterable[str]) -> list[str]:
     ]
 
 
-def _words(arguments: Iterable[str]) -> Iterator[str]:
+def file_words(arguments: Iterable[str]) -> Iterator[str]:
     """Write every file as one word, `--config=FILE`; leave the other words as they are."""
     words = iter(arguments)
     for word in words:

@@ -6,13 +6,12 @@ replaces its tasks and sources, and its paths stay as they are.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tell_lightning.commands.config_files import read_config
+from tell_lightning.commands.config_files import file_words, read_config
 from tell_lightning.data.formats import cut
 from tell_lightning.files import GivenTwiceError, expanded, parse_yaml
 from tell_lightning.microworld.world import WORLDS
@@ -37,13 +36,11 @@ def joined(arguments: Sequence[str]) -> list[str]:
     """
     known: dict[str, dict[str, tuple[str, Any]]] = {section: {} for section in _SECTIONS}
     words: list[str] = []
-    for before, word in pairwise(["", *arguments]):
+    for word in file_words(arguments):
         words.append(word)
         flag, has_value, value = word.partition("=")
-        if flag == "--config" and has_value:
+        if flag == "--config":
             words += _options(value, known)
-        elif before in {"-c", "--config"}:
-            words += _options(word, known)
         elif has_value:
             _check_typed(flag, value)
     return words

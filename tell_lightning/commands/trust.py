@@ -1,7 +1,8 @@
 """Code outside this package that the saved configuration of a run names.
 
-Somebody else's run folder may name any Python file. A command that would run it asks first, as
-`trust_remote_code` does. What the user types now, or gives by -c, is the user's own wish.
+Somebody else's run folder may name any Python file. A command other than `fit` that would run it
+asks first, as `trust_remote_code` does. What the user types now, or gives by -c, is the user's own
+wish.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 from tell_lightning.commands.config_files import config_paths
 from tell_lightning.experiment.overlays import value_of
 from tell_lightning.metrics.kinds.registry import BUILT_IN
-from tell_lightning.settings import ConfigError
+from tell_lightning.settings import SHIPPED, ConfigError
 
 TRUST = "--trust"
 TRUST_HELP = "run the code outside this package that the run's configuration names"
@@ -29,8 +30,8 @@ def check_trust(run: Path, outside: Mapping[str, str], typed: Sequence[str] = ()
     Raises:
         ConfigError: There is such code.
     """
-    files = [Path(path).read_text(encoding="utf-8") for path in config_paths(typed)]
-    wished = "\n".join([*typed, *files])
+    files = [Path(SHIPPED.get(path, path)) for path in config_paths(typed)]
+    wished = "\n".join([*typed, *(file.read_text(encoding="utf-8") for file in files)])
     found = [f"{key}: {code}" for key, code in outside.items() if code not in wished]
     if found:
         raise ConfigError(

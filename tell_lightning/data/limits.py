@@ -30,8 +30,13 @@ def base_limits(tokenizer: Any) -> Limits:
     from transformers import AutoConfig
 
     try:
-        config: Any = AutoConfig.from_pretrained(tokenizer.name_or_path, local_files_only=True)
-    except (OSError, ValueError, KeyError, ImportError):  # a tokenizer without a model
+        config: Any = AutoConfig.from_pretrained(
+            tokenizer.name_or_path,
+            local_files_only=True,
+            trust_remote_code=False,  # unset, transformers would ask on standard input
+        )
+    # A tokenizer without a model, or with one whose configuration is code.
+    except (OSError, ValueError, KeyError, ImportError):
         return Limits()
     config = config.get_text_config()
     positions = getattr(config, "max_position_embeddings", None)

@@ -4,9 +4,10 @@
     .................. context, not trained ......... ##### trained ####
 
 The tokens are those of `apply_chat_template`. If the end of a prompt has other tokens before a
-response, the row keeps those of the prompt, which generation starts from. The template has written
-the special tokens, so the tokenizer adds none. Control tokens that a text spells become ordinary
-text. Labels are shifted later, in `model.loss`.
+response, the row keeps those of the prompt, which generation starts from, unless a token only joins
+white space across the border. The template has written the special tokens, so the tokenizer adds
+none. Control tokens that a text spells become ordinary text. Labels are shifted later, in
+`model.loss`.
 """
 
 from collections.abc import Sequence
@@ -77,28 +78,33 @@ class Encoder:
             TokenError: An example has no supervised token, or spells a control token that the
                 tokenizer cannot read as text.
         """
-        rendered = [self.renderer.segments(example) for example in examples]
-        texts = [_texts(segments) for segments in rendered]
-        ids = iter(
-            self._tokenise(
-                [
-                    (text, example.where)
-                    for example, of_example in zip(examples, texts, strict=True)
-                    for text in of_example
-                ]
-            )
-        )
-        rows: list[TokenRow] = []
-        for example, segments, of_example in zip(examples, rendered, texts, strict=True):
-            row = self._row(segments, list(islice(ids, len(of_example))), example.where)
+        rows = self._rows([(self.renderer.segments(e), e.where) for e in examples])
+        for example, row in zip(examples, rows, strict=True):
             # No token stands before the first one to predict it.
             if not any(row.supervised[1:]):
                 raise TokenError(
                     f"{example.where}: an example needs a response token to train on, got none "
                     "after tokenising. Remove the row or check the tokenizer's chat template."
                 )
-            rows.append(row)
         return rows
+
+    def _rows(self, rendered: Sequence[tuple[Sequence[Segment], str]]) -> list[TokenRow]:
+        """Tokenise rendered conversations, each given with its place."""
+        texts = [_texts(segments) for segments, _ in rendered]
+        places = [where for _, where in rendered]
+        ids = iter(
+            self._tokenise(
+                [
+                    (text, where)
+                    for of_row, where in zip(texts, places, strict=True)
+                    for text in of_row
+                ]
+            )
+        )
+        return [
+            self._row(segments, list(islice(ids, len(of_row))), where)
+            for (segments, where), of_row in zip(rendered, texts, strict=True)
+        ]
 
     def _row(self, segments: Sequence[Segment], ids: list[list[int]], where: str) -> TokenRow:
         """Make the row of a conversation of the ids of its `_texts`."""
@@ -199,35 +205,13 @@ class Encoder:
             replace(example, turns=(*example.prompt_turns, Turn("assistant", beginning)))
             for example in examples
         ]
-        prompts = [(self.renderer.prompt_text(example), example.where) for example in begun]
-        answers = []
+        rendered = []
         for example in begun:
             answer = self.renderer.segments(example)[-1].text
-            answers.append(answer[: answer.index(marked) + len(marked)])
-        texts = [
-            (prompt + answer, where)
-            for (prompt, where), answer in zip(prompts, answers, strict=True)
-        ]
-        known = self._tokenise(prompts)
-        return [
-            ids + self._behind(ids, joined, (answer, text[1]))
-            for ids, joined, answer, text in zip(
-                known, self._tokenise(texts), answers, texts, strict=True
-            )
-        ]
-
-    def _behind(self, known: list[int], joined: list[int], text: tuple[str, str]) -> list[int]:
-        """Return the ids of a text that follows the known ids.
-
-        Args:
-            known: The ids of the text before.
-            joined: The ids of both texts, tokenised together.
-            text: The text and its place. It is tokenised alone if a token of `joined` crosses the
-                border: the prompt would differ from the one in generation.
-        """
-        if joined[: len(known)] == known:
-            return joined[len(known) :]
-        return self._tokenise([text])[0]
+            answer = answer[: answer.index(marked) + len(marked)]
+            prompt = self.renderer.prompt_text(example)
+            rendered.append(((Segment(prompt, False), Segment(answer, True)), example.where))
+        return [row.input_ids for row in self._rows(rendered)]
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Count the tokens of plain texts."""

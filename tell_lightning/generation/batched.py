@@ -27,6 +27,7 @@ from tell_lightning.generation.layout import (
     GenerationError,
     Layout,
     generation_config,
+    is_out_of_memory,
     is_sharded,
     layout_of,
 )
@@ -150,7 +151,7 @@ class _Batches:
             layout = layout_of(self.model)
             return layout, prefix.read(self.model) if layout == Layout.PREFIX else None
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             raise _no_memory(1, len(prefix.ids)) from error
 
@@ -207,7 +208,7 @@ class _Batches:
         try:
             return self._answer([self.prompts[row] for row in rows], [self.seeds[r] for r in rows])
         except RuntimeError as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if len(rows) == 1 or self.sharded:
                 raise _no_memory(len(rows), self._width(rows[0])) from error
@@ -239,11 +240,6 @@ def _decode(
     text = tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     assert isinstance(text, str)
     return Generated(text, tuple(kept), stopped, noted.logprob, noted.near_ties)
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """Say whether memory ran out. On a CPU only the text of the error shows it."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _no_memory(rows: int, width: int) -> GenerationError:

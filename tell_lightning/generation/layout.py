@@ -102,9 +102,9 @@ def _try_out(model: Any) -> Layout:
     try:
         plain = _Trial(model, tails, answer)
         with_prefix = _Trial(model, [[*first, *tail] for tail in tails], answer)
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # whatever a stranger's model may raise
+        if is_out_of_memory(error):
+            raise
         raise GenerationError(
             "model.base: must be a model whose forward pass takes token ids alone, got "
             f"{type(unwrapped(model)).__name__}, which fails with {type(error).__name__}: "
@@ -116,6 +116,11 @@ def _try_out(model: Any) -> Layout:
     layout = next((layout for layout in layouts if plain.accepts(layout)), Layout.UNCACHED)
     fastest = layout == Layout.PADDED and with_prefix.accepts(Layout.PREFIX)
     return Layout.PREFIX if fastest else layout
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Say whether memory ran out. On a CPU only the text of the error shows it."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 class _Trial:
@@ -140,9 +145,9 @@ class _Trial:
         """Say whether the logits are the same in a layout; all ranks of a sharded model agree."""
         try:
             change = self._change(layout)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception:  # a cache or a mask that the model cannot take, for any reason
+        except Exception as error:  # a cache or a mask that the model cannot take
+            if is_out_of_memory(error):
+                raise
             change = inf
         if is_sharded(self.model):
             largest = torch.tensor(change, device=self.model.device)

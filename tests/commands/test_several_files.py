@@ -117,3 +117,19 @@ def test_a_file_with_a_key_twice_is_refused(write: Write, tmp_path: Path) -> Non
     with (tmp_path / name).open("a") as file:
         file.write("run: {}\ndata: {}\n")
     assert refused("-c", name) == says("a.yaml:6", rule="once", got="'data' again, first in line 1")
+
+
+@pytest.mark.parametrize("form", [["-c=sub/a.yaml"], ["-c", "sub/a.yaml"], ["--config=sub/a.yaml"]])
+def test_every_way_to_give_a_file_means_the_same(write: Write, tmp_path: Path, form: list[str]):
+    write("sub/a.yaml", root="rows", tasks={"a": {"train": "a.jsonl"}})
+    write("b.yaml", tasks={"b": {"train": "b.jsonl"}})
+    data = check([*form, "-c", "b.yaml"]).data
+    assert set(data.tasks) == {"a", "b"}
+    assert data.root == str(tmp_path / "sub/rows")
+
+
+def test_a_value_with_the_name_of_the_demo_does_not_load_it(write: Write) -> None:
+    name = write("a.yaml", tasks={"a": {"train": "a.jsonl"}})
+    found = check(["-c", name, "--model.base", "microworld"])
+    assert found == check(["-c", name, "--model.base=microworld"])
+    assert set(found.data.tasks) == {"a"}

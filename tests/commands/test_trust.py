@@ -138,3 +138,9 @@ def test_what_the_user_gives_now_needs_no_word_more(run: Path) -> None:
     check_trust(run, code, ["-c", str(mine)])
     with pytest.raises(ConfigError):
         check_trust(run, code, ["--run.name=x"])
+
+
+def test_a_shipped_configuration_may_be_given_too(run: Path) -> None:
+    check_trust(run, {}, ["-c", "microworld"])
+    with pytest.raises(ConfigError, match="must be trusted"):
+        check_trust(run, {"data.tasks.t.scoring.kind": "evil.py:Kind"}, ["-c", "microworld"])

@@ -301,3 +301,16 @@ def test_roles_that_do_not_alternate_are_refused_by_the_template() -> None:
     wanted = says("d.jsonl:7", rule="chat template", got="conversation roles must alternate")
     with pytest.raises(TemplateError, check=wanted):
         encoder_of("mistral_v3").renderer.prompt_text(one)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "spaces"])
+@pytest.mark.parametrize("name", END)
+def test_a_forced_beginning_has_the_tokens_of_a_training_row(name: str, kind: str) -> None:
+    """Also where a token joins the end of the prompt with white space before the response."""
+    tokenizer = family_tokenizer(chat_template(name), kind)
+    encoder = Encoder(tokenizer, Renderer(tokenizer))
+    one = Example("7", "d.jsonl:7", turns("Who wrote it?", "Laxness."), {})
+    (row,) = encoder.encode([one])
+    (begun,) = encoder.begun_ids([one], "Laxness.")
+    assert begun == row.input_ids[: len(begun)]
+    assert tokenizer.decode(begun).endswith("Laxness.")

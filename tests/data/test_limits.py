@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from messages import says
 from tiny_tokenizers import chat_template, family_tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from tell_lightning.cli import main
 from tell_lightning.data.anchors import Anchor
@@ -190,3 +191,17 @@ def test_the_plan_says_where_conversations_give_more_rows_and_thinking_is_left_o
     assert "(rows: 1)" in thinking
     assert more.startswith("g: each response")
     assert "(additional rows: 1)" in more
+
+
+def test_a_configuration_that_is_code_is_neither_run_nor_asked_about(
+    base: Base, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Standard input may hold the rows to answer."""
+    folder = Path(base("llama"))
+    config = {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig"}}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (folder / "own.py").write_text("raise SystemExit('was run')\n", encoding="utf-8")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    assert base_limits(tokenizer) == Limits()
+    assert capsys.readouterr().out == ""

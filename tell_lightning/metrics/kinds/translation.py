@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from tell_lightning.metrics.characters import is_chinese, is_unspaced
+from tell_lightning.metrics.characters import composed, is_chinese, is_unspaced
 from tell_lightning.metrics.intervals import Numbers, RowSums
 from tell_lightning.metrics.kinds.base import KindScores, ScoringKind
 from tell_lightning.metrics.kinds.text import exact_sums
@@ -114,7 +114,8 @@ class Translation(ScoringKind):
         """Return sacreBLEU's chrF2 of one document, 0 to 100, to a tenth."""
         from sacrebleu.metrics.chrf import CHRF  # slow to import
 
-        score = CHRF().sentence_score(join_lines(answer), [join_lines(reference)]).score
+        ours, theirs = join_lines(composed(answer)), join_lines(composed(reference))
+        score = CHRF().sentence_score(ours, [theirs]).score
         return {"chrf": round(float(score), 1)}
 
 
