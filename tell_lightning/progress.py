@@ -122,11 +122,11 @@ class Progress:
     @property
     def line(self) -> dict[str, Any]:
         """The line of the phase in a display."""
-        known = self._total is None and self._share is not None
+        share = self._share() if self._share and self._total is None else None
         return {
             "what": self.what,
-            "completed": self._share() if known and self._share else self._done,
-            "total": 1.0 if known else self._total,
+            "completed": self._done if share is None else share,
+            "total": self._total if share is None else 1.0,
             "description": self.text(),
         }
 

@@ -184,7 +184,7 @@ def explain(text: str, keys: Collection[str], files: Files) -> str:
         return f"{place(inside, files)}: must be {wanted}, got {value[1]}. {advice}"
     if match := re.search(r"Unable to load config ['\"](.*?)['\"](?: |$)", flat):
         return (
-            f"{place(inside.partition('.' + inside)[0], files)}: must be a mapping of keys, got "
+            f"{place(inside, files)}: must be a mapping of keys, got "
             f"{match[1]}. Write KEY: VALUE lines below it."
         )
     reason = flat.partition("error: ")[2] or flat or "could not be read"

@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
-from torch import distributed
 
 from tell_lightning.data.anchors import Example
 from tell_lightning.data.batches import Item, collate_unpacked
 from tell_lightning.data.records import Turn
 from tell_lightning.data.templates import Renderer
 from tell_lightning.data.tokens import Encoder
+from tell_lightning.generation.answer import gather
 from tell_lightning.generation.batched import Budget, generate
 from tell_lightning.generation.decoding import Decoding
 from tell_lightning.model.evaluating import evaluating
@@ -113,15 +113,11 @@ class Probe:
                 answered=progress.advance,
             )
         end = self._decoding.stop_ids[:1]
-        mine = {
-            place: (*answer.token_ids, *(end if answer.stopped else ()))
+        answers = [
+            (place, (*answer.token_ids, *(end if answer.stopped else ())))
             for place, answer in zip(places, generated, strict=True)
-        }
-        shares: list[Any] = [mine]
-        if self._world > 1:
-            shares = [None] * self._world
-            distributed.all_gather_object(shares, mine)
-        found = {place: answer for share in shares for place, answer in share.items()}
+        ]
+        found = dict(gather(answers, self._world))
         return [found[place] for place in sorted(found)]
 
     def _loss(self, model: Any) -> float:

@@ -82,8 +82,7 @@ class PlainProgress(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
         self._pace = Pace(trainer, self._tasks)
-        if trainer.is_global_zero:
-            self._ticker = Ticker(lambda: self._print(trainer, {}), EVERY)
+        self._start(trainer)
 
     def on_train_batch_end(
         self,
@@ -105,8 +104,8 @@ class PlainProgress(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Go on."""
-        if trainer.training and trainer.is_global_zero:
-            self._ticker = Ticker(lambda: self._print(trainer, {}), EVERY)
+        if trainer.training:
+            self._start(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Print nothing more."""
@@ -117,6 +116,10 @@ class PlainProgress(pl.Callback):
     ) -> None:
         """Print nothing more."""
         self._stop()
+
+    def _start(self, trainer: pl.Trainer) -> None:
+        if trainer.is_global_zero:
+            self._ticker = Ticker(lambda: self._print(trainer, {}), EVERY)
 
     def _print(self, trainer: pl.Trainer, numbers: dict[str, str]) -> None:
         step = {"step": f"{trainer.global_step}/{trainer.max_steps}"}

@@ -321,10 +321,7 @@ def _finish(
         selected=selected,
         steps=trainer.global_step,
         devices=trainer.world_size,
-        parameters={
-            "trained": session.module.parameter_count.trained,
-            "total": session.module.parameter_count.total,
-        },
+        parameters=session.module.parameter_count._asdict(),
         tokens_per_second=round(throughput.tokens_per_second(trainer), 1),
         peak_memory_bytes=peak_memory_bytes(),
     )

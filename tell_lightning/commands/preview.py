@@ -49,7 +49,7 @@ def scoring_lines(data: "PreparedData", settings: EvalSettings) -> list[str]:
             if shown:
                 continue
             with _task_named(name, "train"), users_errors(kind):
-                lines += _unreadable(name, kind, data.trained_answers.get(name, ()))
+                lines += _unreadable(name, kind, data.trained_answers(name))
             with _task_named(name, split), users_errors(kind):
                 found = _Preview(kind, rows, most)
                 scores |= {name: found.facts.label} if split == "dev" else {}

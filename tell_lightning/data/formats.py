@@ -153,7 +153,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise KeyTwiceError(f"{cut(twice)} twice in {cut(pairs)}")
+        raise KeyTwiceError(
+            f"a key must be given once in an object, got {cut(twice)} twice in {cut(pairs)}"
+        )
     return values
 
 
@@ -231,8 +233,7 @@ def _parse_line(path: Path, number: int, line: bytes) -> RawRow:
     except UnicodeDecodeError as error:
         return RawRow(where, number, fault=_not_utf8(line[error.start]))
     except KeyTwiceError as error:
-        fault = f"a key must be given once in an object, got {error}. {ADVICE}"
-        return RawRow(where, number, fault=fault)
+        return RawRow(where, number, fault=f"{error}. {ADVICE}")
     except (ValueError, RecursionError) as error:
         text = line.decode("utf-8").rstrip("\r\n")
         fault = f"a line must be valid JSON, got {cut(text)}: {error}. {ADVICE}"
@@ -252,9 +253,7 @@ def _json(file: IO[bytes], path: Path, meter: Meter) -> Iterator[RawRow]:
     try:
         rows = parse_json(b"".join([*start, *lines]).decode("utf-8"))
     except KeyTwiceError as error:
-        raise RecordError(
-            f"{path}: a key must be given once in an object, got {error}. Correct the object."
-        ) from error
+        raise RecordError(f"{path}: {error}. Correct the object.") from error
     except (ValueError, RecursionError) as error:
         raise RecordError(
             f"{path}: a .json file must be a list of objects, or one object per line, "

@@ -23,7 +23,6 @@ from tell_lightning.data.permutation import seed_for
 from tell_lightning.data.plan import Plan, check_supply, draw, resolve_plan, steps_for
 from tell_lightning.data.preparation import Preparation, training_sources
 from tell_lightning.data.reading import RecordSet
-from tell_lightning.data.records import Record
 from tell_lightning.data.report import realise, rendering_notes
 from tell_lightning.data.settings import DataSettings
 from tell_lightning.data.splits import Splits, cache_folder, general_example, read_splits
@@ -47,7 +46,6 @@ class PreparedData:
         evaluation: The rows to generate answers for, by split and task.
         loss_rows: The rows whose loss is logged, by split.
         scorings: How each task is scored, with the labels of its rows if none are configured.
-        trained_answers: The responses of each task's training rows, without the response prefix.
     """
 
     def __init__(
@@ -167,10 +165,6 @@ class PreparedData:
         self.evaluation: dict[str, dict[str, EvaluationRows]] = {"dev": {}, "test": {}}
         self.loss_rows: dict[str, LossRows] = {"dev": [], "test": []}
         self.scorings = {name: self._scoring(name) for name in self.settings.tasks}
-        self.trained_answers = {
-            name: [text for record in pool.records if (text := self._reference(name, record))]
-            for name, pool in splits.train.items()
-        }
         self.loss_names = (*self.settings.tasks, *self.settings.general)
         for split, pools in (("dev", splits.dev), ("test", splits.test)):
             for name, pool in pools.items():
@@ -181,8 +175,11 @@ class PreparedData:
                 examples = [general_example(record) for record in pool.records]
                 self.loss_rows[split] += self._encoded(name, examples)
 
-    def _reference(self, name: str, record: Record) -> str | None:
-        return reference_text(record, self.settings.tasks[name].anchor)
+    def trained_answers(self, name: str) -> list[str]:
+        """Return the responses of a task's training rows, without the response prefix."""
+        pool, anchor = self.splits.train.get(name), self.settings.tasks[name].anchor
+        texts = (reference_text(record, anchor) for record in (pool.records if pool else ()))
+        return [text for text in texts if text]
 
     def _encoded(self, name: str, examples: Any) -> LossRows:
         rows = self.encoder.encode(examples)

@@ -144,9 +144,7 @@ def record_from_line(line: str, *, fields: Fields, where: str, id: str) -> Recor
     try:
         row = parse_json(line)
     except KeyTwiceError as error:
-        raise RecordError(
-            f"{where}: a key must be given once in an object, got {error}. Correct the line."
-        ) from error
+        raise RecordError(f"{where}: {error}. Correct the line.") from error
     except (ValueError, RecursionError) as error:
         raise RecordError(
             f"{where}: a line that starts with {{ must be valid JSON, got {cut(line)}: {error}. "

@@ -103,6 +103,7 @@ class Renderer:
         self.template_digest = hashlib.sha256((self.template + kept).encode()).hexdigest()
         self.is_plain = self.template == PLAIN_TEMPLATE
         self.thinks = THINKING[1] in self.template
+        self._strips_thinking = self.thinks and not self._keeps_thinking
         eos = str(tokenizer.eos_token)
         added = {str(t.content): bool(t.special) for t in tokenizer.added_tokens_decoder.values()}
         special = {token for token, flag in added.items() if flag} | {eos}
@@ -161,14 +162,8 @@ class Renderer:
 
     def strips_thinking(self, example: Conversation) -> bool:
         """Say whether a response has thinking that is left out."""
-        return (
-            self.thinks
-            and not self._keeps_thinking
-            and any(
-                split_thinking(turn.content)[0]
-                for turn in example.turns
-                if turn.role == "assistant"
-            )
+        return self._strips_thinking and any(
+            split_thinking(turn.content)[0] for turn in example.turns if turn.role == "assistant"
         )
 
     def _settled(self, turns: Sequence[Turn]) -> tuple[Turn, ...]:
@@ -180,7 +175,7 @@ class Renderer:
 
     def _content(self, turn: Turn) -> str:
         content = turn.content
-        if turn.role == "assistant" and self.thinks and not self._keeps_thinking:
+        if turn.role == "assistant" and self._strips_thinking:
             content = split_thinking(content)[1]
         return self.control.mark(content)
 

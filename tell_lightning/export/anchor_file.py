@@ -146,8 +146,8 @@ def check_weights(folder: Path, anchors: AnchorFile) -> None:
             raise AdapterFolderError(
                 f"{folder}: an adapter folder must have {name}, got none. Copy the whole folder."
             )
-    wanted, found = anchors.weights_sha256, sha256_of(folder / WEIGHTS)
-    if wanted not in {None, found}:
+    wanted = anchors.weights_sha256
+    if wanted is not None and (found := sha256_of(folder / WEIGHTS)) != wanted:
         raise AdapterFolderError(
             f"{folder / WEIGHTS}: must have the SHA-256 that anchor.json gives, {wanted:.12}..., "
             f"got {found:.12}...: the file is damaged or changed. Copy it again; if it was changed "

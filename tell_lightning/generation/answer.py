@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import distributed
 
@@ -13,6 +13,8 @@ from tell_lightning.generation.batched import Budget, generate
 from tell_lightning.generation.decoding import Decoding
 from tell_lightning.generation.prefix import Prefix
 from tell_lightning.metrics.predictions import Prediction, strip_prefix
+
+Gathered = TypeVar("Gathered")
 
 
 def answer_rows(
@@ -84,7 +86,7 @@ def answer_rows(
             near_ties=answer.near_ties,
         )
         answers.append((index, prediction))
-    by_index = dict(_gather(answers, world))
+    by_index = dict(gather(answers, world))
     assert sorted(by_index) == list(chosen)
     return [by_index[index] for index in chosen]
 
@@ -94,7 +96,8 @@ def prompt_digest(ids: Sequence[int]) -> str:
     return sha256(json.dumps(list(ids), separators=(",", ":")).encode()).hexdigest()
 
 
-def _gather(answers: list[tuple[int, Prediction]], world: int) -> Sequence[tuple[int, Prediction]]:
+def gather(answers: list[Gathered], world: int) -> list[Gathered]:
+    """Return what all processes have, in the order of their ranks; a collective if world > 1."""
     if world == 1:
         return answers
     shares: list[Any] = [None] * world

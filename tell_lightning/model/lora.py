@@ -44,8 +44,8 @@ def add_adapters(base: Any, settings: LoraSettings, *, seed: int) -> Any:
         seed: Seed of the adapters' initial values.
 
     Raises:
-        AdapterError: A name in `target_modules` is no layer of the base. The message lists the
-            layers.
+        AdapterError: A name in `target_modules` is no layer of the base, or is one where an adapter
+            has no effect. The message lists the layers.
     """
     from peft import LoraConfig, get_peft_model
     from transformers.pytorch_utils import Conv1D
@@ -139,7 +139,7 @@ def check_lora(base: Any, settings: LoraSettings) -> list[str] | str:
         The names of the layers to adapt, or 'all-linear'.
 
     Raises:
-        AdapterError: A name is no layer of the base.
+        AdapterError: A name is no layer of the base, or is one where an adapter has no effect.
     """
     targets = settings.target_modules
     if targets == "all-linear":

@@ -54,7 +54,7 @@ class Classification(ScoringKind):
         "unparseable": ScoreFacts("answers without a readable label", "count", 0, "lower", FORM),
     }
     primary = "balanced_accuracy"
-    table: Sequence[str] = (*("balanced_accuracy", "accuracy", "f1", "macro_f1", "label_valid"),)
+    table: Sequence[str] = ("balanced_accuracy", "accuracy", "f1", "macro_f1", "label_valid")
     report: Sequence[str] = (
         "balanced_accuracy",
         "accuracy",
