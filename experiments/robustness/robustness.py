@@ -2,16 +2,15 @@ r"""The parts of a robustness case: what it gets, what it sees, and what it says
 
 @case(line=5, input="TSV whose field begins with a quotation mark")
 def quotation_mark(box: Box) -> Result:
-path = box.write("rows.tsv", 'prompt\tresponse\n"a\tb\n')
-done = box.call("predict", "--input", str(path))
-return Result(did="read one row", right=done.code == 0)
+    path = box.write("rows.tsv", 'prompt\tresponse\n"a\tb\n')
+    done = box.call("predict", "--input", str(path))
+    return Result(did="read one row", right=done.code == 0)
 """
 
 import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,13 +42,11 @@ class Outcome:
         code: Exit code; None if it was ended after `LIMIT_SECONDS`.
         out: Standard output.
         err: Standard error.
-        seconds: Time of the whole process.
     """
 
     code: int | None
     out: str
     err: str
-    seconds: float
 
     @property
     def last_line(self) -> str:
@@ -97,7 +94,6 @@ class Box:
             env: Environment variables to set in addition.
         """
         sent = stdin.encode("utf-8") if isinstance(stdin, str) else stdin or b""
-        started = time.perf_counter()
         try:
             done = subprocess.run(
                 [sys.executable, "-m", "tell_lightning", *args],
@@ -112,7 +108,13 @@ class Box:
         except subprocess.TimeoutExpired as late:
             code, out, err = None, late.stdout or b"", late.stderr or b""
         texts = (each.decode("utf-8", errors="replace") for each in (out, err))
-        return Outcome(code, *texts, time.perf_counter() - started)
+        return Outcome(code, *texts)
+
+
+def run_folder(box: Box) -> Path:
+    """Return the folder of the only run."""
+    (folder,) = (box.folder / "runs").iterdir()
+    return folder
 
 
 @dataclass(frozen=True)

@@ -23,17 +23,9 @@ def short(text: str) -> str:
     return re.sub(r"(?<![\w:/])/(?:[^\s/']+/)+", "", text)
 
 
-def last_line(outcome: Outcome) -> str:
-    """Return what the command said last, or how it ended."""
-    lines = outcome.err.strip().splitlines() or [f"exit code {outcome.code}"]
-    return short(lines[-1])
-
-
 def refused(outcome: Outcome, *parts: str) -> Result:
     """Compare a command with a refusal in one line that has these parts."""
-    line = last_line(outcome)
-    one_line = outcome.code == 2 and outcome.err.count("\n") == 1
-    return Result(did=line, right=one_line and all(part in outcome.err for part in parts))
+    return Result(did=short(outcome.last_line), right=outcome.refused(*parts))
 
 
 def read(path: Path, **options: Any) -> RecordSet | TellError:
@@ -202,7 +194,7 @@ def own_columns(box: Box) -> Result:
     tasks = {"chat": {"max_new_tokens": 3}}
     mine = config(box, "m.yaml", model={"base": "microworld"}, data={"tasks": tasks, "general": {}})
     done = box.call("predict", "--base", "-c", str(mine), "--input", str(path))
-    kept = json.loads(done.out)["row"] if done.code == 0 else last_line(done)
+    kept = json.loads(done.out)["row"] if done.code == 0 else short(done.last_line)
     return Result(did=f"row: {kept}", right=kept == {"ticket": 7, "tags": ["a"]})
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from robustness import Box, Outcome, Result, case
+from robustness import Box, Outcome, Result, case, run_folder
 
 from tell_lightning.data.base_files import base_digests
 from tell_lightning.microworld.world import base_dir
@@ -60,12 +60,6 @@ def configuration(box: Box, base: Path, *, attention: str = "eager") -> str:
         "trainer": {"max_steps": 2, "accelerator": "cpu", "devices": 1},
     }
     return str(box.write("mine.yaml", yaml.safe_dump(values)))
-
-
-def run_folder(box: Box) -> Path:
-    """Return the folder of the only run."""
-    (folder,) = (box.folder / "runs").iterdir()
-    return folder
 
 
 def refused(done: Outcome, *parts: str) -> bool:

@@ -2,11 +2,10 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
-from robustness import Box, Result, case
+from robustness import Box, Result, case, run_folder
 
 CHINESE = ["她每天早上六点起床跑步。", "火车站离这里不太远。", "请把这封信交给老师。"]
 LABELS = ["spam", "ham", "news", "spam"]
@@ -47,12 +46,6 @@ def config(box: Box, scoring: dict[str, Any], responses: Sequence[str], **sectio
         "trainer": {"max_steps": 1, "accelerator": "cpu", "devices": 1},
     }
     return str(box.write("mine.yaml", yaml.safe_dump(values | sections)))
-
-
-def run_folder(box: Box) -> Path:
-    """Return the folder of the only run."""
-    (folder,) = (box.folder / "runs").iterdir()
-    return folder
 
 
 @case(line=1, input="Chinese answers, right and senseless, in `compare --kind translation`")

@@ -28,13 +28,7 @@ def mine(box: Box, text: str = MINE) -> None:
 
 def refused(outcome: Outcome, *parts: str) -> Result:
     """Say whether a command ended with one line that names these parts."""
-    lines = outcome.err.splitlines()
-    right = (
-        outcome.code == 2
-        and len(lines) == 1
-        and lines[0].startswith("error: ")
-        and all(part in outcome.err for part in parts)
-    )
+    right = outcome.refused(*parts)
     return Result("refused in one line" if right else f"{outcome.code} {outcome.err[-200:]}", right)
 
 

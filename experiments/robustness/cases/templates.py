@@ -6,7 +6,6 @@ from pathlib import Path
 
 from robustness import ROOT, Box, Outcome, Result, case
 
-TEMPLATES = ROOT / "tests/fixtures/chat_templates"
 MODELS = {
     "gpt2": {"n_positions": 64, "n_embd": 8, "n_layer": 1, "n_head": 1},
     "llama": {
