@@ -47,7 +47,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(instructions.BLOCK, "cpu", 8)
 
 
-def test_every_command_reads_the_rows_that_the_first_one_wrote(
+def test_a_run_mixes_in_the_rows_that_the_plan_shows(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = ["-c", str(home / "own.yaml")]
@@ -62,8 +62,6 @@ def test_every_command_reads_the_rows_that_the_first_one_wrote(
     assert "What is JSON?" in {row["prompt"] for row in rows}
 
     monkeypatch.setattr(instructions, "load_base", lambda *_: pytest.fail("written again"))
-    main(["prepare", *config])
-    assert f"self: {ROWS} rows" in capsys.readouterr().out
     main(["fit", *config])
     (run,) = (home / "runs").iterdir()
     plan = json.loads((run / "plan.json").read_text())
@@ -74,6 +72,18 @@ def test_every_command_reads_the_rows_that_the_first_one_wrote(
     saved = yaml.safe_load((run / "config.yaml").read_text())
     assert saved["data"]["general"]["self"]["generate"] == ROWS
     assert saved["data"]["general"]["self"]["train"] is None
+
+
+@pytest.mark.long
+def test_a_run_goes_on_and_is_tested_with_the_same_rows(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = ["-c", str(home / "own.yaml"), f"--run.dir={tmp_path}"]
+    main(["prepare", *config])
+    assert f"self: {ROWS} rows that the base wrote itself" in capsys.readouterr().out
+    monkeypatch.setattr(instructions, "load_base", lambda *_: pytest.fail("written again"))
+    main(["fit", *config])
+    (run,) = tmp_path.iterdir()
     main(["test", str(run)])
     main(["fit", "--resume", str(run), "--trainer.max_steps=3"])
     assert json.loads((run / "run.json").read_text())["steps"] == 3

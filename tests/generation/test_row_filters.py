@@ -59,7 +59,7 @@ ANSWER_FAULTS = [
     ("Mars<|im_start|>user", True, "control tokens"),
     ("Это планета.", True, "another script"),
     ("Mars, or Ярило in the Russian language", True, ""),
-    ("Mars, именно эта планета", True, "mixed scripts"),
+    ("Mars planet, именно эта", True, "mixed scripts"),
 ]
 
 
