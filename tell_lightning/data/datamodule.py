@@ -74,8 +74,8 @@ class TellDataModule(pl.LightningDataModule):
         Args:
             tasks: The low-resource tasks by name, as `Task` or as dictionaries of its fields.
             general: The general sources by name, as `General` or as dictionaries of its fields.
-            tokenizer: The base model's tokenizer, or the name of the base: a hub id, a folder or
-                'microworld'.
+            tokenizer: The base model's tokenizer, or the name of the base: a hub id, a folder, or
+                'smollm2' or 'microworld'.
             mixture: What is trained on, and how much of each.
             root: Folder that the paths of the tasks and sources start from.
             max_tokens: Longest training example in tokens.

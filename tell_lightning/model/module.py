@@ -68,7 +68,7 @@ class TellModule(pl.LightningModule):
         """Load nothing yet; the Trainer calls `configure_model` on its device.
 
         Args:
-            base: Hugging Face hub id, a folder, or 'microworld', the small base of the demo.
+            base: Hugging Face hub id, a folder, or a name: 'smollm2', 'microworld'.
             revision: Commit, tag or branch of the hub model.
             dtype: Type of the frozen weights; auto: bfloat16 on a GPU that has it, else float32.
             attn_implementation: Attention kernel.

