@@ -7,6 +7,7 @@ from typing import Any, Literal
 from tell_lightning.callbacks.folder import RunFolder, existing_folder, read_record, write_json
 from tell_lightning.commands.arguments import KEYS, CommandParser
 from tell_lightning.commands.check import Config, check
+from tell_lightning.commands.general import with_written_rows
 from tell_lightning.commands.reference import keys_help
 from tell_lightning.commands.startup import quieten
 from tell_lightning.commands.trust import (
@@ -74,6 +75,7 @@ def _evaluate(command: str, split: Literal["dev", "test"], arguments: list[str])
     if wanted != _what_decides(own, split):
         digest = sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:8]
         target = RunFolder(folder.path / "scorings" / f"{split}-{digest}")
+    config, _ = with_written_rows(config)
     splits = read_splits(config.data)
     _score(split, folder, target, config, splits, accept_base=asked.accept_base)
 

@@ -22,6 +22,7 @@ from tell_lightning.commands.arguments import KEYS, CommandParser
 from tell_lightning.commands.check import Config, check, check_training
 from tell_lightning.commands.config_files import read_config
 from tell_lightning.commands.evaluate import check_run_base
+from tell_lightning.commands.general import with_written_rows
 from tell_lightning.commands.plan import print_plan, say_contradictions
 from tell_lightning.commands.preview import print_lines, scoring_lines
 from tell_lightning.commands.reference import keys_help
@@ -63,6 +64,7 @@ def fit(arguments: list[str]) -> None:
     check_training(config)
     if folder:
         _check_place(folder, config)
+    config, written = with_written_rows(config)
     splits = read_splits(config.data)  # before torch is imported: a bad row is refused at once
     checkpoint = _checkpoint(folder) if folder else None
     folder = folder or new_folder(config.run.dir, config.run.name)
@@ -80,12 +82,12 @@ def fit(arguments: list[str]) -> None:
             say_contradictions(splits)
         # Before the base is loaded and anything is written.
         step = _prepare(session, config, folder, checkpoint)
-        scoring = scoring_lines(session.datamodule.prepared, config.eval)
+        lines = [*written, *scoring_lines(session.datamodule.prepared, config.eval)]
     with held(folder) if session.trainer.is_global_zero else nullcontext():
         record = RunRecord(folder, _earlier_facts(folder) if checkpoint else None)
         log = logged(session.trainer, folder, config.run, config.values, step=step)
         with log, _recorded(record):
-            _fit(session, config, folder, record, checkpoint, scoring)
+            _fit(session, config, folder, record, checkpoint, lines)
 
 
 def _check_place(folder: RunFolder, config: Config) -> None:
@@ -210,7 +212,7 @@ def _fit(
     folder: RunFolder,
     record: "RunRecord",
     checkpoint: Path | None,
-    scoring: list[str],
+    lines: list[str],
 ) -> None:
     from lightning.pytorch.utilities import rank_zero_info
 
@@ -222,7 +224,7 @@ def _fit(
     trainer, module, datamodule = session.trainer, session.module, session.datamodule
     if trainer.is_global_zero:
         _write_inputs(session, config, folder, record, resuming=checkpoint is not None)
-        print_lines(scoring)
+        print_lines(lines)
     seconds: dict[str, float] = record.facts["seconds"]
     has_test = config.eval.test and bool(datamodule.evaluation["test"])
     has_dev = bool(datamodule.evaluation["dev"])

@@ -11,6 +11,7 @@ import numpy as np
 
 from tell_lightning.commands.arguments import KEYS, CommandParser, whole_number
 from tell_lightning.commands.check import check, check_training
+from tell_lightning.commands.general import with_written_rows
 from tell_lightning.commands.preview import print_lines, scoring_lines
 from tell_lightning.commands.reference import keys_help
 from tell_lightning.commands.startup import quieten
@@ -58,6 +59,7 @@ def plan(arguments: list[str]) -> None:
         )
     config = check(options)
     check_training(config)
+    config, written = with_written_rows(config)
     splits = read_splits(config.data)
     say_contradictions(splits)
     quieten()
@@ -77,7 +79,7 @@ def plan(arguments: list[str]) -> None:
     steps = data.steps(config.trainer["max_steps"])
     print_plan(data.describe(steps))
     data.check_supply(steps)
-    print_lines(scoring_lines(data, config.eval))
+    print_lines([*written, *scoring_lines(data, config.eval)])
     if asked.show:
         _show(data, asked.show)
 

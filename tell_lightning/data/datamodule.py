@@ -23,7 +23,7 @@ from tell_lightning.data.settings import (
     Task,
     check_batches,
 )
-from tell_lightning.data.splits import Splits
+from tell_lightning.data.splits import Splits, check_general, rows_of
 from tell_lightning.data.stream import LossBatches, MicroBatches, PreparedRows, Stream
 from tell_lightning.data.tokenizer import load_tokenizer
 from tell_lightning.data.units import Place, Units
@@ -95,6 +95,7 @@ class TellDataModule(pl.LightningDataModule):
 
         Raises:
             ConfigError: A setting does not exist or has another type.
+            SplitError: A general source has no rows, or rows that the base has still to write.
         """
         super().__init__()
         settings = DataSettings(
@@ -121,6 +122,9 @@ class TellDataModule(pl.LightningDataModule):
             cache_dir=cache_dir,
         )
         check_ranges(plain(settings), RANGES, "data")
+        check_general(settings.general)
+        for name, source in settings.general.items():
+            rows_of(name, source)  # refuses those that the base has still to write
         if isinstance(tokenizer, str):
             tokenizer = load_tokenizer(tokenizer)
         self.prepared = PreparedData(settings, tokenizer, seed=seed)

@@ -20,6 +20,7 @@ RANGES = {
     "tasks.*.dev_from_train": Range(1),
     "tasks.*.max_new_tokens": Range(1),
     "tasks.*.min_new_tokens": Range(0),
+    "general.*.generate": Range(1),
     "general.*.weight": Range(above=0),
     "mixture.task_share": Range(0, 1),
     "mixture.task_passes": Range(1),
@@ -75,8 +76,12 @@ class Task:
 class General:
     """A source of general instruction data."""
 
-    train: Location
+    train: Location | None = None
     """Rows to mix in."""
+    generate: int | None = None
+    """Instead of train: how many rows the base writes itself, a chat model: instructions, and its
+    answers to them. They are kept in the cache. Without held_out a twentieth of them, at least 20,
+    is held out."""
     held_out: Location | None = None
     """Rows never trained on; their loss shows what the model forgets."""
     fields: Fields = Fields()

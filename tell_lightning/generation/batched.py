@@ -219,7 +219,8 @@ class _Batches:
     def _answer(
         self, batch: Sequence[Sequence[int]], seeds: Sequence[int]
     ) -> tuple[list[list[int]], list[Noted]]:
-        choices = Choices(seeds, self.decoding.temperature, self.model.dtype)
+        how = self.decoding
+        choices = Choices(seeds, how.temperature, self.model.dtype, how.top_p)
         options = {"synced_gpus": True} if self.sharded else {}
         new_ids = new_tokens(self.model, batch, choices, self.config, cache=self.cache, **options)
         ended = [_through_stop(ids, self.decoding.stop_ids) for ids in new_ids]
