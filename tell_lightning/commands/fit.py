@@ -26,6 +26,7 @@ from tell_lightning.commands.general import with_written_rows
 from tell_lightning.commands.plan import print_plan, say_contradictions
 from tell_lightning.commands.preview import print_lines, scoring_lines
 from tell_lightning.commands.reference import keys_help
+from tell_lightning.commands.room import room_to_score, room_to_train
 from tell_lightning.commands.startup import quieten
 from tell_lightning.data.base_files import ACCEPT, ACCEPT_HELP
 from tell_lightning.data.splits import read_splits
@@ -229,7 +230,7 @@ def _fit(
     has_test = config.eval.test and bool(datamodule.evaluation["test"])
     has_dev = bool(datamodule.evaluation["dev"])
     if checkpoint is None and config.eval.before:
-        with _timed(seconds, "before"):
+        with _timed(seconds, "before"), room_to_score(config):
             rank_zero_info("Before training, the base with the same prompts:")
             if has_test:
                 trainer.test(module, datamodule=datamodule, verbose=False)
@@ -238,7 +239,7 @@ def _fit(
         record.write(metrics=scores_json(session.evaluation))
     if module.model is not None:
         rank_zero_info(str(module.parameter_count))
-    with _timed(seconds, "training"):
+    with _timed(seconds, "training"), room_to_train(config):
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     selected = _select(session, config, has_dev)
     rank_zero_info(f"Adapter: {described(selected)}")
@@ -247,7 +248,7 @@ def _fit(
         files = record.facts["base"]["sha256"]
         save_adapter(folder.adapter, module, datamodule, weights=weights, base_files=files)
     if has_test:
-        with _timed(seconds, "after"):
+        with _timed(seconds, "after"), room_to_score(config):
             rank_zero_info("After training:")
             trainer.test(module, datamodule=datamodule, verbose=False)
             if config.eval.anchor_check and datamodule.swap_anchor():

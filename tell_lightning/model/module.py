@@ -24,7 +24,13 @@ from tell_lightning.model.isolation import check_isolation
 from tell_lightning.model.lora import AdapterError, ParameterCount, add_adapters, load_weights
 from tell_lightning.model.loss import sums_by_source, token_losses
 from tell_lightning.model.schedule import lr_scale
-from tell_lightning.model.settings import RANGES, LoraSettings, ModelSettings, OptimizerSettings
+from tell_lightning.model.settings import (
+    RANGES,
+    LoraSettings,
+    ModelSettings,
+    OptimizerSettings,
+    check_quantize,
+)
 from tell_lightning.model.sharding import gathered, shard, shard_like
 from tell_lightning.settings import as_settings, check_ranges, plain
 
@@ -55,6 +61,7 @@ class TellModule(pl.LightningModule):
         *,
         revision: str | None = None,
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        quantize: Literal["nf4"] | None = None,
         attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa",
         activation_checkpointing: bool = False,
         trust_remote_code: bool = False,
@@ -71,6 +78,8 @@ class TellModule(pl.LightningModule):
             base: Hugging Face hub id, a folder, or a name: 'smollm2', 'microworld'.
             revision: Commit, tag or branch of the hub model.
             dtype: Type of the frozen weights; auto: bfloat16 on a GPU that has it, else float32.
+            quantize: nf4: the frozen linear layers take 4 bits a weight, by bitsandbytes; None:
+                they are of `dtype`.
             attn_implementation: Attention kernel.
             activation_checkpointing: Whether to recompute activations in the backward pass.
             trust_remote_code: Whether code from the model's repository may run on this machine.
@@ -89,6 +98,7 @@ class TellModule(pl.LightningModule):
             base=base,
             revision=revision,
             dtype=dtype,
+            quantize=quantize,
             attn_implementation=attn_implementation,
             activation_checkpointing=activation_checkpointing,
             trust_remote_code=trust_remote_code,
@@ -120,6 +130,7 @@ class TellModule(pl.LightningModule):
             return
         seed = seed_for("init", self.seed, self.settings.init_seed)
         mesh = self.device_mesh
+        check_quantize(self.settings, "fsdp2" if mesh else "auto")
         base = load_base(self.settings, mesh.device_type if mesh else None)
         self.model = add_adapters(base, self.settings.lora, seed=seed)
         if self.settings.activation_checkpointing:
