@@ -3,6 +3,7 @@
     python experiments/bench/train.py            7 million parameters, one thread, all contenders
     python experiments/bench/train.py --contenders ours,bare,trl           at most ten minutes
     python experiments/bench/train.py --base smollm2 --rounds 2            a real model
+    python experiments/bench/train.py --base microworld --tokens 160 --contenders ours,ours_padded
     sh experiments/bench/train_gpu.sh            the GPU half, eight minutes
     python experiments/bench/train.py --readme   only the tables of train.md
 
@@ -69,6 +70,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--contenders", help=f"default: {','.join(ON_CPU)}; on a GPU all")
     parser.add_argument("--rounds", type=int, default=6, help="timed steps of each contender")
     parser.add_argument("--bins", type=int, default=4, help="bins of an optimizer step")
+    parser.add_argument("--tokens", type=int, default=1024, help="of a bin")
     parser.add_argument("--bfloat16", action="store_true")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data")
     parser.add_argument("--gpu", action="store_true")
@@ -97,9 +99,9 @@ def measure_cpu(given: argparse.Namespace, folder: Path) -> None:
     shape = "tiny" if given.tiny else given.base if given.base == "7M" else None
     job = Job(
         base=str(folder / "base") if shape else given.base,
-        rows=rows_of(given.data, folder),
+        rows=rows_of(None if given.base == "microworld" else given.data, folder),
         folder=str(folder),
-        capacity=256 if given.tiny else 1024,
+        capacity=256 if given.tiny else given.tokens,
         batch=2 if given.tiny else given.bins,
         micro=1,
         steps=1 + given.rounds,
@@ -166,10 +168,10 @@ def gpu_job(shape: str, folder: Path, rows: dict[str, Any], tiny: bool) -> Job:
     )
 
 
-def rows_of(data: Path, folder: Path) -> dict[str, Any]:
-    """Return where the rows are: Natural Instructions, or else those of the microworld."""
-    path = data / ROWS
-    if not path.is_file():
+def rows_of(data: Path | None, folder: Path) -> dict[str, Any]:
+    """Return where the rows are: Natural Instructions if they are there, else the microworld's."""
+    path = data / ROWS if data else None
+    if path is None or not path.is_file():
         from tell_lightning.microworld.world import data_root
 
         path = data_root(folder) / "general/train.jsonl"
