@@ -17,12 +17,13 @@ class ContenderError(Exception):
     """A contender that does not run; the results keep the reason."""
 
 
-def interpreter(name: str, needs: Sequence[str]) -> str:
+def interpreter(name: str, needs: Sequence[str], without: Sequence[str] = ()) -> str:
     """Return the Python of a contender; make its environment first if necessary.
 
     Args:
         name: Folder of the environment.
         needs: Packages besides PyTorch; empty: the project's environment.
+        without: Packages that come with them but do not run with a PyTorch for CPUs.
 
     Raises:
         ContenderError: The packages cannot be installed.
@@ -39,6 +40,8 @@ def interpreter(name: str, needs: Sequence[str]) -> str:
     # PyTorch first: another package with a looser requirement would install another build of it.
     call([*pip, torch])
     call([*pip, torch, *needs])
+    if without:
+        call([str(python), "-m", "pip", "uninstall", "-qq", "--yes", *without])
     ready.write_text("\n".join(needs))
     return str(python)
 

@@ -3,7 +3,8 @@
     python experiments/bench/train.py            7 million parameters, one thread, all contenders
     python experiments/bench/train.py --contenders ours,bare,trl           at most ten minutes
     python experiments/bench/train.py --base smollm2 --rounds 2            a real model
-    bash experiments/bench/train_gpu.sh          the GPU half, eight minutes
+    python experiments/bench/train.py --base microworld --tokens 160 --contenders ours,ours_padded
+    sh experiments/bench/train_gpu.sh            the GPU half, eight minutes
     python experiments/bench/train.py --readme   only the tables of train.md
 
 On a CPU all contenders are started first and then take turns, one optimizer step each, so that a
@@ -22,6 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,8 @@ LIMIT = 600
 """Seconds that a contender has for its start and for each step on a CPU."""
 GPU_LIMIT = 150
 """Seconds that a contender has on a GPU."""
+OWN_SITE = "/tmp/bench-site-{}"
+"""The packages that `train_gpu.sh` installs for one module alone."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -63,9 +67,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--base", default="7M", help="7M, or model.base: smollm2, a folder ...")
-    parser.add_argument("--contenders", default=",".join(ON_CPU))
+    parser.add_argument("--contenders", help=f"default: {','.join(ON_CPU)}; on a GPU all")
     parser.add_argument("--rounds", type=int, default=6, help="timed steps of each contender")
     parser.add_argument("--bins", type=int, default=4, help="bins of an optimizer step")
+    parser.add_argument("--tokens", type=int, default=1024, help="of a bin")
     parser.add_argument("--bfloat16", action="store_true")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data")
     parser.add_argument("--gpu", action="store_true")
@@ -74,7 +79,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--readme", action="store_true")
     given = parser.parse_args(arguments)
-    names = [each for name in given.contenders.split(",") for each in GROUPS.get(name, (name,))]
+    everything = CONTENDERS if given.gpu else ON_CPU
+    names = given.contenders.split(",") if given.contenders else list(everything)
+    names = [each for name in names for each in GROUPS.get(name, (name,))]
     if unknown := [name for name in names if name not in CONTENDERS]:
         parser.error(f"--contenders: must be of {', '.join(CONTENDERS)}, got {unknown}.")
     given.contenders = names
@@ -92,9 +99,9 @@ def measure_cpu(given: argparse.Namespace, folder: Path) -> None:
     shape = "tiny" if given.tiny else given.base if given.base == "7M" else None
     job = Job(
         base=str(folder / "base") if shape else given.base,
-        rows=rows_of(given.data, folder),
+        rows=rows_of(None if given.base == "microworld" else given.data, folder),
         folder=str(folder),
-        capacity=256 if given.tiny else 1024,
+        capacity=256 if given.tiny else given.tokens,
         batch=2 if given.tiny else given.bins,
         micro=1,
         steps=1 + given.rounds,
@@ -121,7 +128,8 @@ def measure_gpu(given: argparse.Namespace, folder: Path) -> None:
     rows = rows_of(given.data, folder)
     cases: dict[str, Any] = {}
     results = {**read(given.out), "gpu": cases}
-    jobs = {shape: gpu_job(shape, folder, rows, given.tiny) for shape, _ in ON_GPU}
+    shapes = dict.fromkeys(shape for shape, _ in ON_GPU)
+    jobs = {shape: gpu_job(shape, folder, rows, given.tiny) for shape in shapes}
     makers = {
         shape: Session("shapes", with_options(job, shape="tiny" if given.tiny else shape))
         for shape, job in jobs.items()
@@ -129,7 +137,7 @@ def measure_gpu(given: argparse.Namespace, folder: Path) -> None:
     for shape, maker in makers.items():
         cases[shape] = as_case(jobs[shape], maker.report(deadline - time.monotonic()))
     for shape, names in ON_GPU:
-        for name in names:
+        for name in (name for name in names if name in given.contenders):
             limit = min(GPU_LIMIT, deadline - time.monotonic())
             job = Job(**cases[shape]["job"])
             cases[shape]["contenders"][name] = alone(job, name, limit)
@@ -160,10 +168,10 @@ def gpu_job(shape: str, folder: Path, rows: dict[str, Any], tiny: bool) -> Job:
     )
 
 
-def rows_of(data: Path, folder: Path) -> dict[str, Any]:
-    """Return where the rows are: Natural Instructions, or else those of the microworld."""
-    path = data / ROWS
-    if not path.is_file():
+def rows_of(data: Path | None, folder: Path) -> dict[str, Any]:
+    """Return where the rows are: Natural Instructions if they are there, else the microworld's."""
+    path = data / ROWS if data else None
+    if path is None or not path.is_file():
         from tell_lightning.microworld.world import data_root
 
         path = data_root(folder) / "general/train.jsonl"
@@ -202,7 +210,8 @@ class Session:
         """
         self.folder = Path(tempfile.mkdtemp(dir=job.folder, prefix=f"{module}-"))
         (self.folder / "job.json").write_text(json.dumps(asdict(job)), encoding="utf-8")
-        paths = [str(HERE), str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+        paths = [OWN_SITE.format(module), str(HERE), str(ROOT)]
+        paths += os.environ.get("PYTHONPATH", "").split(os.pathsep)
         environment = child_environment(
             PYTHONPATH=os.pathsep.join(filter(None, paths)), BENCH_STARTED=repr(time.time())
         )
@@ -247,10 +256,8 @@ class Session:
     def go(self) -> None:
         """Open the gate."""
         assert self.process.stdin is not None
-        try:
+        with suppress(BrokenPipeError):  # `report` says why the process has ended
             print(file=self.process.stdin, flush=True)
-        except BrokenPipeError:
-            pass  # `report` says why it has ended
 
     def stop(self) -> None:
         """End the process."""
@@ -266,7 +273,9 @@ def start(job: Job, name: str) -> Session:
     """
     contender = CONTENDERS[name]
     micro = {"case": job.micro, "one": 1, "all": job.batch}[contender.bins]
-    python = interpreter(contender.module, contender.needs) if job.gate else sys.executable
+    # The machine with the GPU has no registry; it brings the packages of all peers along.
+    needs = () if job.device == "cuda" else contender.needs
+    python = interpreter(contender.module, needs, contender.without)
     options = {**job.options, **contender.options}
     return Session(contender.module, replace(job, micro=micro, options=options), python)
 
@@ -283,6 +292,7 @@ def alone(job: Job, name: str, limit: float) -> dict[str, Any]:
             report = session.report(ends - time.monotonic())
     except ContenderError as error:
         return {"failed": str(error)}
+    session.stop()  # frees the memory of the GPU
     return report
 
 

@@ -13,6 +13,7 @@ class Contender:
         label: Name in the tables.
         module: Module of `trainers`.
         needs: Packages of its own environment besides PyTorch; empty: the project's environment.
+        without: Packages that come with them and are taken away again, for they need CUDA.
         options: Options of the module.
         bins: Bins of a forward pass: those of the case, one, or all of an optimizer step.
         other_rows: Why its steps have other rows than those of ours; empty: they have the same.
@@ -21,6 +22,7 @@ class Contender:
     label: str
     module: str
     needs: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
     bins: str = "case"
     other_rows: str = ""
@@ -34,15 +36,22 @@ CONTENDERS = {
     "bare": Contender("bare loop", "bare"),
     "trl_packed": Contender("TRL, packed, bin by bin", "trl_sft", TRL, bins="one"),
     "trl_flat": Contender("TRL, packed, all bins at once", "trl_sft", TRL, bins="all"),
-    "trl_flex": Contender("TRL, packed, flex_attention", "trl_sft", TRL, FLEX, bins="all"),
-    "trl_padded": Contender("TRL, padded", "trl_sft", TRL, {"packed": False}, other_rows=UNPACKED),
+    "trl_flex": Contender("TRL, packed, flex_attention", "trl_sft", TRL, options=FLEX, bins="all"),
+    "trl_padded": Contender(
+        "TRL, padded", "trl_sft", TRL, options={"packed": False}, other_rows=UNPACKED
+    ),
     "ours_padded": Contender(
         "ours, padded", "ours", options={"packed": False}, other_rows=UNPACKED
     ),
     "ms_swift": Contender(
         "ms-swift, padded", "ms_swift", ("ms-swift==4.6.0",), other_rows=UNPACKED
     ),
-    "llama_factory": Contender("LLaMA-Factory", "llama_factory", ("llamafactory==0.9.5",)),
+    "llama_factory": Contender(
+        "LLaMA-Factory, neat packing",
+        "llama_factory",
+        ("llamafactory==0.9.5",),
+        without=("torchvision", "torchaudio"),
+    ),
     "unsloth": Contender("Unsloth", "unsloth_sft", ("unsloth==2026.10.9",), bins="all"),
     "matmul": Contender("matrix product", "matmul"),
     "generate_ours": Contender("ours", "generation", options={"ours": True}),

@@ -53,7 +53,6 @@ def train(job: Job, meter: Meter, model: Any, parts: Any, settings: Any) -> None
             max_length=None,
             padding_free=packed,
             dataset_kwargs={"skip_prepare_dataset": True},
-            use_liger_kernel=job.options.get("liger", False),
         ),
         callbacks=[Steps(meter)],
         **parts,
