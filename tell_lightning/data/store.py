@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -161,7 +162,14 @@ def record_batch(columns: Mapping[str, Sequence[Any]]) -> Any:
     """Make an Arrow batch of the columns input_ids, supervised, id and where."""
     import pyarrow
 
-    return pyarrow.RecordBatch.from_pydict(dict(columns), schema=_schema())
+    ends = np.cumsum([0, *map(len, columns["input_ids"])], dtype=np.int32)
+    lists = [
+        np.fromiter(chain.from_iterable(columns[name]), kind, ends[-1])
+        for name, kind in (("input_ids", np.int32), ("supervised", np.bool_))
+    ]
+    arrays = [pyarrow.ListArray.from_arrays(ends, pyarrow.array(values)) for values in lists]
+    arrays += [pyarrow.array(columns[name], pyarrow.string()) for name in ("id", "where")]
+    return pyarrow.RecordBatch.from_arrays(arrays, schema=_schema())
 
 
 def prepare(folder: Path, build: Callable[[Draft], Mapping[str, Any]]) -> None:
