@@ -106,6 +106,7 @@ def test_a_scoring_before_training_and_a_resume_use_the_number(fit: Fits, at_mos
     assert saved["data"]["micro_batch"] == 1
 
 
+@pytest.mark.long
 def test_packed_bins_are_tried(fit: Fits, at_most: Any) -> None:
     tried = at_most(4)
     packed = ("--data.packing=true", "--data.max_tokens=128", "--trainer.max_steps=1")
