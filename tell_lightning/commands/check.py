@@ -296,6 +296,11 @@ def check_training(config: Config) -> None:
     devices = trainer.get("devices")
     world = max(devices, 1) if isinstance(devices, int) else 1
     check_batches(data.optimizer_batch, data.micro_batch, world * trainer.get("num_nodes", 1))
+    if data.micro_batch == "auto" and _strategy_name(trainer.get("strategy")) == "fsdp2":
+        raise ConfigError(
+            "data.micro_batch: must be a number with fsdp2, where one device cannot try by itself "
+            "what fits, got auto. Set data.micro_batch: 1, or a larger one."
+        )
     check_quantize(config.model, _strategy_name(trainer.get("strategy")))
     precision = str(trainer.get("precision", ""))
     if trainer.get("accelerator") == "cpu" and precision.startswith("16"):

@@ -22,7 +22,7 @@ def room_to_train(config: Config) -> Iterator[None]:
     data = config.data
     keys = [f"data.max_tokens (now {data.max_tokens:,})"]
     if data.micro_batch != 1:
-        keys.insert(0, f"data.micro_batch (now {data.micro_batch})")
+        keys.insert(0, _micro_batch(config))
     cure = f"Lower {' or '.join(keys)}"
     if not config.model.activation_checkpointing:
         cure += ", or set model.activation_checkpointing: true"
@@ -42,9 +42,14 @@ def room_to_score(config: Config) -> Iterator[None]:
     """
     keys = f"eval.batch_tokens (now {config.eval.batch_tokens:,})"
     if config.data.micro_batch != 1:
-        keys += f" or data.micro_batch (now {config.data.micro_batch})"
+        keys += f" or {_micro_batch(config)}"
     with _room("scoring", "answers and losses", f"Lower {keys}, or a task's max_new_tokens."):
         yield
+
+
+def _micro_batch(config: Config) -> str:
+    size = config.data.micro_batch
+    return f"data.micro_batch (now {'auto, set a number' if size == 'auto' else size})"
 
 
 @contextmanager

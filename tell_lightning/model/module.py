@@ -6,7 +6,7 @@ gives the gradient of a *sum*. Before the optimizer step, gradients are divided 
 supervised tokens in all micro-batches on all ranks. Sums of each source are logged.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import nan
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from tell_lightning.model.base import load_base
 from tell_lightning.model.isolation import check_isolation
 from tell_lightning.model.lora import AdapterError, ParameterCount, add_adapters, load_weights
 from tell_lightning.model.loss import sums_by_source, token_losses
+from tell_lightning.model.micro_batch import largest_micro_batch
 from tell_lightning.model.schedule import lr_scale
 from tell_lightning.model.settings import (
     RANGES,
@@ -31,7 +32,7 @@ from tell_lightning.model.settings import (
     OptimizerSettings,
     check_quantize,
 )
-from tell_lightning.model.sharding import gathered, shard, shard_like
+from tell_lightning.model.sharding import ShardingError, gathered, shard, shard_like
 from tell_lightning.settings import as_settings, check_ranges, plain
 
 # Keeps the loss near 1. A power of two, so scaling by it and back is exact.
@@ -145,6 +146,30 @@ class TellModule(pl.LightningModule):
             load_weights(self.model, Path(self.adapter))
         if mesh is not None:
             shard(self.model, mesh["data_parallel"])
+
+    def largest_micro_batch(
+        self, sizes: Sequence[int], batch_of: Callable[[int], Batch]
+    ) -> int | None:
+        """Try which micro-batches fit into the memory of this device (`micro_batch`).
+
+        Args:
+            sizes: The sizes to choose from, ascending.
+            batch_of: Makes the batch of a size, with the longest rows.
+
+        Returns:
+            The largest size that fits; None if not even the smallest does.
+
+        Raises:
+            TellError: The model is sharded, where one rank cannot try by itself.
+        """
+        if self.device_mesh is not None:
+            raise ShardingError(
+                "data.micro_batch: must be a number where the model is sharded, for all devices "
+                "would have to run out of memory together, got auto. Set data.micro_batch: 1."
+            )
+        with self.trainer.init_module():
+            self.configure_model()
+        return largest_micro_batch(self, sizes, batch_of)
 
     # Training
 
