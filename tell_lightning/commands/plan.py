@@ -21,6 +21,7 @@ from tell_lightning.data.report import CHANGES, table
 from tell_lightning.data.settings import DataSettings
 from tell_lightning.data.splits import Splits, read_splits
 from tell_lightning.data.variants import variant_anchor, variant_prefix
+from tell_lightning.export.serving import serving_notes
 from tell_lightning.settings import ConfigError
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def plan(arguments: list[str]) -> None:
     print_plan(data.describe(steps))
     data.check_supply(steps)
     print_lines(scoring_lines(data, config.eval))
+    print_lines(serving_notes(config.model.lora))
     if asked.show:
         _show(data, asked.show)
 
