@@ -15,6 +15,7 @@ from tell_lightning.callbacks.folder import RunFolder, existing_folder, read_rec
 from tell_lightning.commands.arguments import CommandParser, as_path
 from tell_lightning.commands.check import Config, check
 from tell_lightning.commands.startup import quieten
+from tell_lightning.commands.tables import print_rows
 from tell_lightning.commands.trust import TRUST, TRUST_HELP, check_trust, model_code
 from tell_lightning.data.base_files import ACCEPT, ACCEPT_HELP, check_base
 from tell_lightning.data.reading import DataLocation, read_records
@@ -29,8 +30,10 @@ from tell_lightning.export.anchor_file import (
     read_anchor_file,
 )
 from tell_lightning.export.card import card
+from tell_lightning.export.engines import HttpEngine, transformers_command, vllm_command
 from tell_lightning.export.serving import Served, instructions
 from tell_lightning.files import follow_umask
+from tell_lightning.metrics.predictions import Prediction
 from tell_lightning.progress import Progress
 from tell_lightning.settings import ConfigError
 
@@ -47,6 +50,9 @@ compared with those of `predict`. What to type for each engine is printed.
 weights, for everything that loads a Hugging Face model; a few test rows are answered before and
 after.
 
+--check ENGINE: starts the engine, which is found on PATH (docs/serving.md); its answers to plain
+prompts must be those of `predict`. The exit code is 1 where they are not.
+
 Of several tasks, a request names one by chat_template_kwargs: {"task": NAME}; --task NAME exports
 one alone.
 
@@ -54,6 +60,8 @@ one alone.
 """
 CHECKED = 32
 """How many rows of a task the merged model answers, to be compared."""
+ASKED = 20
+"""How many rows of a task an engine is asked."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +131,8 @@ def export(arguments: list[str]) -> None:
         size = sum(path.stat().st_size for path in draft.rglob("*") if path.is_file())
     print(f"Written: {target} ({asked.format}, {size / 2**20:,.1f} MiB).\n")
     print(instructions(served))
+    if asked.check:
+        alike &= _check_engine(asked.check, served, encoder, source, rows)
     if not alike:
         sys.exit(1)
 
@@ -141,6 +151,11 @@ def _parser() -> CommandParser:
         choices=("adapter", "merged"),
         default="adapter",
         help="what to write; default: adapter",
+    )
+    parser.add_argument(
+        "--check",
+        choices=("vllm", "transformers"),
+        help="start this engine on the loopback address, and ask it test rows as a user would",
     )
     parser.add_argument("--task", metavar="NAME", help="the one task whose anchor is put on")
     parser.add_argument(TRUST, action="store_true", help=TRUST_HELP)
@@ -350,16 +365,18 @@ def _write_merged(
             "own: it has not seen these, and answers may differ."
         )
     dtype = own_dtype(settings)
-    before = _answers(source, encoder, rows, source.run.adapter)
+    before = _answers(source, encoder, rows)
     with Progress("merging"):
         whole: dict[str, Any] = {"quantize": None} if quantize else {}
         model = merged_model(replace(settings, **whole), source.run.adapter, dtype)
         model.generation_config = GenerationConfig.from_pretrained(str(draft))
         save_merged(model, draft)
         del model
-    after = _answers(source, encoder, rows, None, merged=draft)
+    after = _answers(source, encoder, rows, merged=draft)
     if before:
-        found = compare_answers(before, after)
+        found = compare_answers(
+            *([answer for some in each.values() for answer in some] for each in (before, after))
+        )
         others = f", {found.near_ties} of the others at near ties" if found.near_ties else ""
         print(
             f"Merged: {found.alike} of {found.rows} answers are those of base and adapter{others}; "
@@ -371,10 +388,19 @@ def _answers(
     source: _Source,
     encoder: "Encoder",
     rows: Mapping[str, Sequence[Record]],
-    adapter: Path | None,
+    *,
     merged: Path | None = None,
-) -> list[Any]:
-    """Answer the first rows of each task as `predict` does, with an adapter or a merged model."""
+    adapter_off: bool = False,
+) -> dict[str, list[Prediction]]:
+    """Answer the first rows of each task as `predict` does.
+
+    Args:
+        source: The run.
+        encoder: Tokenizer and renderer of the training.
+        rows: The rows by task.
+        merged: The merged model; None: base and adapter.
+        adapter_off: Whether the base answers alone.
+    """
     import torch
 
     from tell_lightning.export.prompt_check import predict_rows
@@ -385,33 +411,100 @@ def _answers(
 
     asked = {name: some[:CHECKED] for name, some in rows.items() if some}
     if not asked:
-        return []
+        return {}
     trainer = source.config.trainer
-    accelerator = str(trainer.get("accelerator"))
-    device = "cuda" if torch.cuda.is_available() and accelerator != "cpu" else "cpu"
-    precision = str(trainer.get("precision") or default_precision(accelerator))
+    device = _device(source.config)
+    precision = str(trainer.get("precision") or default_precision(str(trainer.get("accelerator"))))
     settings = source.config.model
     if merged is not None:
         settings = replace(settings, base=str(merged), revision=None)
-    answers: list[Any] = []
-    what = "answering with the adapter" if adapter else "answering with the merged model"
     with Progress("loading the model"), torch.device(device):
         model = load_base(settings)
-        model = load_adapter(model, adapter) if adapter else model
+        if merged is None and not adapter_off:
+            model = load_adapter(model, source.run.adapter)
     with (
-        Progress(what, sum(map(len, asked.values()))) as progress,
+        Progress("answering", sum(map(len, asked.values()))) as progress,
         torch.device(device),
         precision_context(precision, device),
     ):
-        for name, some in asked.items():
-            built = predict_rows(encoder, some, source.tasks[name], source.anchors.variant)
-            answers += answer_rows(
+        return {
+            name: answer_rows(
                 model,
                 encoder.tokenizer,
-                built,
+                predict_rows(encoder, some, source.tasks[name], source.anchors.variant),
                 budget=Budget(source.config.eval.batch_tokens),
                 temperature=source.config.eval.temperature,
                 seed=source.config.seed,
                 answered=progress.advance,
             )
-    return answers
+            for name, some in asked.items()
+        }
+
+
+def _device(config: Config) -> str:
+    """Return the device that `predict` uses: 'cuda' or 'cpu'."""
+    import torch
+
+    wanted = config.trainer.get("accelerator") != "cpu"
+    return "cuda" if wanted and torch.cuda.is_available() else "cpu"
+
+
+# An engine
+
+
+def _check_engine(
+    name: str,
+    served: Served,
+    encoder: "Encoder",
+    source: _Source,
+    rows: Mapping[str, Sequence[Record]],
+) -> bool:
+    """Ask an engine test rows as a user would, print what was found, and say whether it holds."""
+    from tell_lightning.data.prediction_rows import settle_anchor
+    from tell_lightning.export.engine_check import LINES, Asked, check_task
+    from tell_lightning.export.prompt_check import messages
+
+    few = {task: list(some[:ASKED]) for task, some in rows.items() if some}
+    if not few:
+        raise ConfigError(
+            f"--check: needs test rows to ask, got none that can be read. Set "
+            f"data.tasks.{next(iter(source.tasks), 'NAME')}.test."
+        )
+    make = {"vllm": vllm_command, "transformers": transformers_command}[name]
+    engine = HttpEngine(make(served, on_gpu=_device(source.config) == "cuda"))
+    predicted, of_base = (_answers(source, encoder, few, adapter_off=off) for off in (False, True))
+    longest = max(task.max_new_tokens for task in source.tasks.values())
+    found = {}
+    try:
+        with Progress(f"starting {name}"):
+            engine.start()
+        with Progress(f"asking {name}", sum(map(len, few.values()))) as progress:
+            for task, some in few.items():
+                prompt = source.tasks[task]
+                plain = [settle_anchor(r, prompt.anchor, "none", free=True)[0] for r in some]
+                extra: dict[str, Any] = {}
+                if len(served.tasks) > 1:
+                    extra["chat_template_kwargs"] = {"task": task}
+                if prompt.max_new_tokens != longest:
+                    extra["max_tokens"] = prompt.max_new_tokens
+                found[task] = check_task(
+                    engine,
+                    Asked(
+                        [messages(record) for record in plain],
+                        predicted[task],
+                        of_base[task],
+                        "" if prompt.force_response_prefix else prompt.anchor.response_prefix,
+                        extra,
+                    ),
+                )
+                progress.advance(len(some))
+    finally:
+        engine.stop()
+    print(f"\n{name}, asked plain prompts through its chat endpoint:")
+    columns = zip(*(check.cells() for check in found.values()), strict=True)
+    print_rows(
+        [["", *found], *([line, *cells] for line, cells in zip(LINES, columns, strict=True))]
+    )
+    faults = [f"{task}: {fault}." for task, check in found.items() for fault in check.faults]
+    print("\n".join(faults) or "All of it holds.")
+    return not faults
