@@ -22,6 +22,7 @@ COMMANDS = {
     "validate": "score a run's adapter on the dev sets",
     "test": "score a run's adapter on the test sets",
     "predict": "answer the rows of a file or of standard input",
+    "export": "write a run's adapter, or the merged model, as servers need it",
     "report": "write one run, or all experiments, as an HTML page that opens without a network",
     "compare": "say whether two predictions files differ by more than chance",
     "neural": "score a predictions file by COMET or BLEURT, in an environment of their own",

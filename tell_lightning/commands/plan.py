@@ -23,6 +23,7 @@ from tell_lightning.data.report import CHANGES, table
 from tell_lightning.data.settings import DataSettings
 from tell_lightning.data.splits import Splits, read_splits
 from tell_lightning.data.variants import variant_anchor, variant_prefix
+from tell_lightning.export.serving import serving_notes
 from tell_lightning.settings import ConfigError
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ def plan(arguments: list[str]) -> None:
     steps = data.steps(config.trainer["max_steps"])
     print_plan(data.describe(steps))
     data.check_supply(steps)
-    print_lines([*written, *scoring_lines(data, config.eval)])
+    notes = serving_notes(config.model.lora)
+    print_lines([*written, *scoring_lines(data, config.eval), *notes])
     if asked.measure:
         print_price(price(measured(options), data, config))
     if asked.show:
