@@ -36,12 +36,9 @@ def with_written_rows(config: Config) -> tuple[Config, list[str]]:
             continue
         key = f"data.general.{name}.generate"
         written = write_rows(config.model, data, source.generate, seed=config.seed, key=key)
-        own = source.held_out is None
-        general[name] = replace(
-            source,
-            generate=None,
-            train=str(written.train if own else written.rows),
-            held_out=str(written.held_out) if own else source.held_out,
-        )
+        train, held_out = written.rows, source.held_out
+        if held_out is None and written.held_out is not None:
+            train, held_out = written.train, str(written.held_out)
+        general[name] = replace(source, generate=None, train=str(train), held_out=held_out)
         lines.append(f"{name}: {written.line}; {written.rows}")
     return replace(config, data=replace(data, general=general)), lines

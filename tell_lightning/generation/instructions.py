@@ -11,7 +11,7 @@ it becomes a row on the attempts before it. So more rows begin with the rows of 
 that is killed goes on from its last complete block. In float32, batches change nothing. In bfloat16
 their rounding may, so the rows are those of one kind of machine.
 
-    instructions-<key>/000000.jsonl, 000064.jsonl, ...    every attempt, and what became of it
+    instructions-<key>/000000.jsonl, 000032.jsonl, ...    every attempt, and what became of it
                        rows-600.jsonl                     the rows, also as train-600.jsonl and
                                                           held_out-600.jsonl
                        report-600.json                    counts
@@ -58,9 +58,9 @@ RECIPE = 1
 """Version of the recipe: another one gives other rows."""
 PROMPTS = Decoding(stop_ids=(), max_new_tokens=64, temperature=0.9, top_p=0.95)
 """How prompts are drawn: varied."""
-ANSWERS = Decoding(stop_ids=(), max_new_tokens=192, temperature=0.6, top_p=0.95)
+ANSWERS = Decoding(stop_ids=(), max_new_tokens=256, temperature=0.6, top_p=0.95)
 """How answers are drawn: near the most probable ones, but greedy answers often loop."""
-BLOCK = {"cpu": 64, "cuda": 256}
+BLOCK = {"cpu": 32, "cuda": 256}
 """Attempts of a block, by device. A killed process loses at most one."""
 BATCH_TOKENS = 2**15
 """Tokens of a batch, padding and answers included; halved if memory runs out."""
@@ -83,13 +83,13 @@ class Written:
     Attributes:
         rows: The file with all of them.
         train: Without those that are held out.
-        held_out: The others.
+        held_out: The others; None if there are none.
         line: How many there are, and why others were left out.
     """
 
     rows: Path
     train: Path
-    held_out: Path
+    held_out: Path | None
     line: str
 
 
@@ -126,7 +126,7 @@ def generate_general(
     model = ModelSettings(base=base, revision=revision, trust_remote_code=trust_remote_code)
     settings = DataSettings(cache_dir=cache_dir, thinking=thinking)
     written = write_rows(model, settings, rows, seed=seed, key="rows")
-    if not held_out:
+    if not held_out or written.held_out is None:
         return General(train=str(written.rows))
     return General(train=str(written.train), held_out=str(written.held_out))
 
@@ -151,17 +151,18 @@ def write_rows(
     author = _Author(model, tokenizer, Renderer(tokenizer, data.thinking), seed, key)
     folder = cache_folder(data) / f"instructions-{_key(author)}"
     report = folder / f"report-{rows}.json"
+    rate = ""
     if not report.is_file():
         with _held(FileLock(folder.with_name(f".{folder.name}.lock"))):
             if not report.is_file():
                 folder.mkdir(exist_ok=True)
-                _write(author, folder, rows)
+                rate = _write(author, folder, rows)
     facts = json.loads(report.read_text(encoding="utf-8"))
     return Written(
         rows=folder / f"rows-{rows}.jsonl",
         train=folder / f"train-{rows}.jsonl",
-        held_out=folder / f"held_out-{rows}.jsonl",
-        line=_line(rows, facts),
+        held_out=folder / f"held_out-{rows}.jsonl" if facts["held_out"] else None,
+        line=_line(rows, facts, rate),
     )
 
 
@@ -318,15 +319,16 @@ class _Author:
             return []
         prefix = Prefix()
         prefix.add(prompts)
-        return generate(
-            self._loaded(),
-            self.tokenizer,
-            prompts,
-            decoding,
-            budget=self._budget,
-            prefix=prefix,
-            seeds=[derive_key(self.seed, "general", what, number) for number in numbers],
-        )
+        with _grouped_heads(self.device):
+            return generate(
+                self._loaded(),
+                self.tokenizer,
+                prompts,
+                decoding,
+                budget=self._budget,
+                prefix=prefix,
+                seeds=[derive_key(self.seed, "general", what, number) for number in numbers],
+            )
 
     def _text(self, generated: Generated) -> str:
         """Decode with control tokens, which make a row unfit."""
@@ -362,10 +364,26 @@ def _is_bfloat16(settings: ModelSettings) -> bool:
     return config.dtype == torch.bfloat16 and bool(torch.cpu._is_avx512_bf16_supported())
 
 
+@contextmanager
+def _grouped_heads(device: str) -> Iterator[None]:
+    """Let sdpa read the keys that heads share in place, also where there is a mask.
+
+    On a CPU, copying them for each head takes more than half of a step.
+    """
+    name = "TRANSFORMERS_SDPA_FORCE_GQA"
+    before = os.environ.get(name)
+    os.environ[name] = before or ("1" if device == "cpu" else "0")
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+
+
 def _key(author: _Author) -> str:
     """Digest what rows depend on, besides their number and the kind of machine."""
     parts = {
-        "recipe": [RECIPE, asdict(PROMPTS), asdict(ANSWERS)],
+        "recipe": [RECIPE, *map(_drawing, (PROMPTS, ANSWERS))],
         "base": base_digests(author.settings.base, author.settings.revision),
         "template": author.renderer.template_digest,
         "probe": probe_prompts(),
@@ -374,8 +392,12 @@ def _key(author: _Author) -> str:
     return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def _write(author: _Author, folder: Path, rows: int) -> None:
-    """Write blocks until there are enough rows, then the files of the rows."""
+def _drawing(decoding: Decoding) -> list[float]:
+    return [decoding.max_new_tokens, decoding.temperature, decoding.top_p]
+
+
+def _write(author: _Author, folder: Path, rows: int) -> str:
+    """Write blocks until there are enough rows, then the files of the rows; say how fast it was."""
     sieve = Sieve(rows, author.renderer.control)
     start = 0
     for attempts in _stored(folder):
@@ -399,14 +421,10 @@ def _write(author: _Author, folder: Path, rows: int) -> None:
     for name, held in (("train", False), ("held_out", True)):
         chosen = [line for place, line in enumerate(lines) if (place in apart) == held]
         _write_lines(folder / f"{name}-{rows}.jsonl", chosen)
-    minutes = (time.perf_counter() - began) / 60
-    facts = {
-        "attempts": sieve.attempts,
-        "faults": dict(sieve.faults),
-        "held_out": len(apart),
-        "rows_a_minute": round((rows - before) / minutes, 1),
-    }
+    facts = {"attempts": sieve.attempts, "faults": dict(sieve.faults), "held_out": len(apart)}
     write_whole(folder / f"report-{rows}.json", as_json(facts, indent=2).encode())
+    minutes = (time.perf_counter() - began) / 60
+    return f", {(rows - before) / minutes:.3g} rows a minute" if rows > before else ""
 
 
 def _stored(folder: Path) -> Iterator[list[Attempt]]:
@@ -440,12 +458,12 @@ def _check_supply(key: str, sieve: Sieve) -> None:
         )
 
 
-def _line(rows: int, facts: dict[str, Any]) -> str:
+def _line(rows: int, facts: dict[str, Any], rate: str) -> str:
     """Say what was written, and why not all of it was kept."""
     left_out = told(Counter(facts["faults"])) or "nothing"
     return (
-        f"{rows:,} rows that the base wrote itself, in {facts['attempts']:,} attempts, "
-        f"{facts['rows_a_minute']:,} a minute; left out: {left_out}"
+        f"{rows:,} rows that the base wrote itself, in {facts['attempts']:,} attempts{rate}; "
+        f"left out: {left_out}"
     )
 
 
