@@ -9,6 +9,7 @@ from tell_lightning.commands.arguments import KEYS, CommandParser
 from tell_lightning.commands.check import Config, check
 from tell_lightning.commands.general import with_written_rows
 from tell_lightning.commands.reference import keys_help
+from tell_lightning.commands.room import room_to_score
 from tell_lightning.commands.startup import quieten
 from tell_lightning.commands.trust import (
     TRUST,
@@ -108,9 +109,10 @@ def _score(
     module, trainer = session.module, session.trainer
     module.trained_steps = trained_steps(folder)
     run = trainer.validate if split == "dev" else trainer.test
-    run(module, datamodule=session.datamodule, verbose=False)
-    if split == "test" and config.eval.anchor_check and session.datamodule.swap_anchor():
+    with room_to_score(config):
         run(module, datamodule=session.datamodule, verbose=False)
+        if split == "test" and config.eval.anchor_check and session.datamodule.swap_anchor():
+            run(module, datamodule=session.datamodule, verbose=False)
     if trainer.is_global_zero:
         metrics = scores_json(session.evaluation)
         swapped = {name: found for name, found in metrics.items() if name.startswith("test_")}

@@ -151,8 +151,10 @@ class DataSettings:
     only to itself; optimizer_batch and micro_batch then count bins."""
     optimizer_batch: int = 32
     """Examples (or bins) per optimizer step, over all devices and accumulation steps."""
-    micro_batch: int = 16
-    """Examples (or bins) per device and forward pass; the accumulation steps follow from it."""
+    micro_batch: int | Literal["auto"] = 16
+    """Examples (or bins) per device and forward pass; the accumulation steps follow from it. auto:
+    the largest that fits, found by trying the longest rows before training; on a CPU at most 16, in
+    half of the available memory. The order is the same for all; rounding is not."""
     num_workers: int = 0
     """Worker processes that read rows; the order does not depend on their number."""
     prefetch_factor: int | None = None
@@ -170,12 +172,16 @@ class DataSettings:
     """Where prepared tokens are kept; null: ~/.cache/tell_lightning."""
 
 
-def check_batches(optimizer_batch: int, micro_batch: int, devices: int) -> None:
+def check_batches(optimizer_batch: int, micro_batch: int | str, devices: int) -> None:
     """Check that an optimizer batch can be divided over devices and forward passes.
+
+    Where the micro-batch is `auto`, devices alone count.
 
     Raises:
         ConfigError: It is not a multiple of micro-batch times devices.
     """
+    if isinstance(micro_batch, str):
+        micro_batch = 1
     step = micro_batch * devices
     if optimizer_batch % step:
         raise ConfigError(

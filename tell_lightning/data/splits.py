@@ -54,8 +54,17 @@ class Splits:
     protected: Protected = field(default_factory=lambda: Protected([]))
 
 
-def cache_folder(settings: DataSettings) -> Path:
+def cache_folder(
+    settings: DataSettings,
+    where: str = "data.cache_dir",
+    cure: str = "Write --data.cache_dir=FOLDER",
+) -> Path:
     """Return the folder for prepared data; a missing folder is made.
+
+    Args:
+        settings: The data section.
+        where: The key that an error names.
+        cure: What to do about an error.
 
     Raises:
         SplitError: The folder cannot be made, or starts from a home that is not known.
@@ -64,16 +73,15 @@ def cache_folder(settings: DataSettings) -> Path:
     path = os.path.expanduser(settings.cache_dir or os.path.join(base, "tell_lightning"))
     if path.startswith("~"):
         raise SplitError(
-            f"data.cache_dir: must not start from a home that is not known, got '{path}'. Write "
-            "--data.cache_dir=FOLDER, or set HOME."
+            f"{where}: must not start from a home that is not known, got '{path}'. {cure}, or "
+            "set HOME."
         )
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SplitError(
-            f"data.cache_dir: must be a folder to write to, got '{folder}': {error.strerror}. "
-            "Write --data.cache_dir=FOLDER."
+            f"{where}: must be a folder to write to, got '{folder}': {error.strerror}. {cure}."
         ) from error
     return folder
 
