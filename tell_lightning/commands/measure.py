@@ -29,6 +29,7 @@ from tell_lightning.callbacks.probe import LONGEST, can_chat
 from tell_lightning.callbacks.run_record import machine
 from tell_lightning.callbacks.throughput import peak_memory_bytes
 from tell_lightning.commands.check import Config, check, check_training
+from tell_lightning.commands.general import with_written_rows
 from tell_lightning.commands.room import room_to_train
 from tell_lightning.commands.session import make_trainer
 from tell_lightning.commands.startup import quieten
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str]) -> None:
     """
     result, *options = arguments
     try:
-        config = check(options)
+        config, _ = with_written_rows(check(options))
         check_training(config)
         quieten()
         with Progress("measuring"):
