@@ -345,16 +345,15 @@ class _Author:
             return []
         prefix = Prefix()
         prefix.add(prompts)
-        with _grouped_heads(self.device):
-            return generate(
-                self._loaded(),
-                self.tokenizer,
-                prompts,
-                decoding,
-                budget=self._budget,
-                prefix=prefix,
-                seeds=[derive_key(self.seed, "general", what, number) for number in numbers],
-            )
+        return generate(
+            self._loaded(),
+            self.tokenizer,
+            prompts,
+            decoding,
+            budget=self._budget,
+            prefix=prefix,
+            seeds=[derive_key(self.seed, "general", what, number) for number in numbers],
+        )
 
     def _text(self, generated: Generated) -> str:
         """Decode with control tokens, which make a row unfit."""
@@ -405,22 +404,6 @@ def _is_bfloat16(settings: ModelSettings) -> bool:
 
     config = AutoConfig.from_pretrained(base_path(settings.base), **settings.hub_options)
     return config.dtype == torch.bfloat16 and bool(torch.cpu._is_avx512_bf16_supported())
-
-
-@contextmanager
-def _grouped_heads(device: str) -> Iterator[None]:
-    """Let sdpa read the keys that heads share in place, also where there is a mask.
-
-    On a CPU, copying them for each head takes more than half of a step.
-    """
-    name = "TRANSFORMERS_SDPA_FORCE_GQA"
-    before = os.environ.get(name)
-    os.environ[name] = before or ("1" if device == "cpu" else "0")
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
 
 
 def _write(author: _Author, folder: Path, rows: int) -> str:
