@@ -23,6 +23,7 @@ from tell_lightning.model.base import load_base
 from tell_lightning.model.isolation import check_isolation
 from tell_lightning.model.lora import AdapterError, ParameterCount, add_adapters, load_weights
 from tell_lightning.model.loss import sums_by_source, token_losses
+from tell_lightning.model.rate import with_rate
 from tell_lightning.model.schedule import lr_scale
 from tell_lightning.model.settings import RANGES, LoraSettings, ModelSettings, OptimizerSettings
 from tell_lightning.model.sharding import gathered, shard, shard_like
@@ -75,7 +76,8 @@ class TellModule(pl.LightningModule):
             activation_checkpointing: Whether to recompute activations in the backward pass.
             trust_remote_code: Whether code from the model's repository may run on this machine.
             lora: The adapters.
-            optimizer: The optimizer and the schedule of its learning rate.
+            optimizer: The optimizer and the schedule of its learning rate. With lr: auto, the
+                number follows when the base is loaded; `settings` and checkpoints then hold it.
             init_seed: Seed of the adapters' initial values; None: derived from `seed`.
             dropout_seed: Seed of dropout; None: derived from `seed`.
             seed: The run's seed.
@@ -118,6 +120,8 @@ class TellModule(pl.LightningModule):
         """
         if self.model is not None:
             return
+        self.settings = with_rate(self.settings)
+        self.save_hyperparameters({**plain(self.settings), "seed": self.seed})
         seed = seed_for("init", self.seed, self.settings.init_seed)
         mesh = self.device_mesh
         base = load_base(self.settings, mesh.device_type if mesh else None)
@@ -203,6 +207,7 @@ class TellModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return AdamW over the trained parameters, with warm-up and decay by optimizer step."""
         settings = self.settings.optimizer
+        assert settings.lr != "auto"  # the base is loaded
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(
             trained, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
