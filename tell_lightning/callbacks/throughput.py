@@ -4,8 +4,6 @@ Padding does not count. The clock of training includes the time spent waiting fo
 validation; that of scoring includes the losses of rows and the answers.
 """
 
-import resource
-import sys
 import time
 from typing import Any
 
@@ -13,14 +11,14 @@ import lightning.pytorch as pl
 import torch
 
 from tell_lightning.data.batches import PADDING, Batch
+from tell_lightning.memory import peak_resident_bytes
 
 
 def peak_memory_bytes() -> int:
     """Return the peak memory: of the GPU if there is one, else resident memory."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return peak_resident_bytes()
 
 
 class Throughput(pl.Callback):
