@@ -25,7 +25,7 @@ import torch
 from lightning.pytorch import seed_everything
 
 from tell_lightning.callbacks.folder import RunFolder, write_json
-from tell_lightning.callbacks.probe import LONGEST, can_chat, prompts
+from tell_lightning.callbacks.probe import LONGEST, can_chat
 from tell_lightning.callbacks.run_record import machine
 from tell_lightning.callbacks.throughput import peak_memory_bytes
 from tell_lightning.commands.check import Config, check, check_training
@@ -43,6 +43,7 @@ from tell_lightning.errors import TellError
 from tell_lightning.export.adapter import save_adapter
 from tell_lightning.generation.answer import answer_rows
 from tell_lightning.generation.batched import Budget
+from tell_lightning.generation.probe_prompts import prompts
 from tell_lightning.memory import available_bytes, peak_since_reset, reset_peak, resident_bytes
 from tell_lightning.metrics.score import saved_row
 from tell_lightning.model.evaluating import evaluating

@@ -126,7 +126,12 @@ def test_without_anything_to_score_scoring_takes_nothing(world: World) -> None:
     assert found["disk"]["parts"] == {"checkpoints": 100, "adapter": 10, "predictions": 0}
 
 
-def test_what_cannot_be_measured_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_measured_is_refused(
+    world: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     sharded = check([*world.overlay, "--trainer.strategy=fsdp2"])
     with pytest.raises(TellError, check=says("--measure", got="trainer.strategy: fsdp2")):
         measure(sharded)
