@@ -156,18 +156,31 @@ def _room_for(settings: ModelSettings, dtype: str) -> Iterator[None]:
         ) from error
 
 
+def load_config(settings: ModelSettings) -> Any:
+    """Load the configuration of the base model.
+
+    Raises:
+        BaseModelError: It cannot be loaded.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(base_path(settings.base), **settings.hub_options)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise unavailable("configuration", settings.base, error) from error
+
+
 def load_skeleton(settings: ModelSettings) -> Any:
     """Build the base model without weights, to check its layers; takes no memory.
 
     Raises:
         BaseModelError: The configuration of the model cannot be loaded.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     auto: Any = AutoModelForCausalLM
-    path = base_path(settings.base)
+    config = load_config(settings)
     try:
-        config = AutoConfig.from_pretrained(path, **settings.hub_options)
         with torch.device("meta"):
             return auto.from_config(
                 config,
