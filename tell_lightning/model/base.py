@@ -88,7 +88,7 @@ def load_base(settings: ModelSettings, device_type: str | None = None) -> Any:
         model, loaded = auto.from_pretrained(
             path,
             dtype=getattr(torch, dtype),
-            attn_implementation=settings.attn_implementation,
+            attn_implementation=settings.attention,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # the error below names them, with the missing ones
             **settings.hub_options,
@@ -102,6 +102,9 @@ def load_base(settings: ModelSettings, device_type: str | None = None) -> Any:
             f"missing or of another shape in '{settings.base}', such as {random[0]}. "
             "Give a causal language model that `save_pretrained` wrote."
         )
+    capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None)
+    if settings.attn_implementation == "auto" and capped:  # which `sdpa` cannot compute
+        model.set_attn_implementation("eager")
     model.requires_grad_(False)
     return model
 
@@ -121,7 +124,7 @@ def load_skeleton(settings: ModelSettings) -> Any:
         with torch.device("meta"):
             return auto.from_config(
                 config,
-                attn_implementation=settings.attn_implementation,
+                attn_implementation=settings.attention,
                 trust_remote_code=settings.trust_remote_code,
             )
     except (OSError, ValueError, ImportError, KeyError) as error:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tell_lightning.data.batches import IGNORE, Batch
+from tell_lightning.data.batches import Batch, indexed
+from tell_lightning.model.attention import borders_of, without_masks
 from tell_lightning.model.base import unwrapped
 
 
@@ -29,22 +30,25 @@ def token_losses(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     Returns:
         For the S supervised tokens: losses in nats [S], and the index of the example [S].
     """
-    targets = functional.pad(batch.labels[:, 1:], (0, 1), value=IGNORE)
-    has_target = targets != IGNORE
-    inputs = causal_inputs(model, batch)
-    selected = has_target.view_as(inputs["input_ids"])
+    batch = indexed(batch)
+    assert batch.targets is not None
+    places, targets, examples = batch.targets
 
     def select(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (inputs[0][selected], *inputs[1:])
+        hidden: Tensor = inputs[0]
+        return (hidden.flatten(0, 1).index_select(0, places), *inputs[1:])
 
-    hook = model.get_output_embeddings().register_forward_pre_hook(select)
-    try:
-        output = model(**inputs)
-    finally:
-        hook.remove()
-    losses = functional.cross_entropy(output.logits.float(), targets[has_target], reduction="none")
-    # The first token of an example has no label, so a token and its target are in one example.
-    return losses, batch.examples[has_target]
+    with model.get_output_embeddings().register_forward_pre_hook(select):
+        output = run(model, batch)
+    losses = functional.cross_entropy(output.logits.float(), targets, reduction="none")
+    return losses, examples
+
+
+def run(model: Any, batch: Batch) -> Any:
+    """Return the output of a causal LM for a batch, in which every example attends to itself."""
+    inputs = causal_inputs(model, batch)
+    with without_masks("cu_seq_lens_q" in inputs):
+        return model(**inputs)
 
 
 def causal_inputs(model: Any, batch: Batch) -> dict[str, Any]:
@@ -63,7 +67,7 @@ def causal_inputs(model: Any, batch: Batch) -> dict[str, Any]:
         inputs["position_ids"] = batch.position_ids
     if "flash" in (model.config._attn_implementation or ""):
         inputs = {name: values.reshape(1, -1) for name, values in inputs.items()}
-    return {**inputs, "use_cache": False}
+    return {**inputs, **borders_of(model, batch), "use_cache": False}
 
 
 def takes_positions(model: Any) -> bool:
@@ -71,22 +75,19 @@ def takes_positions(model: Any) -> bool:
     return "position_ids" in inspect.signature(unwrapped(model).forward).parameters
 
 
-def sums_by_source(losses: Tensor, examples: Tensor, sources: Tensor, size: int) -> Tensor:
+def sums_by_source(losses: Tensor, batch: Batch) -> Tensor:
     """Add up losses, tokens and examples for each source.
 
     Args:
         losses: Nats of each supervised token [S].
-        examples: Index of the example of each supervised token [S].
-        sources: Source of each example [M].
-        size: Number of sources K.
+        batch: The batch that they are of.
 
     Returns:
         [K, 3] float32: nats, tokens, examples. Examples without supervised tokens do not count.
     """
-    sums = torch.zeros(size, 3, device=losses.device)
-    source = sources[examples]
-    sums[:, 0].index_add_(0, source, losses.detach())
-    sums[:, 1].index_add_(0, source, torch.ones_like(losses))
-    seen = torch.unique(examples)
-    sums[:, 2].index_add_(0, sources[seen], torch.ones(len(seen), device=losses.device))
-    return sums
+    batch = indexed(batch)
+    assert batch.targets is not None
+    assert batch.counts is not None
+    nats = torch.zeros(len(batch.names), 1, device=losses.device)
+    nats[:, 0].index_add_(0, batch.sources[batch.targets[2]], losses.detach())
+    return torch.cat([nats, batch.counts], dim=1)

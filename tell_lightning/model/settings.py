@@ -65,8 +65,10 @@ class ModelSettings:
     """Commit, tag or branch of the hub model."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the frozen weights; auto: bfloat16 on a GPU that has it, else float32."""
-    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """Attention kernel."""
+    attn_implementation: str = "auto"
+    """Attention kernel: auto, or any name that transformers takes, such as sdpa, eager,
+    flash_attention_2 or flex_attention. auto: sdpa, which computes packed rows example by example
+    where the model allows it."""
     activation_checkpointing: bool = False
     """Whether to recompute activations in the backward pass: less memory, a third more time."""
     trust_remote_code: bool = False
@@ -90,3 +92,8 @@ class ModelSettings:
     def hub_options(self) -> dict[str, Any]:
         """The arguments of `from_pretrained` besides the base."""
         return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+
+    @property
+    def attention(self) -> str | None:
+        """The kernel that transformers loads the base with; None: its own choice."""
+        return None if self.attn_implementation == "auto" else self.attn_implementation
