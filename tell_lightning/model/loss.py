@@ -2,7 +2,8 @@
 
 Only here are labels shifted: the logits at token t are compared with the label of token t+1. The
 output layer is applied only at positions with a target, so the [B, T, vocabulary] logits never
-exist. Loss and reductions are float32.
+exist. If their number times the vocabulary is large, the logits of all of them do not exist at once
+either (`_Chunks`). Loss and reductions are float32.
 
 Examples in one row stay separate only with the arguments of `causal_inputs`: restarting positions,
 no attention mask and no cache. With a mask or a cache, transformers silently ignores the restarts.
@@ -10,14 +11,24 @@ no attention mask and no cache. With a mask or a cache, transformers silently ig
 
 import inspect
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.distributed.tensor import DTensor
 from torch.nn import functional
 
 from tell_lightning.data.batches import Batch, indexed
 from tell_lightning.model.attention import borders_of, without_masks
 from tell_lightning.model.base import unwrapped
+from tell_lightning.model.evaluating import evaluating
+
+CHUNK = 2**26
+"""Most logits that are computed at once: 256 MiB in float32, several times that with what the loss
+and its gradient need. With a vocabulary of 49,152 that is 1,365 tokens, with one of 262,144, 256.
+"""
+_PLAIN_HEADS: "WeakKeyDictionary[nn.Module, bool]" = WeakKeyDictionary()
 
 
 def token_losses(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -33,15 +44,81 @@ def token_losses(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     batch = indexed(batch)
     assert batch.targets is not None
     places, targets, examples = batch.targets
+    head = model.get_output_embeddings()
+    rows = max(1, CHUNK // unwrapped(model).config.get_text_config().vocab_size)
+    chunked = len(places) > rows and _gives_logits(model, head)
+    chosen: list[Tensor] = []
 
     def select(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        hidden: Tensor = inputs[0]
-        return (hidden.flatten(0, 1).index_select(0, places), *inputs[1:])
+        chosen.append(inputs[0].flatten(0, 1).index_select(0, places))
+        return (chosen[0][:1] if chunked else chosen[0], *inputs[1:])
 
-    with model.get_output_embeddings().register_forward_pre_hook(select):
+    with head.register_forward_pre_hook(select):
         output = run(model, batch)
-    losses = functional.cross_entropy(output.logits.float(), targets, reduction="none")
+    if not chunked:
+        return _cross_entropy(output.logits, targets), examples
+    function: Any = _Chunks
+    losses: Tensor = function.apply(chosen[0], head, targets, rows)
     return losses, examples
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    return functional.cross_entropy(logits.float(), targets, reduction="none")
+
+
+class _Chunks(torch.autograd.Function):
+    """The loss of hidden states, a part of them at a time.
+
+    The gradient of a token's loss is computed with the loss and kept, a row as wide as the model
+    instead of the vocabulary. The backward pass only multiplies it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, head: Any, targets: Tensor, rows: int) -> Tensor:
+        """Return the losses [S] of hidden states [S, width]; the output layer is frozen."""
+        trained = ctx.needs_input_grad[0]
+        losses: list[Tensor] = []
+        gradients: list[Tensor] = []
+        parts = torch.split(hidden, rows), torch.split(targets, rows)
+        for part, wanted in zip(*parts, strict=True):
+            with torch.set_grad_enabled(trained):
+                states = part.detach().requires_grad_(trained)
+                loss = _cross_entropy(head(states), wanted)
+                if trained:
+                    gradients += torch.autograd.grad(loss.sum(), states)
+            losses.append(loss.detach())
+        if trained:
+            ctx.save_for_backward(torch.cat(gradients))
+        return torch.cat(losses)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradient of the hidden states."""
+        (gradients,) = ctx.saved_tensors
+        return (gradients * above[:, None]).to(gradients.dtype), None, None, None
+
+
+def _gives_logits(model: Any, head: nn.Module) -> bool:
+    """Say whether the logits are what the frozen output layer returns, as it stands.
+
+    Some models bend or scale them afterwards (Gemma 2, Cohere, Granite): two tokens show that. A
+    sharded layer has its weights only within the forward pass of the model.
+    """
+    base = unwrapped(model)
+    if base not in _PLAIN_HEADS:
+        parameters = list(head.parameters())
+        usual = not any(isinstance(p, DTensor) or p.requires_grad for p in parameters)
+        _PLAIN_HEADS[base] = usual and _is_last(model, head, parameters[0].device)
+    return _PLAIN_HEADS[base]
+
+
+@torch.no_grad()
+def _is_last(model: Any, head: nn.Module, device: torch.device) -> bool:
+    outputs: list[Tensor] = []
+    with evaluating(model), head.register_forward_hook(lambda _, __, y: outputs.append(y)):
+        logits = model(input_ids=torch.tensor([[0, 1]], device=device), use_cache=False).logits
+    return torch.equal(outputs[-1].float(), logits.float())
 
 
 def run(model: Any, batch: Batch) -> Any:

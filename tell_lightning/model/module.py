@@ -198,7 +198,7 @@ class TellModule(pl.LightningModule):
         if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
             numbers = numbers[:1]  # a scaler meets infinite gradients on its way, and skips them
         elif optimizer.defaults.get("fused"):
-            optimizer.found_inf = 1 - numbers.sum().isfinite().float()
+            optimizer.found_inf = 1 - numbers.sum().isfinite().float()  # type: ignore[attr-defined]
         self._watch("gradients", self.trainer.global_step + 1, numbers)
         self._window_sums = _added(self._window_sums, sums)
         self._step_sums = None
@@ -238,7 +238,7 @@ class TellModule(pl.LightningModule):
         optimizer.register_load_state_dict_pre_hook(_with_own_kernel)
         # Lightning takes every fused optimizer for one that undoes the scale of float16 itself, and
         # refuses to clip its gradients.
-        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        optimizer._step_supports_amp_scaling = False
         total = self.trainer.max_steps
         if total < 1:  # the run ends after epochs, and its loader is not ours
             total = int(self.trainer.estimated_stepping_batches)

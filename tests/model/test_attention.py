@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from tiny_models import tiny_mistral
 from transformers import PreTrainedModel
 
@@ -92,7 +93,7 @@ def test_flash_attention_of_a_gpu_has_the_values_of_masks(
     make_llama: Callable[..., PreTrainedModel], packed: Batch
 ) -> None:
     model: Any = make_llama().cuda().bfloat16()
-    batch = Batch(*(x.cuda() if isinstance(x, torch.Tensor) else x for x in packed))
+    batch: Batch = move_data_to_device(packed, "cuda")
     wanted = losses_and_gradients(model, batch)
     assert use_packed_kernel(model, "cuda")
     for found, value in zip(losses_and_gradients(model, batch), wanted, strict=True):
