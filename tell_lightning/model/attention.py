@@ -5,14 +5,11 @@ with eight examples, seven eighths. Here each example is a causal attention of i
 single kernel of PyTorch computes all of them (`torch.nn.attention.varlen`, FlashAttention for
 examples of several lengths); on a CPU, one call of `scaled_dot_product_attention` each.
 
-transformers knows it as the kernel `packed_sdpa`, which is `sdpa` everywhere else: in generation,
-and in batches that are not packed.
+transformers knows it as the kernel `packed_sdpa`, which is `sdpa` everywhere else: in generation
+and, on a CPU, in batches that are not packed.
 """
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from itertools import pairwise
 from typing import Any
 
@@ -25,11 +22,10 @@ from tell_lightning.model.base import unwrapped
 
 PACKED = "packed_sdpa"
 WIDEST_HEAD = 256  # of FlashAttention
-_separate: ContextVar[bool] = ContextVar("separate", default=False)
 
 
 def use_packed_kernel(model: Any, device_type: str) -> bool:
-    """Let a model attend to packed rows example by example, if it and the device can.
+    """Let a model attend to each example alone, without masks, if it and the device can.
 
     Call it in the precision of training: FlashAttention computes in 16 bits only.
 
@@ -66,26 +62,23 @@ def use_masks(model: Any) -> None:
 def borders_of(model: Any, batch: Batch) -> dict[str, Any]:
     """Return the arguments by which kernels learn where examples begin; none if they need none."""
     kernel = model.config._attn_implementation or ""
-    if not batch.packed or batch.borders is None or not (kernel == PACKED or "flash" in kernel):
+    borders = batch.borders
+    if borders is None or not _passes_on(unwrapped(model)):
         return {}
-    if not _passes_on(unwrapped(model)):
-        return {}
+    if kernel == PACKED and (batch.packed or borders.is_cuda):
+        # transformers makes no mask, and asks the device nothing, where there is one of four
+        # dimensions. The kernel does not read it.
+        return _known(batch) | {"attention_mask": borders[:1].view(1, 1, 1, 1)}
+    return _known(batch) if "flash" in kernel and batch.packed else {}
+
+
+def _known(batch: Batch) -> dict[str, Any]:
     return {
         "cu_seq_lens_q": batch.borders,
         "cu_seq_lens_k": batch.borders,
         "max_length_q": batch.longest,
         "max_length_k": batch.longest,
     }
-
-
-@contextmanager
-def without_masks(separate: bool) -> Iterator[None]:
-    """Make no masks in a forward pass whose layers know the borders of the examples."""
-    token = _separate.set(separate)
-    try:
-        yield
-    finally:
-        _separate.reset(token)
 
 
 def _passes_on(base: Any) -> bool:
@@ -186,15 +179,9 @@ def _attend(
     return result.view(query.shape[0], query.shape[2], query.shape[1], -1), None
 
 
-def _mask(*arguments: Any, **options: Any) -> Tensor | None:
-    """Make the mask of `sdpa`, unless the layers know the borders of the examples."""
-    from transformers.masking_utils import sdpa_mask
-
-    return None if _separate.get() else sdpa_mask(*arguments, **options)
-
-
 def _register() -> None:
     from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
 
     AttentionInterface.register(PACKED, _attend)
-    AttentionMaskInterface.register(PACKED, _mask)
+    AttentionMaskInterface.register(PACKED, sdpa_mask)

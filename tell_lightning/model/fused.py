@@ -10,6 +10,7 @@ Only the class of PEFT's layers changes: their parameters, files and methods sta
 merged, switched off, quantised or a variant of LoRA computes as PEFT does.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -105,9 +106,13 @@ def _dropped(rows: Tensor, share: float) -> tuple[Tensor, Tensor | None]:
 
 
 def _weight_of_kept(rows: Tensor, share: float) -> float:
-    """Return the factor of what dropout keeps; on a CPU it is rounded as `nn.Dropout` does."""
-    if rows.device.type != "cpu":
-        return 1 / (1 - share)
+    """Return the factor of what dropout keeps."""
+    return _rounded(share) if rows.device.type == "cpu" else 1 / (1 - share)
+
+
+@cache
+def _rounded(share: float) -> float:
+    """Return the factor as `nn.Dropout` rounds it on a CPU."""
     return float(torch.ones(()).div(1 - share))
 
 

@@ -21,7 +21,7 @@ from tell_lightning.data.batches import Item, collate, indexed
 from tell_lightning.errors import TellError
 from tell_lightning.model.base import fork_rng, unwrapped
 from tell_lightning.model.evaluating import evaluating
-from tell_lightning.model.loss import run, takes_positions
+from tell_lightning.model.loss import causal_inputs, takes_positions
 
 LENGTHS = (23, 23, 17)  # no multiples of a size into which a layer may divide its input
 SEEN = 0.05
@@ -92,7 +92,7 @@ def contamination(model: Any) -> tuple[float, float]:
             position_ids=positions.to(device),
             borders=batch.borders.to(device),
         )
-        values: Tensor = run(model, batch).logits
+        values: Tensor = model(**causal_inputs(model, batch)).logits
         return values[0, -len(item.input_ids) :].float()
 
     alone, packed, free = logits(item), logits(first, item), logits(first, item, restart=False)

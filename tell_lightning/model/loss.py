@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn import functional
 
 from tell_lightning.data.batches import Batch, indexed
-from tell_lightning.model.attention import borders_of, without_masks
+from tell_lightning.model.attention import borders_of
 from tell_lightning.model.base import unwrapped
 from tell_lightning.model.evaluating import evaluating
 
@@ -54,7 +54,7 @@ def token_losses(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         return (chosen[0][:1] if chunked else chosen[0], *inputs[1:])
 
     with head.register_forward_pre_hook(select):
-        output = run(model, batch)
+        output = model(**causal_inputs(model, batch))
     if not chunked:
         return _cross_entropy(output.logits, targets), examples
     function: Any = _Chunks
@@ -119,13 +119,6 @@ def _is_last(model: Any, head: nn.Module, device: torch.device) -> bool:
     with evaluating(model), head.register_forward_hook(lambda _, __, y: outputs.append(y)):
         logits = model(input_ids=torch.tensor([[0, 1]], device=device), use_cache=False).logits
     return torch.equal(outputs[-1].float(), logits.float())
-
-
-def run(model: Any, batch: Batch) -> Any:
-    """Return the output of a causal LM for a batch, in which every example attends to itself."""
-    inputs = causal_inputs(model, batch)
-    with without_masks("cu_seq_lens_q" in inputs):
-        return model(**inputs)
 
 
 def causal_inputs(model: Any, batch: Batch) -> dict[str, Any]:

@@ -120,7 +120,7 @@ class TellModule(pl.LightningModule):
         self._window_sums: Tensor | None = None  # since the last numbers were logged
         self._evaluation_sums: Tensor | None = None
         self._micro_step = 0
-        self._isolation_checked = False
+        self._kernel_chosen = False
         self._watched: deque[Watched] = deque()
 
     def configure_model(self) -> None:
@@ -169,8 +169,8 @@ class TellModule(pl.LightningModule):
                 is checked before the first packed batch.
         """
         batch = indexed(batch)
-        if batch.packed and not self._isolation_checked:
-            self._check_isolation()
+        if not self._kernel_chosen and (batch.packed or self.device.type == "cuda"):
+            self._choose_kernel(packed=batch.packed)
         self._names = batch.names
         self._seed_dropout()
         losses, _ = token_losses(self.model, batch)
@@ -323,19 +323,22 @@ class TellModule(pl.LightningModule):
 
     # Private
 
-    def _check_isolation(self) -> None:
-        """Choose the kernel of packed rows, and check that examples do not see each other.
+    def _choose_kernel(self, *, packed: bool) -> None:
+        """Choose the kernel of attention, and check that packed examples do not see each other.
 
-        A model whose layers do not learn the borders gets masks instead.
+        A model whose layers do not learn where examples begin gets masks instead.
         """
-        chosen = self.settings.attn_implementation == "auto"
-        if chosen and use_packed_kernel(self.model, self.device.type):
+        self._kernel_chosen = True
+        wanted = self.settings.attn_implementation == "auto"
+        if wanted and use_packed_kernel(self.model, self.device.type):
             try:
                 check_isolation(self.model)
             except (IsolationError, TypeError):
                 use_masks(self.model)
-        check_isolation(self.model)
-        self._isolation_checked = True
+            else:
+                return
+        if packed:
+            check_isolation(self.model)
 
     def _seed_dropout(self) -> None:
         """Make dropout a function of seed, optimizer step, micro-step and rank."""

@@ -138,13 +138,13 @@ def test_positions_that_do_not_restart_are_refused_though_nothing_is_seen(
 def test_a_call_with_an_attention_mask_is_refused(
     make_llama: Callable[..., PreTrainedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inputs = loss.causal_inputs
+    from tell_lightning.model import isolation
 
     def with_mask(model: Any, batch: Any) -> dict[str, Any]:
         mask = torch.ones_like(batch.input_ids)
-        return {**inputs(model, batch), "attention_mask": mask}
+        return {**loss.causal_inputs(model, batch), "attention_mask": mask}
 
-    monkeypatch.setattr(loss, "causal_inputs", with_mask)
+    monkeypatch.setattr(isolation, "causal_inputs", with_mask)
     with pytest.raises(IsolationError, match="whatever is before it in its row"):
         check_isolation(make_llama())
 
