@@ -93,7 +93,7 @@ def load_base(settings: ModelSettings, device_type: str | None = None) -> Any:
             model, loaded = auto.from_pretrained(
                 path,
                 dtype=getattr(torch, dtype),
-                attn_implementation=settings.attn_implementation,
+                attn_implementation=settings.attention,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # the error below names them, with the missing ones
                 **_quantization(settings, dtype),
@@ -113,6 +113,9 @@ def load_base(settings: ModelSettings, device_type: str | None = None) -> Any:
             # In eval mode, bitsandbytes would pack the weights for a product in bfloat16 that has
             # no gradient, and would not unpack them for training.
             layer.support_avx512bf16_for_cpu = False
+    capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None)
+    if settings.attn_implementation == "auto" and capped:  # which `sdpa` cannot compute
+        model.set_attn_implementation("eager")
     model.requires_grad_(False)
     return model
 
@@ -156,22 +159,35 @@ def _room_for(settings: ModelSettings, dtype: str) -> Iterator[None]:
         ) from error
 
 
+def load_config(settings: ModelSettings) -> Any:
+    """Load the configuration of the base model.
+
+    Raises:
+        BaseModelError: It cannot be loaded.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(base_path(settings.base), **settings.hub_options)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise unavailable("configuration", settings.base, error) from error
+
+
 def load_skeleton(settings: ModelSettings) -> Any:
     """Build the base model without weights, to check its layers; takes no memory.
 
     Raises:
         BaseModelError: The configuration of the model cannot be loaded.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     auto: Any = AutoModelForCausalLM
-    path = base_path(settings.base)
+    config = load_config(settings)
     try:
-        config = AutoConfig.from_pretrained(path, **settings.hub_options)
         with torch.device("meta"):
             return auto.from_config(
                 config,
-                attn_implementation=settings.attn_implementation,
+                attn_implementation=settings.attention,
                 trust_remote_code=settings.trust_remote_code,
             )
     except (OSError, ValueError, ImportError, KeyError) as error:
