@@ -7,7 +7,6 @@ bf16-mixed on such a GPU, 32-true elsewhere.
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from logging import ERROR, getLogger
 from typing import Any
 
 import torch
@@ -127,15 +126,16 @@ def _quantization(settings: ModelSettings, dtype: str) -> dict[str, Any]:
         return {}
     from transformers import BitsAndBytesConfig
 
-    # It says, at its first product on a CPU, that a package of kernels from the hub is missing.
-    getLogger("bitsandbytes").setLevel(ERROR)
     config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,
         bnb_4bit_quant_type=settings.quantize,
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=getattr(torch, dtype),
     )
-    return {"quantization_config": config, "device_map": {"": torch.get_default_device()}}
+    device: Any = torch.get_default_device()
+    if device.type == "cuda":
+        device = torch.cuda.current_device()
+    return {"quantization_config": config, "device_map": {"": device}}
 
 
 @contextmanager
