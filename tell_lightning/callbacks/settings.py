@@ -27,16 +27,19 @@ class EvalSettings:
     """Optimizer steps between two scorings on dev; null: one fifth of the run. The last step is
     scored, too."""
     dev_rows: int | None = 64
-    """Number of rows of each dev set to answer, from the first on; null: all."""
+    """Number of rows of each dev set to score, answers and loss, from the first on, and of held-out
+    rows whose loss is computed with them; null: all."""
     test_rows: int | None = None
-    """Number of rows of each test set to answer, from the first on; null: all."""
+    """Number of rows of each test set to score, answers and loss, from the first on, and of
+    held-out rows whose loss is computed with them; null: all."""
     before: bool = True
     """Whether `fit` also scores the base before training, with the same prompts."""
     test: bool = True
     """Whether `fit` scores the test sets: the base before training, the adapter after it."""
     anchor_check: bool = True
-    """Whether to score the test rows once more after training, without the anchor (or with it, if
-    training had none). The scores show whether the adapter depends on the anchor."""
+    """Whether to score the test rows, at most 200 of each task, once more after training, without
+    the anchor (or with it, if training had none). The scores show whether the adapter depends on
+    the anchor."""
     batch_tokens: int = 16384
     """Tokens of a generation batch, including padding and answers; lower it to save memory."""
     temperature: float = 0.0
