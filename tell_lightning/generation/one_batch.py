@@ -136,7 +136,7 @@ class _HalfEnded(StoppingCriteria):
         """Look at the ids from the place `width` on."""
         self._width, self._stop_ids = width, stop_ids
 
-    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:  # type: ignore[override]
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
         """Say for each row whether to stop; the same for all."""
         ended = _ended(input_ids[:, self._width :], self._stop_ids)
         return (2 * ended.sum() >= len(ended)).expand(len(ended))
