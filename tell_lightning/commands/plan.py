@@ -90,7 +90,7 @@ def plan(arguments: list[str]) -> None:
     notes = serving_notes(config.model.lora)
     print_lines([*written, *scoring_lines(data, config.eval), *notes])
     if asked.measure:
-        print_price(price(measured(options), data, config))
+        print_price(price(measured(config), data, config))
     if asked.show:
         _show(data, asked.show)
 

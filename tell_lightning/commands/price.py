@@ -8,6 +8,7 @@ disk       9 MB      checkpoints 5.1, adapter 3.0, predictions 0.8
 """
 
 import json
+import pickle
 import signal
 import subprocess
 import sys
@@ -24,23 +25,27 @@ if TYPE_CHECKING:
     from tell_lightning.data.prepared import PreparedData
 
 
+CONFIG, RESULT = "config.pickle", "measured.json"
+"""What the process that measures reads and writes, in a folder of its parent's."""
+
+
 class MeasureError(TellError):
     """A run that cannot be measured."""
 
 
-def measured(options: Sequence[str]) -> dict[str, Any]:
+def measured(config: Config) -> dict[str, Any]:
     """Measure in a process of its own, whose peak memory is that of a run.
 
     Args:
-        options: The configuration files and keys of the command line.
+        config: The configuration of the run.
 
     Raises:
         MeasureError: The process was ended by the system.
         SystemExit: It has said itself what is wrong.
     """
     with tempfile.TemporaryDirectory(prefix="tell-measure-") as folder:
-        result = Path(folder) / "measured.json"
-        command = [sys.executable, "-m", "tell_lightning.commands.measure", str(result), *options]
+        place = hand_over(config, Path(folder))
+        command = [sys.executable, "-m", "tell_lightning.commands.measure", str(place)]
         code = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
         if code == -signal.SIGKILL:
             raise MeasureError(
@@ -50,8 +55,14 @@ def measured(options: Sequence[str]) -> dict[str, Any]:
             )
         if code:
             sys.exit(code)
-        found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads((place / RESULT).read_text(encoding="utf-8"))
         return found
+
+
+def hand_over(config: Config, folder: Path) -> Path:
+    """Write a configuration for the process that measures, and return the folder."""
+    (folder / CONFIG).write_bytes(pickle.dumps(config))
+    return folder
 
 
 def price(rates: Mapping[str, Any], data: "PreparedData", config: Config) -> dict[str, Any]:

@@ -82,6 +82,9 @@ class General:
     """Instead of train: how many rows the base writes itself, a chat model: instructions, and its
     answers to them. They are kept in the cache. Without held_out a twentieth of them, at least 20,
     is held out."""
+    closings: tuple[str, ...] = ()
+    """With generate: texts that end the prompts in turn, after an empty line, such as Answer in one
+    or two sentences. An empty one adds nothing. Short answers are sooner written and trained."""
     held_out: Location | None = None
     """Rows never trained on; the loss of the first 500 shows what the model forgets."""
     fields: Fields = Fields()

@@ -94,7 +94,7 @@ def load_base(settings: ModelSettings, device_type: str | None = None) -> Any:
             model, loaded = auto.from_pretrained(
                 path,
                 dtype=getattr(torch, dtype),
-                attn_implementation=settings.attn_implementation,
+                attn_implementation=settings.attention,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # the error below names them, with the missing ones
                 **_quantization(settings, dtype),
@@ -114,6 +114,9 @@ def load_base(settings: ModelSettings, device_type: str | None = None) -> Any:
             # In eval mode, bitsandbytes would pack the weights for a product in bfloat16 that has
             # no gradient, and would not unpack them for training.
             layer.support_avx512bf16_for_cpu = False
+    capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None)
+    if settings.attn_implementation == "auto" and capped:  # which `sdpa` cannot compute
+        model.set_attn_implementation("eager")
     model.requires_grad_(False)
     return model
 
@@ -184,7 +187,7 @@ def load_skeleton(settings: ModelSettings) -> Any:
         with torch.device("meta"):
             return auto.from_config(
                 config,
-                attn_implementation=settings.attn_implementation,
+                attn_implementation=settings.attention,
                 trust_remote_code=settings.trust_remote_code,
             )
     except (OSError, ValueError, ImportError, KeyError) as error:

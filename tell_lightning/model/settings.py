@@ -73,8 +73,10 @@ class ModelSettings:
     """nf4: the frozen linear layers take 4 bits a weight (QLoRA, arXiv 2305.14314), which needs the
     package bitsandbytes (`pip install tell_lightning[quantize]`). dtype is then the type that they
     are computed in, and the type of the other weights."""
-    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """Attention kernel."""
+    attn_implementation: str = "auto"
+    """Attention kernel: auto, or any name that transformers takes, such as sdpa, eager,
+    flash_attention_2 or flex_attention. auto: sdpa, which computes packed rows example by example
+    where the model allows it."""
     activation_checkpointing: bool = False
     """Whether to recompute activations in the backward pass: less memory, a third more time."""
     trust_remote_code: bool = False
@@ -98,6 +100,11 @@ class ModelSettings:
     def hub_options(self) -> dict[str, Any]:
         """The arguments of `from_pretrained` besides the base."""
         return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+
+    @property
+    def attention(self) -> str | None:
+        """The kernel that transformers loads the base with; None: its own choice."""
+        return None if self.attn_implementation == "auto" else self.attn_implementation
 
 
 def check_quantize(settings: ModelSettings, strategy: str = "auto") -> None:

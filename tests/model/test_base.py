@@ -184,6 +184,22 @@ def test_an_attention_kernel_that_the_model_does_not_support(
     assert "save_pretrained" not in text
 
 
+@pytest.mark.parametrize("load", [load_base, load_skeleton])
+def test_an_attention_kernel_that_does_not_exist(
+    load: Callable[[ModelSettings], object], llama_folder: Path
+) -> None:
+    text = message(load, llama_folder, attn_implementation="quick")
+    assert text == says(
+        "model.base", got='Specified `attn_implementation="quick"`', cure="auto, sdpa"
+    )
+
+
+def test_auto_takes_the_attention_that_the_model_supports(tmp_path: Path) -> None:
+    family("bloom").save_pretrained(tmp_path)
+    model = load_base(ModelSettings(base=str(tmp_path)))
+    assert model.config._attn_implementation == "eager"
+
+
 def test_code_of_the_model_does_not_run_unless_asked(folder: Path) -> None:
     assert not ModelSettings(base="microworld").trust_remote_code
     config = {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig"}}
