@@ -20,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from tell_lightning.callbacks.folder import write_jsonl
 from tell_lightning.callbacks.probe import Probe, can_chat
 from tell_lightning.callbacks.samples import log_samples
-from tell_lightning.callbacks.settings import EVAL_RANGES
+from tell_lightning.callbacks.settings import EVAL_RANGES, SPLITS, SWAPPED, most_rows
 from tell_lightning.data.batches import log_stage
 from tell_lightning.data.evaluation_rows import EvaluationRows
 from tell_lightning.errors import TellError
@@ -34,12 +34,6 @@ from tell_lightning.metrics.settings import Scoring
 from tell_lightning.model.lora import is_untrained
 from tell_lightning.progress import Progress
 from tell_lightning.settings import check_ranges
-
-SPLITS = ("dev", "test")
-"""The splits that baselines are scored on: not those with a swapped anchor."""
-SWAPPED = ("test_without_anchor", "test_with_anchor")
-SWAPPED_ROWS = 200
-"""Most rows of a task that are scored with a swapped anchor."""
 
 
 @runtime_checkable
@@ -233,11 +227,7 @@ class GenerationEvaluation(pl.Callback):
 
     def _most(self, split: str) -> int | None:
         """Return how many rows of each task are scored; None: all."""
-        if split == "dev":
-            return self.dev_rows
-        if split in SWAPPED:
-            return min(self.test_rows or SWAPPED_ROWS, SWAPPED_ROWS)
-        return self.test_rows
+        return most_rows(split, self.dev_rows, self.test_rows)
 
     def _evaluate(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
         module, most = cast(AdaptedModel, pl_module), self._most(split)

@@ -17,6 +17,24 @@ EVAL_RANGES = {
     "patience": Range(1),
 }
 """The numbers that each key may have."""
+SPLITS = ("dev", "test")
+SWAPPED = ("test_without_anchor", "test_with_anchor")
+"""The test rows without their anchor, or with it if training had none."""
+SWAPPED_ROWS = 200
+"""Most rows of a task that are scored with a swapped anchor."""
+
+
+def most_rows(split: str, dev_rows: int | None, test_rows: int | None) -> int | None:
+    """Return how many rows of each task, from the first on, are scored on a split; None: all.
+
+    >>> most_rows("dev", 64, 300), most_rows("test_without_anchor", 64, 300)
+    (64, 200)
+    """
+    if split == "dev":
+        return dev_rows
+    if split in SWAPPED:
+        return min(test_rows or SWAPPED_ROWS, SWAPPED_ROWS)
+    return test_rows
 
 
 @dataclass(frozen=True, kw_only=True)

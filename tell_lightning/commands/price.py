@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tell_lightning.callbacks.settings import SWAPPED, most_rows
 from tell_lightning.commands.check import Config
 from tell_lightning.errors import TellError
 
@@ -124,20 +125,19 @@ class _Scorings:
 
     def answers(self, split: str) -> dict[str, int]:
         """Return the number of rows of each task that are answered."""
-        most = self.eval.dev_rows if split == "dev" else self.eval.test_rows
-        rows = self.data.evaluation[split]
+        most = self._most(split)
+        rows = self.data.evaluation[_rows_of(split)]
         return {name: len(of) if most is None else min(most, len(of)) for name, of in rows.items()}
 
     def of_split(self, split: str, tasks: Sequence[str] | None = None) -> float:
         """Return the seconds of one scoring: answers and losses, of all tasks or of some."""
+        from tell_lightning.data.prepared import first_of_each
+
         rows = self.answers(split)
+        scored = first_of_each(self.data.loss_rows[_rows_of(split)], self._most(split))
         names = rows if tasks is None else tasks
         seconds: float = sum(rows[name] * self.rates["seconds_per_row"][name] for name in names)
-        tokens = sum(
-            len(row.input_ids)
-            for name, row in self.data.loss_rows[split]
-            if tasks is None or name in tasks
-        )
+        tokens = sum(len(row.input_ids) for name, row in scored if tasks is None or name in tasks)
         seconds += tokens * self.rates["seconds_per_loss_token"]
         return seconds / int(self.rates["devices"])
 
@@ -146,7 +146,9 @@ class _Scorings:
         dev = self.of_split("dev") if self.has_dev else 0.0
         test = self.of_split("test") if self.has_test else 0.0
         chats = (1 + self.eval.before if self.has_test else self.dev + self.eval.before) or 1
-        swapped = self.of_split("test", self.anchored) if self.has_test and self.anchored else 0.0
+        swapped = (
+            self.of_split(SWAPPED[0], self.anchored) if self.has_test and self.anchored else 0.0
+        )
         parts = {
             "before": (dev + test) if self.eval.before else 0.0,
             "dev": self.dev * dev,
@@ -156,13 +158,21 @@ class _Scorings:
         }
         return {name: value for name, value in parts.items() if value}
 
+    def _most(self, split: str) -> int | None:
+        return most_rows(split, self.eval.dev_rows, self.eval.test_rows)
+
     def rows(self) -> int:
         """Return the number of answers that are written."""
         dev = sum(self.answers("dev").values()) if self.has_dev else 0
         test = self.answers("test") if self.has_test else {}
-        swapped = sum(test.get(name, 0) for name in self.anchored)
+        swapped = sum(self.answers(SWAPPED[0])[name] for name in self.anchored) if test else 0
         times = 1 + self.eval.before
         return dev * (self.dev + self.eval.before) + sum(test.values()) * times + swapped
+
+
+def _rows_of(split: str) -> str:
+    """Return the split whose rows another one has."""
+    return "test" if split in SWAPPED else split
 
 
 def print_price(found: Mapping[str, Any]) -> None:

@@ -5,7 +5,6 @@ the order depends on. A resume with another order is refused.
 """
 
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Literal, Protocol, Self, runtime_checkable
@@ -17,7 +16,7 @@ from tell_lightning.data.batches import Batch, collate
 from tell_lightning.data.evaluation_rows import EvaluationRows
 from tell_lightning.data.order_changes import changes
 from tell_lightning.data.plan import Plan
-from tell_lightning.data.prepared import LossRows, PreparedData
+from tell_lightning.data.prepared import PreparedData, first_of_each
 from tell_lightning.data.settings import (
     RANGES,
     DataSettings,
@@ -474,17 +473,6 @@ class TellDataModule(pl.LightningDataModule):
             share = self.settings.optimizer_batch // self._trainer.world_size
             if share % found == 0:  # else on another number of devices
                 self.settle(found)
-
-
-def first_of_each(rows: LossRows, most: int | None) -> LossRows:
-    """Keep the first rows of each source; None: all."""
-    seen: Counter[str] = Counter()
-    kept = []
-    for name, row in rows:
-        seen[name] += 1
-        if most is None or seen[name] <= most:
-            kept.append((name, row))
-    return kept
 
 
 def _hyperparameters(settings: DataSettings) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Needs a tokenizer, but neither Lightning nor a model. `plan`, `prepare` and `Tel
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
@@ -342,3 +343,14 @@ class PreparedData:
         capacity = self.settings.max_tokens
         filled = tokens / (units * capacity) if realised["complete"] else None
         return {"number": units, "tokens": capacity, "filled": filled}
+
+
+def first_of_each(rows: LossRows, most: int | None) -> LossRows:
+    """Keep the first rows of each source; None: all."""
+    seen: Counter[str] = Counter()
+    kept = []
+    for name, row in rows:
+        seen[name] += 1
+        if most is None or seen[name] <= most:
+            kept.append((name, row))
+    return kept

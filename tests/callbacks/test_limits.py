@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from tell_lightning.callbacks.evaluation import SWAPPED_ROWS, GenerationEvaluation
-from tell_lightning.data.datamodule import TellDataModule, first_of_each
+from tell_lightning.callbacks.evaluation import GenerationEvaluation
+from tell_lightning.callbacks.settings import SWAPPED_ROWS
+from tell_lightning.data.datamodule import TellDataModule
+from tell_lightning.data.prepared import first_of_each
 
 
 class Data:
