@@ -3,8 +3,6 @@
 Padding does not count. The clock includes the time spent waiting for data, but not validation.
 """
 
-import resource
-import sys
 import time
 from typing import Any
 
@@ -12,14 +10,14 @@ import lightning.pytorch as pl
 import torch
 
 from tell_lightning.data.batches import PADDING, Batch
+from tell_lightning.memory import peak_resident_bytes
 
 
 def peak_memory_bytes() -> int:
     """Return the peak memory: of the GPU if there is one, else resident memory."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return peak_resident_bytes()
 
 
 class Throughput(pl.Callback):

@@ -4,6 +4,8 @@ import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +24,11 @@ from tell_lightning.commands.arguments import KEYS, CommandParser
 from tell_lightning.commands.check import Config, check, check_training
 from tell_lightning.commands.config_files import read_config
 from tell_lightning.commands.evaluate import check_run_base
+from tell_lightning.commands.general import with_written_rows
 from tell_lightning.commands.plan import print_plan, say_contradictions
 from tell_lightning.commands.preview import print_lines, scoring_lines
 from tell_lightning.commands.reference import keys_help
+from tell_lightning.commands.room import room_to_score, room_to_train
 from tell_lightning.commands.startup import quieten
 from tell_lightning.data.base_files import ACCEPT, ACCEPT_HELP
 from tell_lightning.data.splits import read_splits
@@ -63,6 +67,7 @@ def fit(arguments: list[str]) -> None:
     check_training(config)
     if folder:
         _check_place(folder, config)
+    config, written = with_written_rows(config)
     splits = read_splits(config.data)  # before torch is imported: a bad row is refused at once
     checkpoint = _checkpoint(folder) if folder else None
     folder = folder or new_folder(config.run.dir, config.run.name)
@@ -80,12 +85,12 @@ def fit(arguments: list[str]) -> None:
             say_contradictions(splits)
         # Before the base is loaded and anything is written.
         step = _prepare(session, config, folder, checkpoint)
-        scoring = scoring_lines(session.datamodule.prepared, config.eval)
+        lines = [*written, *scoring_lines(session.datamodule.prepared, config.eval)]
     with held(folder) if session.trainer.is_global_zero else nullcontext():
         record = RunRecord(folder, _earlier_facts(folder) if checkpoint else None)
         log = logged(session.trainer, folder, config.run, config.values, step=step)
         with log, _recorded(record):
-            _fit(session, config, folder, record, checkpoint, scoring)
+            _fit(session, config, folder, record, checkpoint, lines)
 
 
 def _check_place(folder: RunFolder, config: Config) -> None:
@@ -210,10 +215,11 @@ def _fit(
     folder: RunFolder,
     record: "RunRecord",
     checkpoint: Path | None,
-    scoring: list[str],
+    lines: list[str],
 ) -> None:
     from lightning.pytorch.utilities import rank_zero_info
 
+    from tell_lightning.callbacks.micro_batch import FoundMicroBatch
     from tell_lightning.callbacks.run_record import scores_json
     from tell_lightning.callbacks.selection import described
     from tell_lightning.export.adapter import save_adapter
@@ -222,12 +228,16 @@ def _fit(
     trainer, module, datamodule = session.trainer, session.module, session.datamodule
     if trainer.is_global_zero:
         _write_inputs(session, config, folder, record, resuming=checkpoint is not None)
-        print_lines(scoring)
+        print_lines(lines)
+    if config.data.micro_batch == "auto":
+        resuming = checkpoint is not None
+        note = partial(_note_micro_batch, config, folder, record, resuming=resuming)
+        trainer.callbacks.append(FoundMicroBatch(datamodule, note))  # type: ignore[attr-defined]
     seconds: dict[str, float] = record.facts["seconds"]
     has_test = config.eval.test and bool(datamodule.evaluation["test"])
     has_dev = bool(datamodule.evaluation["dev"])
     if checkpoint is None and config.eval.before:
-        with _timed(seconds, "before"):
+        with _timed(seconds, "before"), room_to_score(config):
             rank_zero_info("Before training, the base with the same prompts:")
             if has_test:
                 trainer.test(module, datamodule=datamodule, verbose=False)
@@ -236,7 +246,7 @@ def _fit(
         record.write(metrics=scores_json(session.evaluation))
     if module.model is not None:
         rank_zero_info(str(module.parameter_count))
-    with _timed(seconds, "training"):
+    with _timed(seconds, "training"), room_to_train(config):
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     selected = _select(session, config, has_dev)
     rank_zero_info(f"Adapter: {described(selected)}")
@@ -245,7 +255,7 @@ def _fit(
         files = record.facts["base"]["sha256"]
         save_adapter(folder.adapter, module, datamodule, weights=weights, base_files=files)
     if has_test:
-        with _timed(seconds, "after"):
+        with _timed(seconds, "after"), room_to_score(config):
             rank_zero_info("After training:")
             trainer.test(module, datamodule=datamodule, verbose=False)
             if config.eval.anchor_check and datamodule.swap_anchor():
@@ -263,8 +273,7 @@ def _write_inputs(
 
     datamodule = session.datamodule
     folder.path.mkdir(parents=True, exist_ok=True)
-    path = folder.draft_config if resuming else folder.config
-    path.write_text(config.to_yaml(), encoding="utf-8")
+    _write_config(config, folder, datamodule.tried, resuming=resuming)
     plan = datamodule.prepared.describe(session.trainer.max_steps)
     write_json(folder.path / "plan.json", plan)
     log_plan(session.trainer, plan, folder.path / "plan.json")
@@ -280,6 +289,25 @@ def _write_inputs(
         data={"inputs": plan["inputs"], "plan_digest": plan["digest"]},
         mixture=plan["realised"],
     )
+
+
+def _write_config(
+    config: Config, folder: RunFolder, micro_batch: int | None, *, resuming: bool
+) -> None:
+    """Write config.yaml, with the micro-batch that `auto` has found."""
+    if micro_batch is not None:
+        data = {**config.values["data"], "micro_batch": micro_batch}
+        config = replace(config, values={**config.values, "data": data})
+    path = folder.draft_config if resuming else folder.config
+    path.write_text(config.to_yaml(), encoding="utf-8")
+
+
+def _note_micro_batch(
+    config: Config, folder: RunFolder, record: "RunRecord", micro_batch: int, *, resuming: bool
+) -> None:
+    """Write down which micro-batch `auto` has found, for a resume to use."""
+    _write_config(config, folder, micro_batch, resuming=resuming)
+    record.write(micro_batch=micro_batch)
 
 
 def _select(session: "Session", config: Config, has_dev: bool) -> dict[str, Any]:
@@ -321,6 +349,7 @@ def _finish(
         selected=selected,
         steps=trainer.global_step,
         devices=trainer.world_size,
+        micro_batch=session.datamodule.micro_batch,
         parameters=session.module.parameter_count._asdict(),
         tokens_per_second=round(throughput.tokens_per_second(trainer), 1),
         peak_memory_bytes=peak_memory_bytes(),

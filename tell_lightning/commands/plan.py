@@ -11,7 +11,9 @@ import numpy as np
 
 from tell_lightning.commands.arguments import KEYS, CommandParser, whole_number
 from tell_lightning.commands.check import check, check_training
+from tell_lightning.commands.general import with_written_rows
 from tell_lightning.commands.preview import print_lines, scoring_lines
+from tell_lightning.commands.price import measured, price, print_price
 from tell_lightning.commands.reference import keys_help
 from tell_lightning.commands.startup import quieten
 from tell_lightning.commands.tables import print_rows
@@ -21,6 +23,7 @@ from tell_lightning.data.report import CHANGES, table
 from tell_lightning.data.settings import DataSettings
 from tell_lightning.data.splits import Splits, read_splits
 from tell_lightning.data.variants import variant_anchor, variant_prefix
+from tell_lightning.export.serving import serving_notes
 from tell_lightning.settings import ConfigError
 
 if TYPE_CHECKING:
@@ -33,6 +36,9 @@ examples as the model will read them.
 With --positions, show instead of the mixture which row is at each position of the stream:
 
     {"position": 41, "source": "translate", "row": 7, "cycle": 0, "id": "velsk-0312"}
+
+With --measure, load the model, take a few steps and answer a few rows on this machine, and say what
+the run will take: time, memory and disk. Nothing of it is kept.
 """
 MARKS = {"anchor": ("⟦anchor ", "⟧"), "supervised": ("⟦train ", "⟧"), "prompt": ("", "")}
 COLOURS = {
@@ -58,6 +64,7 @@ def plan(arguments: list[str]) -> None:
         )
     config = check(options)
     check_training(config)
+    config, written = with_written_rows(config)
     splits = read_splits(config.data)
     say_contradictions(splits)
     quieten()
@@ -77,7 +84,10 @@ def plan(arguments: list[str]) -> None:
     steps = data.steps(config.trainer["max_steps"])
     print_plan(data.describe(steps))
     data.check_supply(steps)
-    print_lines(scoring_lines(data, config.eval))
+    notes = serving_notes(config.model.lora)
+    print_lines([*written, *scoring_lines(data, config.eval), *notes])
+    if asked.measure:
+        print_price(price(measured(options), data, config))
     if asked.show:
         _show(data, asked.show)
 
@@ -97,6 +107,11 @@ def _parser() -> CommandParser:
         type=_positions,
         metavar="A:B",
         help="show the rows at the positions from A up to, not including, B",
+    )
+    either.add_argument(
+        "--measure",
+        action="store_true",
+        help="measure on this machine, with the model, what the run will take",
     )
     parser.add_argument(
         "--format", choices=("table", "jsonl"), help="how --positions prints; default: table"

@@ -296,6 +296,7 @@ def _weights(request: PredictionRequest, device_type: str, precision: str) -> di
         "dtype": base_dtype(request.model, device_type),
         "adapter": _digests(request.adapter, "adapter_*") if request.adapter else None,
         **({} if precision.startswith("32") else {"precision": precision}),
+        **({"quantize": request.model.quantize} if request.model.quantize else {}),
     }
 
 

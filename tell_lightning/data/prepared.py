@@ -93,7 +93,8 @@ class PreparedData:
         if not self.is_open:
             self._open_rows()
             self._open_evaluation()
-            self.given = None  # frees the records
+            self._trained = self.splits.train
+            self.given = None  # frees the other records
             self.is_open = True
         cycles = self.settings.mixture.cycles if cycles is None else cycles
         self.stop = None if cycles is None else self.plan.stop(cycles)
@@ -176,8 +177,11 @@ class PreparedData:
                 self.loss_rows[split] += self._encoded(name, examples)
 
     def trained_answers(self, name: str) -> list[str]:
-        """Return the responses of a task's training rows, without the response prefix."""
-        pool, anchor = self.splits.train.get(name), self.settings.tasks[name].anchor
+        """Return the responses of a task's training rows, without the response prefix.
+
+        `open` must have been called.
+        """
+        pool, anchor = self._trained.get(name), self.settings.tasks[name].anchor
         texts = (reference_text(record, anchor) for record in (pool.records if pool else ()))
         return [text for text in texts if text]
 

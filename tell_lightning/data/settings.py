@@ -20,6 +20,7 @@ RANGES = {
     "tasks.*.dev_from_train": Range(1),
     "tasks.*.max_new_tokens": Range(1),
     "tasks.*.min_new_tokens": Range(0),
+    "general.*.generate": Range(1),
     "general.*.weight": Range(above=0),
     "mixture.task_share": Range(0, 1),
     "mixture.task_passes": Range(1),
@@ -75,8 +76,12 @@ class Task:
 class General:
     """A source of general instruction data."""
 
-    train: Location
+    train: Location | None = None
     """Rows to mix in."""
+    generate: int | None = None
+    """Instead of train: how many rows the base writes itself, a chat model: instructions, and its
+    answers to them. They are kept in the cache. Without held_out a twentieth of them, at least 20,
+    is held out."""
     held_out: Location | None = None
     """Rows never trained on; their loss shows what the model forgets."""
     fields: Fields = Fields()
@@ -143,8 +148,10 @@ class DataSettings:
     only to itself; optimizer_batch and micro_batch then count bins."""
     optimizer_batch: int = 32
     """Examples (or bins) per optimizer step, over all devices and accumulation steps."""
-    micro_batch: int = 16
-    """Examples (or bins) per device and forward pass; the accumulation steps follow from it."""
+    micro_batch: int | Literal["auto"] = 16
+    """Examples (or bins) per device and forward pass; the accumulation steps follow from it. auto:
+    the largest that fits, found by trying the longest rows before training; on a CPU at most 16, in
+    half of the available memory. The order is the same for all; rounding is not."""
     num_workers: int = 0
     """Worker processes that read rows; the order does not depend on their number."""
     prefetch_factor: int | None = None
@@ -162,12 +169,16 @@ class DataSettings:
     """Where prepared tokens are kept; null: ~/.cache/tell_lightning."""
 
 
-def check_batches(optimizer_batch: int, micro_batch: int, devices: int) -> None:
+def check_batches(optimizer_batch: int, micro_batch: int | str, devices: int) -> None:
     """Check that an optimizer batch can be divided over devices and forward passes.
+
+    Where the micro-batch is `auto`, devices alone count.
 
     Raises:
         ConfigError: It is not a multiple of micro-batch times devices.
     """
+    if isinstance(micro_batch, str):
+        micro_batch = 1
     step = micro_batch * devices
     if optimizer_batch % step:
         raise ConfigError(

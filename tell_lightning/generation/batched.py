@@ -27,12 +27,12 @@ from tell_lightning.generation.layout import (
     GenerationError,
     Layout,
     generation_config,
-    is_out_of_memory,
     is_sharded,
     layout_of,
 )
 from tell_lightning.generation.one_batch import new_tokens
 from tell_lightning.generation.prefix import Prefix
+from tell_lightning.memory import is_out_of_memory
 from tell_lightning.model.evaluating import evaluating
 
 if TYPE_CHECKING:
@@ -150,10 +150,10 @@ class _Batches:
         try:
             layout = layout_of(self.model)
             return layout, prefix.read(self.model) if layout == Layout.PREFIX else None
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise _no_memory(1, len(prefix.ids)) from error
+            raise _no_memory(1, len(prefix.ids), self.decoding) from error
 
     def answer(self, budget: Budget) -> Iterator[tuple[list[int], list[list[int]], list[Noted]]]:
         """Yield for each batch its rows, their new ids up to the stop token, and their notes.
@@ -207,11 +207,12 @@ class _Batches:
         """
         try:
             return self._answer([self.prompts[row] for row in rows], [self.seeds[r] for r in rows])
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             if len(rows) == 1 or self.sharded:
-                raise _no_memory(len(rows), self._width(rows[0])) from error
+                width = self._width(rows[0])
+                raise _no_memory(len(rows), width, self.decoding) from error
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return None
@@ -219,7 +220,8 @@ class _Batches:
     def _answer(
         self, batch: Sequence[Sequence[int]], seeds: Sequence[int]
     ) -> tuple[list[list[int]], list[Noted]]:
-        choices = Choices(seeds, self.decoding.temperature, self.model.dtype)
+        how = self.decoding
+        choices = Choices(seeds, how.temperature, self.model.dtype, how.top_p)
         options = {"synced_gpus": True} if self.sharded else {}
         new_ids = new_tokens(self.model, batch, choices, self.config, cache=self.cache, **options)
         ended = [_through_stop(ids, self.decoding.stop_ids) for ids in new_ids]
@@ -242,10 +244,12 @@ def _decode(
     return Generated(text, tuple(kept), stopped, noted.logprob, noted.near_ties)
 
 
-def _no_memory(rows: int, width: int) -> GenerationError:
+def _no_memory(rows: int, width: int, decoding: Decoding) -> GenerationError:
+    cure = f"the task's max_new_tokens (now {decoding.max_new_tokens})"
     return GenerationError(
         f"eval.batch_tokens: must leave memory to generate in, got none left for {rows} prompt(s) "
-        f"with {width} tokens each, answers included. Lower it, or the task's max_new_tokens."
+        f"with {width} tokens each, answers included. "
+        + (f"Lower {cure}." if rows == 1 else f"Lower it to {rows * width // 2}, or {cure}.")
     )
 
 

@@ -5,13 +5,16 @@ loss of dev and test rows, and generation in `fit` and `predict` all run in the 
 bf16-mixed on such a GPU, 32-true elsewhere.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from logging import ERROR, getLogger
 from typing import Any
 
 import torch
 
 from tell_lightning.data.tokenizer import BaseModelError, base_path, unavailable
-from tell_lightning.model.settings import ModelSettings
+from tell_lightning.memory import is_out_of_memory
+from tell_lightning.model.settings import ModelSettings, check_quantize
 
 
 def has_bfloat16() -> bool:
@@ -73,8 +76,9 @@ def load_base(settings: ModelSettings, device_type: str | None = None) -> Any:
         device_type: The device that it will compute on, 'cuda' or 'cpu'; None: the default device.
 
     Raises:
-        BaseModelError: The model cannot be loaded, or weights are missing or of another shape.
-            transformers would fill these with random values.
+        BaseModelError: The model cannot be loaded, there is too little memory, or weights are
+            missing or of another shape. transformers would fill these with random values.
+        ConfigError: The base cannot be quantised.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
@@ -83,18 +87,21 @@ def load_base(settings: ModelSettings, device_type: str | None = None) -> Any:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     auto: Any = AutoModelForCausalLM
     dtype = base_dtype(settings, device_type or torch.get_default_device().type)
+    check_quantize(settings)
     path = base_path(settings.base)
-    try:
-        model, loaded = auto.from_pretrained(
-            path,
-            dtype=getattr(torch, dtype),
-            attn_implementation=settings.attention,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # the error below names them, with the missing ones
-            **settings.hub_options,
-        )
-    except (OSError, ValueError, ImportError, SafetensorError) as error:
-        raise unavailable("model", settings.base, error) from error
+    with _room_for(settings, dtype):
+        try:
+            model, loaded = auto.from_pretrained(
+                path,
+                dtype=getattr(torch, dtype),
+                attn_implementation=settings.attention,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # the error below names them, with the missing ones
+                **_quantization(settings, dtype),
+                **settings.hub_options,
+            )
+        except (OSError, ValueError, ImportError, SafetensorError) as error:
+            raise unavailable("model", settings.base, error) from error
     random = sorted({*loaded["missing_keys"], *(name for name, *_ in loaded["mismatched_keys"])})
     if random:
         raise BaseModelError(
@@ -105,8 +112,51 @@ def load_base(settings: ModelSettings, device_type: str | None = None) -> Any:
     capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None)
     if settings.attn_implementation == "auto" and capped:  # which `sdpa` cannot compute
         model.set_attn_implementation("eager")
+    for layer in model.modules() if settings.quantize else ():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            # In eval mode, bitsandbytes would pack the weights for a product in bfloat16 that has
+            # no gradient, and would not unpack them for training.
+            layer.support_avx512bf16_for_cpu = False
     model.requires_grad_(False)
     return model
+
+
+def _quantization(settings: ModelSettings, dtype: str) -> dict[str, Any]:
+    """Return the arguments of `from_pretrained` for a base of 4 bits a weight; none for others."""
+    if settings.quantize is None:
+        return {}
+    from transformers import BitsAndBytesConfig
+
+    # It says, at its first product on a CPU, that a package of kernels from the hub is missing.
+    getLogger("bitsandbytes").setLevel(ERROR)
+    config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type=settings.quantize,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )
+    return {"quantization_config": config, "device_map": {"": torch.get_default_device()}}
+
+
+@contextmanager
+def _room_for(settings: ModelSettings, dtype: str) -> Iterator[None]:
+    """Turn memory that runs out while the base is loaded into an error of one line.
+
+    Raises:
+        BaseModelError: Memory ran out.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        smaller = [] if dtype == "bfloat16" else ["model.dtype: bfloat16"]
+        smaller += [] if settings.quantize else ["model.quantize: nf4"]
+        cure = f"Set {' or '.join(smaller)}, or choose a smaller one." if smaller else ""
+        raise BaseModelError(
+            f"model.base: must fit into memory, got none left while '{settings.base}' was loaded "
+            f"in {settings.quantize or dtype}. {cure or 'Choose a smaller one.'}"
+        ) from error
 
 
 def load_skeleton(settings: ModelSettings) -> Any:

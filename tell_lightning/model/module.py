@@ -7,7 +7,7 @@ supervised tokens in all micro-batches on all ranks. Sums of each source are log
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite, nan
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -25,9 +25,16 @@ from tell_lightning.model.base import load_base
 from tell_lightning.model.isolation import IsolationError, check_isolation
 from tell_lightning.model.lora import AdapterError, ParameterCount, add_adapters, load_weights
 from tell_lightning.model.loss import sums_by_source, token_losses
+from tell_lightning.model.micro_batch import largest_micro_batch
 from tell_lightning.model.schedule import lr_scale
-from tell_lightning.model.settings import RANGES, LoraSettings, ModelSettings, OptimizerSettings
-from tell_lightning.model.sharding import shard, shard_like, whole
+from tell_lightning.model.settings import (
+    RANGES,
+    LoraSettings,
+    ModelSettings,
+    OptimizerSettings,
+    check_quantize,
+)
+from tell_lightning.model.sharding import ShardingError, shard, shard_like, whole
 from tell_lightning.settings import as_settings, check_ranges, plain
 
 # Keeps the loss near 1. A power of two, so scaling by it and back is exact.
@@ -66,6 +73,7 @@ class TellModule(pl.LightningModule):
         *,
         revision: str | None = None,
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        quantize: Literal["nf4"] | None = None,
         attn_implementation: str = "auto",
         activation_checkpointing: bool = False,
         trust_remote_code: bool = False,
@@ -79,9 +87,11 @@ class TellModule(pl.LightningModule):
         """Load nothing yet; the Trainer calls `configure_model` on its device.
 
         Args:
-            base: Hugging Face hub id, a folder, or 'microworld', the small base of the demo.
+            base: Hugging Face hub id, a folder, or a name: 'smollm2', 'microworld'.
             revision: Commit, tag or branch of the hub model.
             dtype: Type of the frozen weights; auto: bfloat16 on a GPU that has it, else float32.
+            quantize: nf4: the frozen linear layers take 4 bits a weight, by bitsandbytes; None:
+                they are of `dtype`.
             attn_implementation: Attention kernel: auto, or any name that transformers takes.
             activation_checkpointing: Whether to recompute activations in the backward pass.
             trust_remote_code: Whether code from the model's repository may run on this machine.
@@ -100,6 +110,7 @@ class TellModule(pl.LightningModule):
             base=base,
             revision=revision,
             dtype=dtype,
+            quantize=quantize,
             attn_implementation=attn_implementation,
             activation_checkpointing=activation_checkpointing,
             trust_remote_code=trust_remote_code,
@@ -132,6 +143,7 @@ class TellModule(pl.LightningModule):
             return
         seed = seed_for("init", self.seed, self.settings.init_seed)
         mesh = self.device_mesh
+        check_quantize(self.settings, "fsdp2" if mesh else "auto")
         base = load_base(self.settings, mesh.device_type if mesh else None)
         self.model = add_adapters(base, self.settings.lora, seed=seed)
         if self.settings.activation_checkpointing:
@@ -146,6 +158,30 @@ class TellModule(pl.LightningModule):
             load_weights(self.model, Path(self.adapter))
         if mesh is not None:
             shard(self.model, mesh["data_parallel"])
+
+    def largest_micro_batch(
+        self, sizes: Sequence[int], batch_of: Callable[[int], Batch]
+    ) -> int | None:
+        """Try which micro-batches fit into the memory of this device (`micro_batch`).
+
+        Args:
+            sizes: The sizes to choose from, ascending.
+            batch_of: Makes the batch of a size, with the longest rows.
+
+        Returns:
+            The largest size that fits; None if not even the smallest does.
+
+        Raises:
+            TellError: The model is sharded, where one rank cannot try by itself.
+        """
+        if self.device_mesh is not None:
+            raise ShardingError(
+                "data.micro_batch: must be a number where the model is sharded, for all devices "
+                "would have to run out of memory together, got auto. Set data.micro_batch: 1."
+            )
+        with self.trainer.init_module():
+            self.configure_model()
+        return largest_micro_batch(self, sizes, batch_of)
 
     # Training
 

@@ -441,6 +441,29 @@ def test_draws_follow_the_softmax_of_the_logits(temperature, assumed, fits):
     assert (squares < 16.27) == fits  # chi-square with three degrees of freedom, p = 0.001
 
 
+@pytest.mark.parametrize(("top_p", "kept"), [(0.5, 1), (0.8, 2), (0.9, 3), (0.999, 4)])
+def test_draws_come_from_the_most_probable_tokens(top_p, kept):
+    logits = torch.tensor([0.0, 2.0, -1.0, 1.0])  # shares 0.09, 0.64, 0.03, 0.24
+    choices = Choices(range(4000), 1.0, top_p=top_p)
+    chosen = choices(torch.zeros(4000, 1), logits.expand(4000, -1)).argmax(-1)
+    most = logits.argsort(descending=True)[:kept]
+    expected = logits[most].softmax(-1) * 4000
+    found = chosen.bincount(minlength=4)[most]
+    assert found.sum() == 4000
+    assert float(((found - expected) ** 2 / expected).sum()) < 16.27
+
+
+def test_top_p_draws_of_a_row_do_not_depend_on_the_batch(llama, tokenizer, prompts):
+    drawn = replace(LIMITS, temperature=1.0, top_p=0.9)
+    seeds = list(range(len(prompts)))
+    together = generate(llama, tokenizer, prompts, drawn, budget=Budget(10_000), seeds=seeds)
+    alone = [
+        generate(llama, tokenizer, [prompt], drawn, budget=Budget(1), seeds=[seed])[0]
+        for prompt, seed in zip(prompts, seeds, strict=True)
+    ]
+    assert [a.token_ids for a in together] == [a.token_ids for a in alone]
+
+
 def test_no_prompts_give_no_answers(llama, tokenizer):
     assert generate(llama, tokenizer, [], LIMITS, budget=Budget(100)) == []
 
