@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from tell_lightning.data.batches import Batch, Item, collate_unpacked, lay_out, unpack
+from tell_lightning.data.batches import Batch, Item, collate_unpacked, indexed, lay_out, unpack
 from tell_lightning.data.plan import Slot
 from tell_lightning.data.prepared import LossRows
 from tell_lightning.data.tokens import Lengths
@@ -128,7 +128,7 @@ class Stream:
         )
         parts: Any
         for parts in loader:
-            yield unpack(*parts, names=self.names, packed=packed)
+            yield indexed(unpack(*parts, names=self.names, packed=packed))
 
     def state_dict(self) -> dict[str, Any]:
         """Return nothing. This method tells Lightning that a resume is exact."""
@@ -177,4 +177,4 @@ class LossBatches:
         """Yield the batches, the shortest rows first."""
         for start in range(0, len(self.items), self.micro_batch):
             items = self.items[start : start + self.micro_batch]
-            yield collate_unpacked(items, self.names, self.split)
+            yield indexed(collate_unpacked(items, self.names, self.split))

@@ -13,6 +13,10 @@ from tell_lightning.files import expanded
 ON_HUB = "Check the name, model.revision and the network, or give a local folder."
 CURES = (
     ("trust_remote_code", "Read that code, and set model.trust_remote_code: true if you trust it."),
+    (
+        "Specified `attn_implementation",
+        "Set model.attn_implementation: auto, sdpa, eager, flex_attention or flash_attention_2.",
+    ),
     ("scaled_dot_product_attention", "Set model.attn_implementation: eager."),
     ("does not support Flash", "Set model.attn_implementation: sdpa or eager."),
     (

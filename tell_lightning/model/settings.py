@@ -43,8 +43,9 @@ class LoraSettings:
 class OptimizerSettings:
     """AdamW and the schedule of its learning rate."""
 
-    lr: float = 5e-4
-    """Learning rate after the warm-up."""
+    lr: float | Literal["auto"] = "auto"
+    """Learning rate after the warm-up; auto: by the width and family of the base
+    (`tell_lightning/model/rate.py`)."""
     weight_decay: float = 0.0
     """Decoupled weight decay; usually zero for adapters, because they are small."""
     betas: tuple[float, float] = (0.9, 0.99)
@@ -67,13 +68,16 @@ class ModelSettings:
     revision: str | None = None
     """Commit, tag or branch of the hub model."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Type of the frozen weights; auto: bfloat16 on a GPU that has it, else float32."""
+    """Type of the frozen weights; auto: bfloat16 on a GPU that has it, and on a CPU with AMX for a
+    base of 50 million parameters or more; else float32."""
     quantize: Literal["nf4"] | None = None
     """nf4: the frozen linear layers take 4 bits a weight (QLoRA, arXiv 2305.14314), which needs the
     package bitsandbytes (`pip install tell_lightning[quantize]`). dtype is then the type that they
     are computed in, and the type of the other weights."""
-    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """Attention kernel."""
+    attn_implementation: str = "auto"
+    """Attention kernel: auto, or any name that transformers takes, such as sdpa, eager,
+    flash_attention_2 or flex_attention. auto: sdpa, which computes packed rows example by example
+    where the model allows it."""
     activation_checkpointing: bool = False
     """Whether to recompute activations in the backward pass: less memory, a third more time."""
     trust_remote_code: bool = False
@@ -97,6 +101,11 @@ class ModelSettings:
     def hub_options(self) -> dict[str, Any]:
         """The arguments of `from_pretrained` besides the base."""
         return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+
+    @property
+    def attention(self) -> str | None:
+        """The kernel that transformers loads the base with; None: its own choice."""
+        return None if self.attn_implementation == "auto" else self.attn_implementation
 
 
 def check_quantize(settings: ModelSettings, strategy: str = "auto") -> None:
