@@ -414,8 +414,9 @@ def _answers(
         return {}
     trainer = source.config.trainer
     device = _device(source.config)
-    precision = str(trainer.get("precision") or default_precision(str(trainer.get("accelerator"))))
     settings = source.config.model
+    accelerator = str(trainer.get("accelerator"))
+    precision = str(trainer.get("precision") or default_precision(settings, accelerator))
     if merged is not None:
         settings = replace(_in_full(settings), base=str(merged), revision=None)
     with Progress("loading the model"), torch.device(device):
