@@ -11,7 +11,7 @@ RUN := .venv/bin/python
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help fit test test-long test-all test-engines reference check lock python
+.PHONY: help fit real test test-long test-all test-engines reference check lock python
 .DELETE_ON_ERROR:
 
 help: ## List the commands
@@ -19,6 +19,9 @@ help: ## List the commands
 
 fit: .venv/ready ## Train and score the demo; options: make fit ARGS="--trainer.max_steps=20"
 	@$(RUN) -m tell_lightning fit $(ARGS)
+
+real: .venv/ready ## Train and score SmolLM2, a real chat model; options as for fit
+	@$(RUN) -m tell_lightning fit -c configs/real.yaml $(ARGS)
 
 test: .venv/ready ## Run the quick tests; options: make test ARGS="-k anchor"
 	@$(PYTEST) -m "not long" $(ARGS)
