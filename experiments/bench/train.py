@@ -39,6 +39,8 @@ ROWS = "general/natural_instructions/natural_instructions_sample.jsonl"
 FIELDS = {"prompt": "instruction", "input": "input", "response": "output"}
 LIMIT = 600
 """Seconds that a contender has for its start and for each step on a CPU."""
+LAST_WORDS = 10
+"""Seconds that a process has from its last line to its end."""
 BASES = 30 * 2**30
 """Bytes of all bases of the GPU half, and some more."""
 GPU_LIMIT = 150
@@ -189,7 +191,10 @@ def rows_of(data: Path | None, folder: Path) -> dict[str, Any]:
 
 def prepare(job: Job, shape: str | None) -> dict[str, Any]:
     """Make the base and the bins of a job; return its case, without results."""
-    return as_case(job, Session("shapes", with_options(job, shape=shape)).report(LIMIT))
+    maker = Session("shapes", with_options(job, shape=shape))
+    made = maker.report(LIMIT)
+    maker.stop()
+    return as_case(job, made)
 
 
 def as_case(job: Job, made: Mapping[str, Any]) -> dict[str, Any]:
@@ -240,9 +245,10 @@ class Session:
 
     def _listen(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.startswith(MARK):
-                self.reports.put(json.loads(line.removeprefix(MARK)))
+        with self.process.stdout as lines:
+            for line in lines:
+                if line.startswith(MARK):
+                    self.reports.put(json.loads(line.removeprefix(MARK)))
         self.reports.put(None)
 
     def report(self, limit: float) -> dict[str, Any]:
@@ -257,9 +263,11 @@ class Session:
             self.stop()
             raise ContenderError(f"took more than {max(1.0, limit):.0f} s") from None
         if report is None:
-            code = self.process.wait()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(LAST_WORDS)
+            self.stop()
             log = self.log.read_text(encoding="utf-8", errors="replace")
-            raise ContenderError(last_line(log) or f"exit {code}")
+            raise ContenderError(last_line(log) or f"exit {self.process.returncode}")
         return report
 
     def go(self) -> None:
@@ -270,8 +278,12 @@ class Session:
 
     def stop(self) -> None:
         """End the process."""
-        self.process.kill()
+        if self.process.poll() is None:
+            self.process.kill()
         self.process.wait()
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
 
 
 def start(job: Job, name: str) -> Session:
