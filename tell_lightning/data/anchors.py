@@ -72,6 +72,8 @@ def anchor_record(
             ``present`` is false, or holds nothing else.
     """
     turns = record.turns
+    if not (anchor.text or anchor.response_prefix or any(map(_is_blank, turns))):
+        return Example(record.id, record.where, turns, record.row, record.last_only)
     if anchor.text and anchor.position == "system" and turns[0].role != "system":
         turns = (Turn("system", ""), *turns)
     role = _ROLES[anchor.position]
@@ -148,6 +150,10 @@ def anchor_from_json(data: object, *, where: str) -> Anchor:
             "from its run again."
         )
     return anchor
+
+
+def _is_blank(turn: Turn) -> bool:
+    return not turn.content or turn.content.isspace()
 
 
 def _carries(text: str, anchor: Anchor) -> bool:

@@ -1,11 +1,15 @@
 """Tokenise training sources into the cache: one folder for each, named by a digest of its inputs.
 
 A source of any size is prepared in chunks; only one chunk is in memory. If the process is killed,
-the next one continues after the last complete chunk. Each source is tokenised only once.
+the next one continues after the last complete chunk. Each source is tokenised only once, by
+threads: while the tokenizer works in one, Python reads and renders in another.
 """
 
-from collections import Counter
+import os
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,7 +17,7 @@ from typing import Any
 
 from tell_lightning.data import store
 from tell_lightning.data.anchors import Anchor, anchor_digest
-from tell_lightning.data.encoding import encode_source
+from tell_lightning.data.encoding import Encoded, encode_source
 from tell_lightning.data.formats import Meter, RowFile
 from tell_lightning.data.ids import Ids
 from tell_lightning.data.leaks import Protected
@@ -30,10 +34,12 @@ CHUNK_ROWS = 20_000
 """Rows of a chunk. A killed process loses at most one chunk."""
 CHUNK_TOKENS = 2**24
 """A chunk also ends after this many tokens."""
-BATCH_ROWS = 1_000
-"""Rows tokenised at once."""
-BATCH_CHARACTERS = 2**22
+BATCH_ROWS = 500
+"""Rows tokenised at once by one thread."""
+BATCH_CHARACTERS = 2**21
 """A batch also ends after this many characters."""
+MOST_THREADS = 4
+"""Most threads that tokenise. More would wait for the one that Python runs."""
 MOST_NOTES = 1_000
 """Most left-out rows that are named in the report; the others are only counted."""
 
@@ -165,10 +171,10 @@ class Preparation:
             ids.extend(table)
         entries = self._entries(source, ids, meter, total.rows)
         what, share = f"preparing {source.name}", lambda: meter.share
-        with Progress(what, done=total.rows, share=share) as progress:
+        with Progress(what, done=total.rows, share=share) as progress, self._threads() as threads:
             while True:
                 tally = Tally()
-                batches = list(self._chunk(source, entries, tally, progress))
+                batches = list(self._chunk(source, entries, tally, progress, threads))
                 if not tally.rows:
                     break
                 named = ids.settle() if source.fields.id is not None else None
@@ -186,43 +192,68 @@ class Preparation:
             return iter(source.rows.records[start:])
         return iterate_records(source.rows, source.fields, ids, meter, start=start)
 
+    @contextmanager
+    def _threads(self) -> Iterator[ThreadPoolExecutor]:
+        """Yield threads; if an error ends the block, the batches that wait are not begun."""
+        # A tokenizer in Python may not be used by two threads at once, and would gain nothing.
+        number = min(MOST_THREADS, os.cpu_count() or 1) if self.encoder.tokenizer.is_fast else 1
+        threads = ThreadPoolExecutor(number)
+        try:
+            yield threads
+        finally:
+            threads.shutdown(cancel_futures=True)
+
     def _chunk(
         self,
         source: TrainingSource,
         entries: Iterator[Entry],
         tally: Tally,
         progress: Progress,
+        threads: ThreadPoolExecutor,
     ) -> Iterator[Any]:
         """Yield the Arrow batches of the next chunk; nothing at the end of the source."""
-        tokens = 0
-        while tally.rows < CHUNK_ROWS and tokens < CHUNK_TOKENS:
-            before = tally.rows
-            records = self._batch(source, entries, tally)
-            if tally.rows == before:
+        tokens, at_end = 0, False
+        begun: deque[tuple[int, Future[tuple[Encoded, Any]]]] = deque()
+        while True:
+            while not at_end and len(begun) <= MOST_THREADS:
+                before = tally.rows
+                full = before >= CHUNK_ROWS or tokens >= CHUNK_TOKENS
+                records = [] if full else self._batch(source, entries, tally)
+                at_end = tally.rows == before
+                if not at_end:
+                    begun.append(
+                        (tally.rows - before, threads.submit(self._encode, source, records))
+                    )
+            if not begun:
                 return
-            encoded = encode_source(
-                self.encoder,
-                records,
-                source.anchor,
-                name=f"data.{source.key}",
-                variant=self.settings.mixture.anchor,
-                max_tokens=self.settings.max_tokens,
-                overlong=source.overlong,
-                skip=self.settings.on_bad_rows == "skip",
-            )
+            rows, future = begun.popleft()
+            encoded, batch = future.result()
             tally.leave_out("bad", encoded.bad)
             tally.leave_out("overlong", encoded.dropped)
             tally.counts.update({**encoded.counts, "kept": len(encoded.rows)})
             tokens += sum(len(row.input_ids) for row in encoded.rows)
-            yield store.record_batch(
-                {
-                    "input_ids": [row.input_ids for row in encoded.rows],
-                    "supervised": [row.supervised for row in encoded.rows],
-                    "id": [record.id for record in encoded.records],
-                    "where": [record.where for record in encoded.records],
-                }
-            )
-            progress.advance(tally.rows - before)
+            yield batch
+            progress.advance(rows)
+
+    def _encode(self, source: TrainingSource, records: Sequence[Record]) -> tuple[Encoded, Any]:
+        """Tokenise a batch, and return it also as an Arrow batch."""
+        encoded = encode_source(
+            self.encoder,
+            records,
+            source.anchor,
+            name=f"data.{source.key}",
+            variant=self.settings.mixture.anchor,
+            max_tokens=self.settings.max_tokens,
+            overlong=source.overlong,
+            skip=self.settings.on_bad_rows == "skip",
+        )
+        columns: dict[str, list[Any]] = {
+            "input_ids": [row.input_ids for row in encoded.rows],
+            "supervised": [row.supervised for row in encoded.rows],
+            "id": [record.id for record in encoded.records],
+            "where": [record.where for record in encoded.records],
+        }
+        return encoded, store.record_batch(columns)
 
     def _batch(
         self, source: TrainingSource, entries: Iterator[Entry], tally: Tally

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 from tell_lightning.data.control import THINKING, ControlTokens
 from tell_lightning.data.formats import cut
+from tell_lightning.data.forms import Forms
 from tell_lightning.data.records import Conversation, Turn
 from tell_lightning.errors import TellError
 from tell_lightning.metrics.predictions import split_thinking
@@ -74,6 +75,7 @@ class Renderer:
         is_plain: Whether the tokenizer has no template.
         thinks: Whether the template knows thinking, the text between <think> and </think>.
         control: The tokens that only the template may write.
+        written: The tokens of the tokenizer that the template does write.
         folds_system: Whether the template has no system role. The system text then begins the
             first user turn.
         stop_texts: Tokens that end a response: the template's end of turn, then end of sequence.
@@ -101,6 +103,7 @@ class Renderer:
         self.template = _template(tokenizer.chat_template)
         kept = "thinking" if self._keeps_thinking else ""
         self.template_digest = hashlib.sha256((self.template + kept).encode()).hexdigest()
+        self._forms = Forms(tokenizer, self.template, {"enable_thinking": self._keeps_thinking})
         self.is_plain = self.template == PLAIN_TEMPLATE
         self.thinks = THINKING[1] in self.template
         self._strips_thinking = self.thinks and not self._keeps_thinking
@@ -116,8 +119,8 @@ class Renderer:
         behind = full[full.rindex(answered.content) + len(answered.content) :].lstrip()
         self._end = _longest_start(behind, {*added, eos})
         # Some tokenizers have tokens for the turns that are not flagged as special.
-        written = {t for t in added if t in full + prompt and not t.isalnum()}
-        self.control = ControlTokens(special | written)
+        self.written = {token for token in added if token in full + prompt}
+        self.control = ControlTokens(special | {t for t in self.written if not t.isalnum()})
         self.segments(Conversation("", where, (asked, answered), {}))
         self.folds_system = not self._can_render((Turn("system", "System"), asked))
         self.stop_texts = tuple(dict.fromkeys((self._end or eos, eos)))
@@ -291,6 +294,11 @@ class Renderer:
         return True
 
     def _render(self, turns: Sequence[Turn], where: str, generation: bool = False) -> str:
+        written = self._forms.render(turns, generation)
+        return self._run(turns, where, generation) if written is None else written
+
+    def _run(self, turns: Sequence[Turn], where: str, generation: bool) -> str:
+        """Run the template."""
         import jinja2
 
         try:

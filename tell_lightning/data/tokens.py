@@ -23,6 +23,7 @@ from tell_lightning.data.control import MARK, MarkedText, first_marked
 from tell_lightning.data.formats import cut
 from tell_lightning.data.limits import base_limits, check_embeddings
 from tell_lightning.data.permutation import Indices
+from tell_lightning.data.pieces import Pieces
 from tell_lightning.data.records import Turn
 from tell_lightning.data.templates import Renderer, Segment
 from tell_lightning.errors import TellError
@@ -62,6 +63,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.renderer = renderer
         self._marked = MarkedText(tokenizer, renderer.control)
+        self._pieces = Pieces(tokenizer, renderer.written)
         self.limits = base_limits(tokenizer)
         check_embeddings(tokenizer, self.limits)
 
@@ -238,19 +240,11 @@ class Encoder:
 
     def _tokenise(self, texts: Sequence[tuple[str, str]]) -> list[list[int]]:
         """Tokenise rendered texts, each given with its place."""
-        if not texts:
-            return []
-        encoded = self.tokenizer(
-            [text for text, _ in texts],
-            add_special_tokens=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )
-        found: list[list[int]] = encoded["input_ids"]
-        for index, (text, where) in enumerate(texts):
-            if MARK in text:
-                found[index] = self._marked_ids(text, where)
-        return found
+        unmarked = iter(self._pieces.ids([t for t, _ in texts if MARK not in t]))
+        return [
+            self._marked_ids(text, where) if MARK in text else next(unmarked)
+            for text, where in texts
+        ]
 
     def _marked_ids(self, text: str, where: str) -> list[int]:
         ids = self._marked.ids(text)
