@@ -3,7 +3,7 @@
     python experiments/bench/train.py            7 million parameters, one thread, all contenders
     python experiments/bench/train.py --contenders ours,bare,trl           at most ten minutes
     python experiments/bench/train.py --base smollm2 --rounds 2            a real model
-    python experiments/bench/train.py --base microworld --tokens 160 --contenders ours,ours_padded
+    python experiments/bench/train.py --base microworld --tokens 160 --bins 8 --micro 8
     sh experiments/bench/train_gpu.sh            the GPU half, eight minutes
     python experiments/bench/train.py --readme   only the tables of train.md
 
@@ -75,6 +75,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--contenders", help=f"default: {','.join(ON_CPU)}; on a GPU all")
     parser.add_argument("--rounds", type=int, default=6, help="timed steps of each contender")
     parser.add_argument("--bins", type=int, default=4, help="bins of an optimizer step")
+    parser.add_argument("--micro", type=int, default=1, help="bins of a forward pass")
     parser.add_argument("--tokens", type=int, default=1024, help="of a bin")
     parser.add_argument("--bfloat16", action="store_true")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data")
@@ -110,7 +111,7 @@ def measure_cpu(given: argparse.Namespace, folder: Path) -> None:
         folder=str(folder),
         capacity=256 if given.tiny else given.tokens,
         batch=2 if given.tiny else given.bins,
-        micro=1,
+        micro=1 if given.tiny else given.micro,
         steps=1 + given.rounds,
         warm=1,
         lr=1e-3,
