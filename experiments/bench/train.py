@@ -3,7 +3,7 @@
     python experiments/bench/train.py            7 million parameters, one thread, all contenders
     python experiments/bench/train.py --contenders ours,bare,trl           at most ten minutes
     python experiments/bench/train.py --base smollm2 --rounds 2            a real model
-    python experiments/bench/train.py --base microworld --tokens 160 --contenders ours,ours_padded
+    python experiments/bench/train.py --base microworld --tokens 160 --bins 8 --micro 8
     sh experiments/bench/train_gpu.sh            the GPU half, eight minutes
     python experiments/bench/train.py --readme   only the tables of train.md
 
@@ -39,6 +39,8 @@ ROWS = "general/natural_instructions/natural_instructions_sample.jsonl"
 FIELDS = {"prompt": "instruction", "input": "input", "response": "output"}
 LIMIT = 600
 """Seconds that a contender has for its start and for each step on a CPU."""
+LAST_WORDS = 10
+"""Seconds that a process has from its last line to its end."""
 BASES = 30 * 2**30
 """Bytes of all bases of the GPU half, and some more."""
 GPU_LIMIT = 150
@@ -73,6 +75,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--contenders", help=f"default: {','.join(ON_CPU)}; on a GPU all")
     parser.add_argument("--rounds", type=int, default=6, help="timed steps of each contender")
     parser.add_argument("--bins", type=int, default=4, help="bins of an optimizer step")
+    parser.add_argument("--micro", type=int, default=1, help="bins of a forward pass")
     parser.add_argument("--tokens", type=int, default=1024, help="of a bin")
     parser.add_argument("--bfloat16", action="store_true")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data")
@@ -108,7 +111,7 @@ def measure_cpu(given: argparse.Namespace, folder: Path) -> None:
         folder=str(folder),
         capacity=256 if given.tiny else given.tokens,
         batch=2 if given.tiny else given.bins,
-        micro=1,
+        micro=1 if given.tiny else given.micro,
         steps=1 + given.rounds,
         warm=1,
         lr=1e-3,
@@ -189,7 +192,10 @@ def rows_of(data: Path | None, folder: Path) -> dict[str, Any]:
 
 def prepare(job: Job, shape: str | None) -> dict[str, Any]:
     """Make the base and the bins of a job; return its case, without results."""
-    return as_case(job, Session("shapes", with_options(job, shape=shape)).report(LIMIT))
+    maker = Session("shapes", with_options(job, shape=shape))
+    made = maker.report(LIMIT)
+    maker.stop()
+    return as_case(job, made)
 
 
 def as_case(job: Job, made: Mapping[str, Any]) -> dict[str, Any]:
@@ -240,9 +246,10 @@ class Session:
 
     def _listen(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.startswith(MARK):
-                self.reports.put(json.loads(line.removeprefix(MARK)))
+        with self.process.stdout as lines:
+            for line in lines:
+                if line.startswith(MARK):
+                    self.reports.put(json.loads(line.removeprefix(MARK)))
         self.reports.put(None)
 
     def report(self, limit: float) -> dict[str, Any]:
@@ -257,9 +264,11 @@ class Session:
             self.stop()
             raise ContenderError(f"took more than {max(1.0, limit):.0f} s") from None
         if report is None:
-            code = self.process.wait()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(LAST_WORDS)
+            self.stop()
             log = self.log.read_text(encoding="utf-8", errors="replace")
-            raise ContenderError(last_line(log) or f"exit {code}")
+            raise ContenderError(last_line(log) or f"exit {self.process.returncode}")
         return report
 
     def go(self) -> None:
@@ -270,8 +279,12 @@ class Session:
 
     def stop(self) -> None:
         """End the process."""
-        self.process.kill()
+        if self.process.poll() is None:
+            self.process.kill()
         self.process.wait()
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
 
 
 def start(job: Job, name: str) -> Session:

@@ -49,5 +49,6 @@ install .whl /tmp/bench-site
 install .whl/unsloth /tmp/bench-site-unsloth_sft || true # it is listed with the reason then
 export PYTHONPATH="$PWD:/tmp/bench-site"
 nvidia-smi --query-gpu=name,memory.total --format=csv,noheader || true
-if [ -n "${1:-}" ]; then cp experiments/bench/results/train.json "$1"; fi # with the CPU half
+results=experiments/bench/results/train.json
+if [ -n "${1:-}" ] && [ -f "$results" ]; then cp "$results" "$1"; fi # with the CPU half
 exec python3 experiments/bench/train.py --gpu --data .whl/data ${1:+--out "$1"}
