@@ -286,8 +286,11 @@ def _write_inputs(
     from tell_lightning.callbacks.run_record import promise
     from tell_lightning.callbacks.wandb_record import log_plan
     from tell_lightning.data.base_files import base_digests
+    from tell_lightning.model.base import base_dtype
 
     datamodule = session.datamodule
+    device_type = session.trainer.strategy.root_device.type
+    dtype, precision = base_dtype(config.model, device_type), str(session.trainer.precision)
     folder.path.mkdir(parents=True, exist_ok=True)
     _write_config(config, folder, datamodule.tried, resuming=resuming)
     steps = session.trainer.max_steps
@@ -296,14 +299,18 @@ def _write_inputs(
     write_json(folder.path / "plan.json", plan)
     log_plan(session.trainer, plan, folder.path / "plan.json")
     print(f"Run: {folder.path}")
+    if device_type == "cpu" and precision.startswith("bf16"):
+        print(f"Computes in bfloat16 (trainer.precision: {precision}, base: {dtype}).")
     print_plan(plan)
     record.write(
         base={
             "name": config.model.base,
             "revision": config.model.revision,
             "sha256": base_digests(config.model.base, config.model.revision),
+            "dtype": dtype,
         },
-        reproducible=promise(session.trainer.strategy.root_device.type),
+        precision=precision,
+        reproducible=promise(device_type),
         data={"inputs": plan["inputs"], "plan_digest": plan["digest"]},
         mixture=plan["realised"],
         learning_rate=plan["learning_rate"],

@@ -168,7 +168,7 @@ def _answer(request: PredictionRequest, answers: Answers, progress: Progress) ->
     accelerator = str(trainer.get("accelerator"))
     cuda = torch.cuda.is_available() and accelerator != "cpu"
     device = torch.device("cuda" if cuda else "cpu")
-    precision = str(trainer.get("precision") or default_precision(accelerator))
+    precision = str(trainer.get("precision") or default_precision(request.model, accelerator))
     model = cache(lambda: _load(request, device))
     weights = _weights(request, device.type, precision)
     if request.total is None and sys.stdin.isatty():

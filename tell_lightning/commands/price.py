@@ -1,10 +1,14 @@
 """What a run will take: seconds, memory and bytes on disk, from speeds that `measure` has measured.
 
-Measured on Intel(R) Xeon(R), 1 thread, 32-true, with 16 rows in a micro-batch:
-training   3.1 min   2,665 tokens/s: 250 steps of 1,970 tokens
-scoring    1.2 min   before 0.3, dev 5 x 0.1, after 0.2, anchor off 0.2
-memory     0.97 GiB  at the longest batch, 16 rows of 143 tokens; 0.62 before the first step
-disk       9 MB      checkpoints 5.1, adapter 3.0, predictions 0.8
+`plan --measure` prints, below the plan:
+
+    Measured on Intel(R) Xeon(R) Processor, AVX512, 1 thread, 32-true, 16 rows in a micro-batch:
+    training   2.5 min   2,665 tokens/s: 250 steps of 1,615 tokens
+    scoring    1.1 min   before 0.3, dev 5 x 0.1, after 0.2, anchor off 0.1
+    memory    0.84 GiB   at the longest batch, 16 rows of 107 tokens (0.57 before it); ...
+    disk        6.4 MB   checkpoints 4.8, adapter 0.9, predictions 0.8
+
+Not counted are loading the model, preparing the data, logs and W&B.
 """
 
 import json
@@ -193,8 +197,8 @@ def print_price(found: Mapping[str, Any]) -> None:
             "memory",
             f"{_gib(memory['training'])} GiB",
             f"at the longest batch, {_counted(rows, unit)} of {found['longest']['tokens']:,} "
-            f"tokens; {_gib(memory['before'])} before, {_gib(memory['scoring'])} for answers; "
-            f"{_gib(memory['available'])} are there",
+            f"tokens ({_gib(memory['before'])} before it); answers {_gib(memory['scoring'])}; "
+            f"available {_gib(memory['available'])}",
         ),
         (
             "disk",

@@ -117,6 +117,7 @@ def make_trainer(
         ConfigError: The machine has not what the options ask for, or they do not fit together.
     """
     asked = _instantiated(config.trainer)
+    accelerator = str(asked["accelerator"])
     return _trainer(
         asked
         | {
@@ -124,7 +125,7 @@ def make_trainer(
             "plugins": [*_listed(asked["plugins"]), AtomicCheckpoints()],
             "logger": _listed(asked["logger"]),  # the command adds those of a run
             "enable_checkpointing": training,
-            "precision": asked["precision"] or default_precision(str(asked["accelerator"])),
+            "precision": asked["precision"] or default_precision(config.model, accelerator),
             "default_root_dir": str(folder.path),
             "max_epochs": -1,  # steps are the measure
             "num_sanity_val_steps": 0,  # the base is scored before training instead

@@ -41,7 +41,7 @@ from tell_lightning.data.records import Turn
 from tell_lightning.data.settings import DataSettings, General
 from tell_lightning.data.splits import cache_folder
 from tell_lightning.data.templates import Renderer
-from tell_lightning.data.tokenizer import BaseModelError, base_path, load_tokenizer
+from tell_lightning.data.tokenizer import BaseModelError, load_tokenizer
 from tell_lightning.data.tokens import Encoder
 from tell_lightning.files import as_json, write_whole
 from tell_lightning.generation.batched import Budget, Generated, generate
@@ -368,10 +368,7 @@ class _Author:
             device = torch.device(self.device)
             if device.type == "cuda":
                 device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-            settings = self.settings
-            if settings.dtype == "auto" and device.type == "cpu" and _is_bfloat16(settings):
-                settings = replace(settings, dtype="bfloat16")
-            self._model = load_base(settings, device.type).to(device)
+            self._model = load_base(self.settings, device.type).to(device)
         return self._model
 
     @property
@@ -397,14 +394,6 @@ class _Author:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def _is_bfloat16(settings: ModelSettings) -> bool:
-    """Say whether a base is stored in bfloat16, and the processor has instructions for it."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(base_path(settings.base), **settings.hub_options)
-    return config.dtype == torch.bfloat16 and bool(torch.cpu._is_avx512_bf16_supported())
 
 
 @contextmanager

@@ -90,7 +90,7 @@ class TellModule(pl.LightningModule):
         Args:
             base: Hugging Face hub id, a folder, or a name: 'smollm2', 'microworld'.
             revision: Commit, tag or branch of the hub model.
-            dtype: Type of the frozen weights; auto: bfloat16 on a GPU that has it, else float32.
+            dtype: Type of the frozen weights; auto: bfloat16 where the device computes it faster.
             quantize: nf4: the frozen linear layers take 4 bits a weight, by bitsandbytes; None:
                 they are of `dtype`.
             attn_implementation: Attention kernel: auto, or any name that transformers takes.

@@ -68,7 +68,8 @@ class ModelSettings:
     revision: str | None = None
     """Commit, tag or branch of the hub model."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Type of the frozen weights; auto: bfloat16 on a GPU that has it, else float32."""
+    """Type of the frozen weights; auto: bfloat16 on a GPU that has it, and on a CPU with AMX for a
+    base of 50 million parameters or more; else float32."""
     quantize: Literal["nf4"] | None = None
     """nf4: the frozen linear layers take 4 bits a weight (QLoRA, arXiv 2305.14314), which needs the
     package bitsandbytes (`pip install tell_lightning[quantize]`). dtype is then the type that they
