@@ -209,8 +209,9 @@ def load_config(settings: ModelSettings) -> Any:
     """
     from transformers import AutoConfig
 
+    path = base_path(settings.base)
     try:
-        return AutoConfig.from_pretrained(base_path(settings.base), **settings.hub_options)
+        return AutoConfig.from_pretrained(path, **settings.hub_options)
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise unavailable("configuration", settings.base, error) from error
 
