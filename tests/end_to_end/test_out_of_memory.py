@@ -80,7 +80,7 @@ def test_scoring_names_the_tokens_of_a_batch(
 ) -> None:
     options = (*world.overlay, f"--run.dir={tmp_path}", "--eval.batch_tokens=500")
     with monkeypatch.context() as patch:
-        patch.setattr(batched, "new_tokens", raising(CPU))
+        patch.setattr(batched._Batches, "_answer", raising(CPU))
         text = refused(capsys, "fit", *options)
     assert text == says("eval.batch_tokens", got="none left", cure="max_new_tokens (now 8)")
     monkeypatch.setattr(module, "token_losses", raising(CUDA))
