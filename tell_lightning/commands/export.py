@@ -34,7 +34,6 @@ from tell_lightning.export.engines import HttpEngine, transformers_command, vllm
 from tell_lightning.export.serving import Served, instructions
 from tell_lightning.files import follow_umask
 from tell_lightning.metrics.predictions import Prediction
-from tell_lightning.model.settings import ModelSettings
 from tell_lightning.progress import Progress
 from tell_lightning.settings import ConfigError
 
@@ -360,15 +359,15 @@ def _write_merged(
     )
 
     settings = source.config.model
-    if quantize := getattr(settings, "quantize", None):
+    if settings.quantize:
         print(
-            f"Merged: the adapter was trained on weights in {quantize}, and is added to the base's "
-            "own: it has not seen these, and answers may differ."
+            f"Merged: the adapter was trained on weights in {settings.quantize}, and is added to "
+            "the base's own. It has not seen these, so that answers may differ."
         )
     dtype = own_dtype(settings)
     before = _answers(source, encoder, rows)
     with Progress("merging"):
-        model = merged_model(_in_full(settings), source.run.adapter, dtype)
+        model = merged_model(replace(settings, quantize=None), source.run.adapter, dtype)
         model.generation_config = GenerationConfig.from_pretrained(str(draft))
         save_merged(model, draft)
         del model
@@ -417,7 +416,7 @@ def _answers(
     precision = str(trainer.get("precision") or default_precision(str(trainer.get("accelerator"))))
     settings = source.config.model
     if merged is not None:
-        settings = replace(_in_full(settings), base=str(merged), revision=None)
+        settings = replace(settings, base=str(merged), revision=None, quantize=None)
     with Progress("loading the model"), torch.device(device):
         model = load_base(settings)
         if merged is None and not adapter_off:
@@ -439,13 +438,6 @@ def _answers(
             )
             for name, some in asked.items()
         }
-
-
-def _in_full(settings: ModelSettings) -> ModelSettings:
-    """Return the settings that load a base in its own weights, not in fewer bits."""
-    fewer = getattr(settings, "quantize", None)
-    full: dict[str, Any] = {"quantize": None} if fewer else {}
-    return replace(settings, **full)
 
 
 def _device(config: Config) -> str:
@@ -494,17 +486,14 @@ def _check_engine(
                     extra["chat_template_kwargs"] = {"task": task}
                 if prompt.max_new_tokens != longest:
                     extra["max_tokens"] = prompt.max_new_tokens
-                found[task] = check_task(
-                    engine,
-                    Asked(
-                        [messages(record) for record in plain],
-                        predicted[task],
-                        of_base[task],
-                        "" if prompt.force_response_prefix else prompt.anchor.response_prefix,
-                        extra,
-                    ),
+                sent = Asked(
+                    [messages(record) for record in plain],
+                    predicted[task],
+                    of_base[task],
+                    "" if prompt.force_response_prefix else prompt.anchor.response_prefix,
+                    extra,
                 )
-                progress.advance(len(some))
+                found[task] = check_task(engine, sent, progress.advance)
     finally:
         engine.stop()
     print(f"\n{name}, asked plain prompts through its chat endpoint:")
