@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tell_lightning.callbacks.folder import RunFolder, existing_folder, read_record
 from tell_lightning.commands.arguments import CommandParser, as_path
 from tell_lightning.commands.check import Config, check
+from tell_lightning.commands.predict import ended_by_sigterm
 from tell_lightning.commands.startup import quieten
 from tell_lightning.commands.tables import print_rows
 from tell_lightning.commands.trust import TRUST, TRUST_HELP, check_trust, model_code
@@ -30,7 +31,7 @@ from tell_lightning.export.anchor_file import (
     read_anchor_file,
 )
 from tell_lightning.export.card import card
-from tell_lightning.export.engines import HttpEngine, transformers_command, vllm_command
+from tell_lightning.export.engines import HttpEngine, ended, transformers_command, vllm_command
 from tell_lightning.export.serving import Served, instructions
 from tell_lightning.files import follow_umask
 from tell_lightning.metrics.predictions import Prediction
@@ -472,20 +473,18 @@ def _check_engine(
     make = {"vllm": vllm_command, "transformers": transformers_command}[name]
     engine = HttpEngine(make(served, on_gpu=_device(source.config) == "cuda"))
     predicted, of_base = (_answers(source, encoder, few, adapter_off=off) for off in (False, True))
-    longest = max(task.max_new_tokens for task in source.tasks.values())
     found = {}
-    try:
+    with ended_by_sigterm(), ended(engine):
         with Progress(f"starting {name}"):
             engine.start()
         with Progress(f"asking {name}", sum(map(len, few.values()))) as progress:
             for task, some in few.items():
                 prompt = source.tasks[task]
                 plain = [settle_anchor(r, prompt.anchor, "none", free=True)[0] for r in some]
-                extra: dict[str, Any] = {}
+                # vLLM has the limit from the folder; `transformers serve` has one of its own.
+                extra: dict[str, Any] = {"max_tokens": prompt.max_new_tokens}
                 if len(served.tasks) > 1:
                     extra["chat_template_kwargs"] = {"task": task}
-                if prompt.max_new_tokens != longest:
-                    extra["max_tokens"] = prompt.max_new_tokens
                 sent = Asked(
                     [messages(record) for record in plain],
                     predicted[task],
@@ -494,8 +493,6 @@ def _check_engine(
                     extra,
                 )
                 found[task] = check_task(engine, sent, progress.advance)
-    finally:
-        engine.stop()
     print(f"\n{name}, asked plain prompts through its chat endpoint:")
     columns = zip(*(check.cells() for check in found.values()), strict=True)
     print_rows(

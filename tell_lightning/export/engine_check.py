@@ -67,8 +67,8 @@ class EngineCheck:
             f"{self.prompts} of {self.rows}",
             f"{self.alike} of {self.rows}{ties}",
             f"{self.changed} of {self.rows}",
-            "not told" if self.difference is None else f"{self.difference:.4f}",
-            "not told" if self.noise is None else f"{self.noise:.4f}",
+            "not told" if self.difference is None else f"{self.difference:.1e}",
+            "not told" if self.noise is None else f"{self.noise:.1e}",
         ]
 
 
