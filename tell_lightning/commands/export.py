@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tell_lightning.callbacks.folder import RunFolder, existing_folder, read_record
 from tell_lightning.commands.arguments import CommandParser, as_path
 from tell_lightning.commands.check import Config, check
+from tell_lightning.commands.predict import ended_by_sigterm
 from tell_lightning.commands.startup import quieten
 from tell_lightning.commands.tables import print_rows
 from tell_lightning.commands.trust import TRUST, TRUST_HELP, check_trust, model_code
@@ -30,11 +31,10 @@ from tell_lightning.export.anchor_file import (
     read_anchor_file,
 )
 from tell_lightning.export.card import card
-from tell_lightning.export.engines import HttpEngine, transformers_command, vllm_command
+from tell_lightning.export.engines import HttpEngine, ended, transformers_command, vllm_command
 from tell_lightning.export.serving import Served, instructions
 from tell_lightning.files import follow_umask
 from tell_lightning.metrics.predictions import Prediction
-from tell_lightning.model.settings import ModelSettings
 from tell_lightning.progress import Progress
 from tell_lightning.settings import ConfigError
 
@@ -360,15 +360,15 @@ def _write_merged(
     )
 
     settings = source.config.model
-    if quantize := getattr(settings, "quantize", None):
+    if settings.quantize:
         print(
-            f"Merged: the adapter was trained on weights in {quantize}, and is added to the base's "
-            "own: it has not seen these, and answers may differ."
+            f"Merged: the adapter was trained on weights in {settings.quantize}, and is added to "
+            "the base's own. It has not seen these, so that answers may differ."
         )
     dtype = own_dtype(settings)
     before = _answers(source, encoder, rows)
     with Progress("merging"):
-        model = merged_model(_in_full(settings), source.run.adapter, dtype)
+        model = merged_model(replace(settings, quantize=None), source.run.adapter, dtype)
         model.generation_config = GenerationConfig.from_pretrained(str(draft))
         save_merged(model, draft)
         del model
@@ -418,7 +418,7 @@ def _answers(
     accelerator = str(trainer.get("accelerator"))
     precision = str(trainer.get("precision") or default_precision(settings, accelerator))
     if merged is not None:
-        settings = replace(_in_full(settings), base=str(merged), revision=None)
+        settings = replace(settings, base=str(merged), revision=None, quantize=None)
     with Progress("loading the model"), torch.device(device):
         model = load_base(settings)
         if merged is None and not adapter_off:
@@ -440,13 +440,6 @@ def _answers(
             )
             for name, some in asked.items()
         }
-
-
-def _in_full(settings: ModelSettings) -> ModelSettings:
-    """Return the settings that load a base in its own weights, not in fewer bits."""
-    fewer = getattr(settings, "quantize", None)
-    full: dict[str, Any] = {"quantize": None} if fewer else {}
-    return replace(settings, **full)
 
 
 def _device(config: Config) -> str:
@@ -481,33 +474,26 @@ def _check_engine(
     make = {"vllm": vllm_command, "transformers": transformers_command}[name]
     engine = HttpEngine(make(served, on_gpu=_device(source.config) == "cuda"))
     predicted, of_base = (_answers(source, encoder, few, adapter_off=off) for off in (False, True))
-    longest = max(task.max_new_tokens for task in source.tasks.values())
     found = {}
-    try:
+    with ended_by_sigterm(), ended(engine):
         with Progress(f"starting {name}"):
             engine.start()
         with Progress(f"asking {name}", sum(map(len, few.values()))) as progress:
             for task, some in few.items():
                 prompt = source.tasks[task]
                 plain = [settle_anchor(r, prompt.anchor, "none", free=True)[0] for r in some]
-                extra: dict[str, Any] = {}
+                # vLLM has the limit from the folder; `transformers serve` has one of its own.
+                extra: dict[str, Any] = {"max_tokens": prompt.max_new_tokens}
                 if len(served.tasks) > 1:
                     extra["chat_template_kwargs"] = {"task": task}
-                if prompt.max_new_tokens != longest:
-                    extra["max_tokens"] = prompt.max_new_tokens
-                found[task] = check_task(
-                    engine,
-                    Asked(
-                        [messages(record) for record in plain],
-                        predicted[task],
-                        of_base[task],
-                        "" if prompt.force_response_prefix else prompt.anchor.response_prefix,
-                        extra,
-                    ),
+                sent = Asked(
+                    [messages(record) for record in plain],
+                    predicted[task],
+                    of_base[task],
+                    "" if prompt.force_response_prefix else prompt.anchor.response_prefix,
+                    extra,
                 )
-                progress.advance(len(some))
-    finally:
-        engine.stop()
+                found[task] = check_task(engine, sent, progress.advance)
     print(f"\n{name}, asked plain prompts through its chat endpoint:")
     columns = zip(*(check.cells() for check in found.values()), strict=True)
     print_rows(

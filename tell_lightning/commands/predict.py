@@ -89,7 +89,7 @@ def predict(arguments: list[str]) -> None:
             seen = isinstance(answers, AnswersStream) and sys.stdout.isatty()
             shown = request.total is not None and not seen
             with (
-                _ended_by_sigterm(),
+                ended_by_sigterm(),
                 Progress("answering", request.total, done=there, shown=shown) as progress,
             ):
                 _answer(request, answers, progress)
@@ -327,7 +327,7 @@ def _of(done: int, total: int | None) -> str:
 
 
 @contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
+def ended_by_sigterm() -> Iterator[None]:
     """Let SIGTERM end the process by an exception, with exit code 143."""
 
     def end(number: int, frame: FrameType | None) -> NoReturn:

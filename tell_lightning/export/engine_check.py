@@ -1,6 +1,6 @@
 """Check that an engine answers plain prompts as `predict` does, and that the adapter is on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,8 +67,8 @@ class EngineCheck:
             f"{self.prompts} of {self.rows}",
             f"{self.alike} of {self.rows}{ties}",
             f"{self.changed} of {self.rows}",
-            "not told" if self.difference is None else f"{self.difference:.4f}",
-            "not told" if self.noise is None else f"{self.noise:.4f}",
+            "not told" if self.difference is None else f"{self.difference:.1e}",
+            "not told" if self.noise is None else f"{self.noise:.1e}",
         ]
 
 
@@ -82,12 +82,15 @@ LINES = (
 """What the cells of a check say."""
 
 
-def check_task(engine: Engine, asked: Asked) -> EngineCheck:
+def check_task(
+    engine: Engine, asked: Asked, answered: Callable[[int], None] = lambda _: None
+) -> EngineCheck:
     """Ask an engine the rows of a task, and compare.
 
     Args:
         engine: A running engine.
         asked: The rows and what is expected.
+        answered: Called with 1 after each row.
     """
     prompts = alike = near_ties = changed = 0
     differences: list[float] = []
@@ -107,6 +110,7 @@ def check_task(engine: Engine, asked: Asked) -> EngineCheck:
             plain = engine.ask(messages, base=True, **asked.extra)
             if strip_prefix(plain.text, asked.response_prefix)[0] == of_base.prediction:
                 noises += _difference(plain.logprob, of_base)
+        answered(1)
     mean = [sum(some) / len(some) if some else None for some in (differences, noises)]
     return EngineCheck(len(asked.messages), prompts, alike, near_ties, changed, *mean)
 

@@ -10,7 +10,8 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -139,7 +140,7 @@ class HttpEngine:
         self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
     def start(self) -> None:
-        """Start the process, and wait until it lists its models.
+        """Start the process, and wait until it says that it is well.
 
         Raises:
             EngineError: It ends, or does not answer within `PATIENCE`.
@@ -217,7 +218,7 @@ class HttpEngine:
 
     def _answers(self) -> bool:
         try:
-            with self._open(f"{self._url}/v1/models", timeout=10) as reply:
+            with self._open(f"{self._url}/health", timeout=10) as reply:
                 return bool(reply.status == 200)
         except OSError:
             return False
@@ -249,6 +250,15 @@ class HttpEngine:
         lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         errors = [line for line in lines if "Error" in line]
         return (errors or lines or ["nothing"])[-1].strip()[-300:]
+
+
+@contextmanager
+def ended(engine: Engine) -> Iterator[None]:
+    """End an engine when the body ends, however it does."""
+    try:
+        yield
+    finally:
+        engine.stop()
 
 
 def _free_port() -> int:
