@@ -216,7 +216,10 @@ def test_a_folder_of_something_else_is_left_alone(
 ) -> None:
     (tmp_path / "thesis.txt").write_text("chapter 1")
     for options, wanted in (
-        (["--folder", str(tmp_path)], says("--folder", rule="folder of a run", got="thesis.txt")),
+        (
+            ["--folder", str(tmp_path)],
+            says("--folder", rule="folder of a run", got=f"'{tmp_path}' with thesis"),
+        ),
         (
             ["--folder", "a", "--resume", "b"],
             says("--folder", rule="without --resume", got="both", cure="--resume b"),
