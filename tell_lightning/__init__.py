@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tell_lightning.data.settings import Task as Task
     from tell_lightning.errors import TellError as TellError
     from tell_lightning.export.adapter import save_adapter as save_adapter
+    from tell_lightning.generation.instructions import generate_general as generate_general
     from tell_lightning.metrics.settings import Baseline as Baseline
     from tell_lightning.metrics.settings import Scoring as Scoring
     from tell_lightning.model.module import TellModule as TellModule
@@ -55,6 +56,7 @@ _MODULES = {
     "TellError": "errors",
     "TellModule": "model.module",
     "collate": "data.batches",
+    "generate_general": "generation.instructions",
     "save_adapter": "export.adapter",
 }
 __all__ = [*sorted(_MODULES), "__version__"]

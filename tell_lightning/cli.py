@@ -15,12 +15,14 @@ from tell_lightning import __version__
 from tell_lightning.commands.streams import check_words, make_usable
 from tell_lightning.errors import TellError, did_you_mean
 from tell_lightning.files import full_disk
+from tell_lightning.memory import is_out_of_memory
 
 COMMANDS = {
     "fit": "train adapters on anchored task examples mixed into general ones, and score them",
     "validate": "score a run's adapter on the dev sets",
     "test": "score a run's adapter on the test sets",
     "predict": "answer the rows of a file or of standard input",
+    "export": "write a run's adapter, or the merged model, as servers need it",
     "report": "write one run, or all experiments, as an HTML page that opens without a network",
     "compare": "say whether two predictions files differ by more than chance",
     "neural": "score a predictions file by COMET or BLEURT, in an environment of their own",
@@ -83,10 +85,16 @@ def main(args: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of the output, such as `head`, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
-        if (reason := full_disk(error)) is None:
+        if (reason := full_disk(error)) is not None:
+            cure = "Free some room, or let it write elsewhere; then go on or start again."
+            message = f"disk: must take what is written, got: {reason}. {cure}"
+        elif is_out_of_memory(error):
+            got = (str(error).splitlines() or [""])[0] or type(error).__name__
+            message = f"memory: must hold what is computed, got none left: {got:.160}. End other "
+            message += "programs, or use a machine with more."
+        else:
             raise
-        cure = "Free some room, or let it write elsewhere; then go on or start again."
-        print(f"error: disk: must take what is written, got: {reason}. {cure}", file=sys.stderr)
+        print(f"error: {message}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from errno import EDQUOT, EFBIG, ENOSPC, EROFS
@@ -12,6 +13,9 @@ from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
+
+PATIENCE = 2.0
+"""Seconds of waiting for another process before a line says so."""
 
 
 def expanded(path: str | Path) -> Path:
@@ -113,6 +117,31 @@ def locked(path: Path, refusal: Exception) -> Iterator[None]:
         yield
     finally:
         path.unlink(missing_ok=True)
+        lock.release()
+
+
+@contextmanager
+def in_turn(path: Path, waiting: str) -> Iterator[None]:
+    """Hold a lock while the body runs; wait for it if another process holds it.
+
+    Args:
+        path: The lock file; it is removed at the end.
+        waiting: What local rank 0 says if that takes a while.
+
+    Raises:
+        OSError: The lock file cannot be made.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=PATIENCE)
+    except Timeout:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            sys.stderr.write(f"{waiting}\n")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # a waiting process notices this and makes a new lock
         lock.release()
 
 

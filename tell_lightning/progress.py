@@ -112,7 +112,10 @@ class Progress:
         if not new:
             return ", ".join([*parts, f"{seconds:.0f} s"])
         rate = new / seconds
-        parts.append(f"{rate:,.{1 if rate < 10 else 0}f} {self._unit}/s")
+        if rate < 1:
+            parts.append(f"{60 * rate:.1f} {self._unit}/min")
+        else:
+            parts.append(f"{rate:,.{1 if rate < 10 else 0}f} {self._unit}/s")
         if self._total is not None:
             parts.append(f"eta {_time(seconds * (self._total - self._done) / new)}")
         elif share:

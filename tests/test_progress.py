@@ -57,7 +57,7 @@ def test_a_short_phase_shows_nothing(
         ({"total": 200}, 0, "0 of 200 rows, 40 s"),
         ({"total": 200}, 100, "100 of 200 rows, 2.5 rows/s, eta 0:00:40"),
         ({"total": 5_000, "done": 1_000}, 2_000, "3,000 of 5,000 rows, 50 rows/s, eta 0:00:40"),
-        ({"total": 4, "unit": "batches"}, 4, "4 of 4 batches, 0.1 batches/s, eta 0:00:00"),
+        ({"total": 4, "unit": "batches"}, 4, "4 of 4 batches, 6.0 batches/min, eta 0:00:00"),
         ({"share": lambda: 0.25}, 100, "100 rows, 25%, 2.5 rows/s, eta 0:02:00"),
         ({}, 0, "40 s"),
     ],

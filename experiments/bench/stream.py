@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -22,13 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from environments import HERE, ROOT, ContenderError, call, interpreter
 from quality import compare_resume, coverage, shuffle_quality
 from rows import BATCH, Job, write_rows
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
 RESULTS, README = HERE / "results", HERE / "README.md"
-ENVIRONMENTS = ROOT / "build" / "bench-venv"
 REPEATS = 3
 RESUMES = (10, 50, 90)
 WORKERS = 2
@@ -39,11 +36,6 @@ STEPS = [
     ("workers", WORKERS),
 ]
 SHARE = 0.01
-LIMIT = 1800
-
-
-class ContenderError(Exception):
-    """A contender that does not run; the results keep the reason."""
 
 
 @dataclass(frozen=True)
@@ -74,52 +66,6 @@ CONTENDERS = {
 }
 
 
-def interpreter(name: str) -> str:
-    """Return the Python of a contender; make its environment first if necessary.
-
-    Raises:
-        ContenderError: The packages cannot be installed.
-    """
-    needs = CONTENDERS[name].needs
-    if not needs:
-        return sys.executable
-    folder = ENVIRONMENTS / name
-    python, ready = folder / "bin" / "python", folder / "ready"
-    if ready.is_file() and ready.read_text().split() == list(needs):
-        return str(python)
-    torch = f"torch=={version('torch').partition('+')[0]}"
-    pip = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-input"]
-    call([sys.executable, "-m", "venv", "--clear", str(folder)])
-    # PyTorch first: another package with a looser requirement would install another build of it.
-    call([*pip, torch])
-    call([*pip, torch, *needs])
-    ready.write_text("\n".join(needs))
-    return str(python)
-
-
-def call(command: list[str]) -> None:
-    """Run a command.
-
-    Raises:
-        ContenderError: It fails or takes too long. The message is its last line.
-    """
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_OFFLINE": "1",
-    }
-    try:
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=LIMIT
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ContenderError(f"took more than {LIMIT} s") from error
-    if done.returncode:
-        raise ContenderError((done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1])
-
-
 class Bench:
     """Runs contenders on one set of rows."""
 
@@ -131,7 +77,7 @@ class Bench:
         """Run a module in the environment of a contender; return its figures."""
         job = {**asdict(self.job), "folder": str(self.job.folder), **changes}
         out = self.folder / "pass.json"
-        script = [interpreter(name), str(HERE / "contender.py"), module]
+        script = [interpreter(name, CONTENDERS[name].needs), str(HERE / "contender.py"), module]
         call([*script, "--job", json.dumps(job), "--out", str(out), *options])
         report: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
         return report

@@ -10,8 +10,6 @@ token for token. The prompts are in `probe.txt`.
 """
 
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import torch
@@ -25,6 +23,7 @@ from tell_lightning.data.tokens import Encoder
 from tell_lightning.generation.answer import gather
 from tell_lightning.generation.batched import Budget, generate
 from tell_lightning.generation.decoding import Decoding
+from tell_lightning.generation.probe_prompts import prompts
 from tell_lightning.model.evaluating import evaluating
 from tell_lightning.model.loss import token_losses
 from tell_lightning.progress import Progress
@@ -51,13 +50,6 @@ class ProbeScores:
 def can_chat(tokenizer: Any) -> bool:
     """Say whether a base is a chat model, by its tokenizer: a template, and a full vocabulary."""
     return bool(tokenizer.chat_template) and len(tokenizer) >= LEAST_VOCABULARY
-
-
-@cache
-def prompts() -> tuple[str, ...]:
-    """Read the prompts."""
-    text = (files("tell_lightning") / "callbacks/probe.txt").read_text(encoding="utf-8")
-    return tuple(text.splitlines())
 
 
 class Probe:

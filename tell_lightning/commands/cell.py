@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from tell_lightning.commands.check import check
+from tell_lightning.commands.general import with_written_rows
 from tell_lightning.errors import TellError
 from tell_lightning.experiment.cells import Cell
 from tell_lightning.experiment.overlays import value_of
@@ -126,7 +127,7 @@ def _score_base(options: list[str]) -> None:
     from tell_lightning.data.splits import read_splits
 
     quieten()
-    config = check(options)
+    config, _ = with_written_rows(check(options))
     splits = read_splits(config.data)
     folder = new_folder(config.run.dir, config.run.name)
     folder.path.mkdir(parents=True)

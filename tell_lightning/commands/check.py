@@ -40,7 +40,7 @@ from tell_lightning.data.settings import DataSettings, General, Task, check_batc
 from tell_lightning.metrics.kinds.registry import BUILT_IN, check_kind, kind_of
 from tell_lightning.metrics.predictions import MetricError
 from tell_lightning.model.settings import RANGES as MODEL_RANGES
-from tell_lightning.model.settings import ModelSettings
+from tell_lightning.model.settings import ModelSettings, check_quantize
 from tell_lightning.settings import (
     DEMO,
     EXTENDS,
@@ -284,18 +284,18 @@ def check_training(config: Config) -> None:
     """Refuse what no training can do, before anything is loaded.
 
     Raises:
-        ConfigError: The run has no end, batches that do not divide, or half precision on a CPU.
+        ConfigError: Batches that do not divide, or half precision on a CPU.
     """
     trainer, data = config.trainer, config.data
-    if data.mixture.cycles is None and trainer["max_steps"] == -1:
-        raise ConfigError(
-            "trainer.max_steps: must say after how many optimizer steps the run ends, got nothing. "
-            "Write --trainer.max_steps=500, or --data.mixture.cycles=1 to end after one cycle of "
-            "the plan."
-        )
     devices = trainer.get("devices")
     world = max(devices, 1) if isinstance(devices, int) else 1
     check_batches(data.optimizer_batch, data.micro_batch, world * trainer.get("num_nodes", 1))
+    if data.micro_batch == "auto" and _strategy_name(trainer.get("strategy")) == "fsdp2":
+        raise ConfigError(
+            "data.micro_batch: must be a number with fsdp2, where one device cannot try by itself "
+            "what fits, got auto. Set data.micro_batch: 1, or a larger one."
+        )
+    check_quantize(config.model, _strategy_name(trainer.get("strategy")))
     precision = str(trainer.get("precision", ""))
     if trainer.get("accelerator") == "cpu" and precision.startswith("16"):
         raise ConfigError(
@@ -354,7 +354,7 @@ def _check_trainer(trainer: dict[str, Any]) -> None:
 
 def _check_strategy(strategy: Any, precision: str) -> None:
     """Refuse strategies that do not fit adapters, and what fsdp2 cannot do."""
-    name = str(strategy.get("class_path") if isinstance(strategy, dict) else strategy)
+    name = _strategy_name(strategy)
     known = name.rpartition(".")[2]
     if known in {"fsdp", "fsdp_cpu_offload", "FSDPStrategy", "ModelParallelStrategy"}:
         raise ConfigError(
@@ -366,6 +366,10 @@ def _check_strategy(strategy: Any, precision: str) -> None:
             f"trainer.precision: fsdp2 goes with bf16-mixed or 32-true, got {precision}, whose "
             "loss scaling does not see the gradients of all shards. Set bf16-mixed."
         )
+
+
+def _strategy_name(strategy: Any) -> str:
+    return str(strategy.get("class_path") if isinstance(strategy, dict) else strategy)
 
 
 @cache

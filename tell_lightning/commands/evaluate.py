@@ -7,7 +7,9 @@ from typing import Any, Literal
 from tell_lightning.callbacks.folder import RunFolder, existing_folder, read_record, write_json
 from tell_lightning.commands.arguments import KEYS, CommandParser
 from tell_lightning.commands.check import Config, check
+from tell_lightning.commands.general import with_written_rows
 from tell_lightning.commands.reference import keys_help
+from tell_lightning.commands.room import room_to_score
 from tell_lightning.commands.startup import quieten
 from tell_lightning.commands.trust import (
     TRUST,
@@ -74,6 +76,7 @@ def _evaluate(command: str, split: Literal["dev", "test"], arguments: list[str])
     if wanted != _what_decides(own, split):
         digest = sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:8]
         target = RunFolder(folder.path / "scorings" / f"{split}-{digest}")
+    config, _ = with_written_rows(config)
     splits = read_splits(config.data)
     _score(split, folder, target, config, splits, accept_base=asked.accept_base)
 
@@ -106,9 +109,10 @@ def _score(
     module, trainer = session.module, session.trainer
     module.trained_steps = trained_steps(folder)
     run = trainer.validate if split == "dev" else trainer.test
-    run(module, datamodule=session.datamodule, verbose=False)
-    if split == "test" and config.eval.anchor_check and session.datamodule.swap_anchor():
+    with room_to_score(config):
         run(module, datamodule=session.datamodule, verbose=False)
+        if split == "test" and config.eval.anchor_check and session.datamodule.swap_anchor():
+            run(module, datamodule=session.datamodule, verbose=False)
     if trainer.is_global_zero:
         metrics = scores_json(session.evaluation)
         swapped = {name: found for name, found in metrics.items() if name.startswith("test_")}

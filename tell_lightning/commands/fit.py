@@ -4,6 +4,8 @@ import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +25,12 @@ from tell_lightning.commands.arguments import KEYS, CommandParser
 from tell_lightning.commands.check import Config, check, check_training
 from tell_lightning.commands.config_files import read_config
 from tell_lightning.commands.evaluate import check_run_base
+from tell_lightning.commands.general import with_written_rows
 from tell_lightning.commands.plan import print_plan, say_contradictions
 from tell_lightning.commands.preview import print_lines, scoring_lines
 from tell_lightning.commands.reference import keys_help
+from tell_lightning.commands.room import room_to_score, room_to_train
+from tell_lightning.commands.settled import rate_facts, with_rate, with_steps
 from tell_lightning.commands.startup import quieten
 from tell_lightning.data.base_files import ACCEPT, ACCEPT_HELP
 from tell_lightning.data.splits import read_splits
@@ -45,6 +50,7 @@ SESSION = ("command", "started", "versions", "git", "machine")
 if TYPE_CHECKING:
     from tell_lightning.callbacks.run_record import RunRecord
     from tell_lightning.commands.session import Session
+    from tell_lightning.model.rate import Rate
 
 
 def fit(arguments: list[str]) -> None:
@@ -53,6 +59,7 @@ def fit(arguments: list[str]) -> None:
     Args:
         arguments: What follows the command on the command line.
     """
+    started = time.perf_counter()
     parser = CommandParser("fit", DESCRIPTION, keys=KEYS, list_keys=keys_help)
     parser.add_argument("--resume", metavar="RUN", help="the folder of a run to go on with")
     parser.add_argument(
@@ -70,17 +77,21 @@ def fit(arguments: list[str]) -> None:
     check_training(config)
     if folder:
         _check_place(folder, config)
-    splits = read_splits(config.data)  # before torch is imported: a bad row is refused at once
-    checkpoint = _checkpoint(folder) if folder else None
-    if checkpoint and asked.folder and _has_ended(RunFolder(Path(asked.folder)), config):
+    if folder and asked.folder and _has_ended(folder, config):
         print(f"Run: {asked.folder} has ended: nothing is left to do")
         return
+    config, written = with_written_rows(config)
+    splits = read_splits(config.data)  # before torch is imported: a bad row is refused at once
+    checkpoint = _checkpoint(folder) if folder else None
 
     quieten()
     from tell_lightning.callbacks.loggers import logged
     from tell_lightning.callbacks.run_record import RunRecord
     from tell_lightning.commands.session import open_session
+    from tell_lightning.model.rate import rate_of
 
+    rate = rate_of(config.model)
+    config = with_rate(config, rate)
     with nullcontext(folder) if folder else _claimed(config, asked.folder) as folder:
         session = open_session(config, folder, splits, training=True)
         if checkpoint and not asked.accept_base:
@@ -89,12 +100,16 @@ def fit(arguments: list[str]) -> None:
             say_contradictions(splits)
         # Before the base is loaded and anything is written.
         step = _prepare(session, config, folder, checkpoint)
-        scoring = scoring_lines(session.datamodule.prepared, config.eval)
+        if config.data.mixture.cycles is None:
+            config = with_steps(config, session.trainer.max_steps)
+        lines = [*written, *scoring_lines(session.datamodule.prepared, config.eval)]
     with held(folder) if session.trainer.is_global_zero else nullcontext():
-        record = RunRecord(folder, _earlier_facts(folder) if checkpoint else None)
+        facts = _earlier_facts(folder) if checkpoint else None
+        spent = session.throughput.spent
+        record = RunRecord(folder, facts, spent=spent, started=started)
         log = logged(session.trainer, folder, config.run, config.values, step=step)
         with log, _recorded(record):
-            _fit(session, config, folder, record, checkpoint, scoring)
+            _fit(session, config, rate, folder, record, checkpoint, lines)
 
 
 def _check_place(folder: RunFolder, config: Config) -> None:
@@ -139,7 +154,7 @@ def _has_ended(folder: RunFolder, config: Config) -> bool:
     """Say whether a run has taken all the steps that are asked for, or stopped by itself."""
     record = read_record(folder)
     has_stop = config.data.mixture.cycles is not None or record.get("ended_by") == "patience"
-    all_taken = record.get("steps", 0) >= config.trainer["max_steps"]
+    all_taken = record.get("steps", 0) >= (config.trainer["max_steps"] or -1)
     return record.get("status") == "completed" and (has_stop or all_taken)
 
 
@@ -259,13 +274,15 @@ def _load(checkpoint: Path) -> dict[str, Any]:
 def _fit(
     session: "Session",
     config: Config,
+    rate: "Rate",
     folder: RunFolder,
     record: "RunRecord",
     checkpoint: Path | None,
-    scoring: list[str],
+    lines: list[str],
 ) -> None:
     from lightning.pytorch.utilities import rank_zero_info
 
+    from tell_lightning.callbacks.micro_batch import FoundMicroBatch
     from tell_lightning.callbacks.run_record import scores_json
     from tell_lightning.callbacks.selection import described
     from tell_lightning.export.adapter import save_adapter
@@ -273,13 +290,16 @@ def _fit(
 
     trainer, module, datamodule = session.trainer, session.module, session.datamodule
     if trainer.is_global_zero:
-        _write_inputs(session, config, folder, record, resuming=checkpoint is not None)
-        print_lines(scoring)
-    seconds: dict[str, float] = record.facts["seconds"]
+        _write_inputs(session, config, rate, folder, record, resuming=checkpoint is not None)
+        print_lines(lines)
+    if config.data.micro_batch == "auto":
+        resuming = checkpoint is not None
+        note = partial(_note_micro_batch, config, folder, record, resuming=resuming)
+        trainer.callbacks.append(FoundMicroBatch(datamodule, note))  # type: ignore[attr-defined]
     has_test = config.eval.test and bool(datamodule.evaluation["test"])
     has_dev = bool(datamodule.evaluation["dev"])
     if checkpoint is None and config.eval.before:
-        with _timed(seconds, "before"):
+        with room_to_score(config):
             rank_zero_info("Before training, the base with the same prompts:")
             if has_test:
                 trainer.test(module, datamodule=datamodule, verbose=False)
@@ -288,7 +308,7 @@ def _fit(
         record.write(metrics=scores_json(session.evaluation))
     if module.model is not None:
         rank_zero_info(str(module.parameter_count))
-    with _timed(seconds, "training"):
+    with room_to_train(config):
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     selected = _select(session, config, has_dev)
     rank_zero_info(f"Adapter: {described(selected)}")
@@ -297,7 +317,7 @@ def _fit(
         files = record.facts["base"]["sha256"]
         save_adapter(folder.adapter, module, datamodule, weights=weights, base_files=files)
     if has_test:
-        with _timed(seconds, "after"):
+        with room_to_score(config):
             rank_zero_info("After training:")
             trainer.test(module, datamodule=datamodule, verbose=False)
             if config.eval.anchor_check and datamodule.swap_anchor():
@@ -306,32 +326,72 @@ def _fit(
 
 
 def _write_inputs(
-    session: "Session", config: Config, folder: RunFolder, record: "RunRecord", *, resuming: bool
+    session: "Session",
+    config: Config,
+    rate: "Rate",
+    folder: RunFolder,
+    record: "RunRecord",
+    *,
+    resuming: bool,
 ) -> None:
     """Write config.yaml, plan.json and the first run.json; print the plan."""
     from tell_lightning.callbacks.run_record import promise
     from tell_lightning.callbacks.wandb_record import log_plan
     from tell_lightning.data.base_files import base_digests
+    from tell_lightning.model.base import base_dtype
 
     datamodule = session.datamodule
+    device_type = session.trainer.strategy.root_device.type
+    dtype, precision = base_dtype(config.model, device_type), str(session.trainer.precision)
     folder.path.mkdir(parents=True, exist_ok=True)
-    path = folder.draft_config if resuming else folder.config
-    path.write_text(config.to_yaml(), encoding="utf-8")
-    plan = datamodule.prepared.describe(session.trainer.max_steps)
+    _write_config(config, folder, datamodule.tried, resuming=resuming)
+    steps = session.trainer.max_steps
+    plan = datamodule.prepared.describe(steps)
+    plan["learning_rate"] = rate_facts(_known(rate, folder), config.model, steps)
     write_json(folder.path / "plan.json", plan)
     log_plan(session.trainer, plan, folder.path / "plan.json")
     print(f"Run: {folder.path}")
+    if device_type == "cpu" and precision.startswith("bf16"):
+        print(f"Computes in bfloat16 (trainer.precision: {precision}, base: {dtype}).")
     print_plan(plan)
     record.write(
         base={
             "name": config.model.base,
             "revision": config.model.revision,
             "sha256": base_digests(config.model.base, config.model.revision),
+            "dtype": dtype,
         },
-        reproducible=promise(session.trainer.strategy.root_device.type),
+        precision=precision,
+        reproducible=promise(device_type),
         data={"inputs": plan["inputs"], "plan_digest": plan["digest"]},
         mixture=plan["realised"],
+        learning_rate=plan["learning_rate"],
     )
+
+
+def _known(rate: "Rate", folder: RunFolder) -> "Rate":
+    """Return a rate with the reason that the first session of a resumed run wrote down for it."""
+    known = read_record(folder).get("learning_rate", {})
+    return rate._replace(why=known["why"]) if known.get("value") == rate.value else rate
+
+
+def _write_config(
+    config: Config, folder: RunFolder, micro_batch: int | None, *, resuming: bool
+) -> None:
+    """Write config.yaml, with the micro-batch that `auto` has found."""
+    if micro_batch is not None:
+        data = {**config.values["data"], "micro_batch": micro_batch}
+        config = replace(config, values={**config.values, "data": data})
+    path = folder.draft_config if resuming else folder.config
+    path.write_text(config.to_yaml(), encoding="utf-8")
+
+
+def _note_micro_batch(
+    config: Config, folder: RunFolder, record: "RunRecord", micro_batch: int, *, resuming: bool
+) -> None:
+    """Write down which micro-batch `auto` has found, for a resume to use."""
+    _write_config(config, folder, micro_batch, resuming=resuming)
+    record.write(micro_batch=micro_batch)
 
 
 def _select(session: "Session", config: Config, has_dev: bool) -> dict[str, Any]:
@@ -373,6 +433,7 @@ def _finish(
         selected=selected,
         steps=trainer.global_step,
         devices=trainer.world_size,
+        micro_batch=session.datamodule.micro_batch,
         parameters=session.module.parameter_count._asdict(),
         tokens_per_second=round(throughput.tokens_per_second(trainer), 1),
         peak_memory_bytes=peak_memory_bytes(),
@@ -390,13 +451,6 @@ def _out_of_patience(session: "Session") -> bool:
     trainer = session.trainer
     stopped = any(c.stopped for c in trainer.early_stopping_callbacks if isinstance(c, Patience))
     return stopped and trainer.global_step < trainer.max_steps
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    seconds[name] = round(seconds.get(name, 0.0) + time.perf_counter() - started, 2)
 
 
 @contextmanager

@@ -11,8 +11,11 @@ import numpy as np
 
 from tell_lightning.commands.arguments import KEYS, CommandParser, whole_number
 from tell_lightning.commands.check import check, check_training
+from tell_lightning.commands.general import with_written_rows
 from tell_lightning.commands.preview import print_lines, scoring_lines
+from tell_lightning.commands.price import measured, price, print_price
 from tell_lightning.commands.reference import keys_help
+from tell_lightning.commands.settled import rate_facts, rate_line
 from tell_lightning.commands.startup import quieten
 from tell_lightning.commands.tables import print_rows
 from tell_lightning.data.leaks import contradictions
@@ -21,6 +24,7 @@ from tell_lightning.data.report import CHANGES, table
 from tell_lightning.data.settings import DataSettings
 from tell_lightning.data.splits import Splits, read_splits
 from tell_lightning.data.variants import variant_anchor, variant_prefix
+from tell_lightning.export.serving import serving_notes
 from tell_lightning.settings import ConfigError
 
 if TYPE_CHECKING:
@@ -33,6 +37,9 @@ examples as the model will read them.
 With --positions, show instead of the mixture which row is at each position of the stream:
 
     {"position": 41, "source": "translate", "row": 7, "cycle": 0, "id": "velsk-0312"}
+
+With --measure, load the model, take a few steps and answer a few rows on this machine, and say what
+the run will take: time, memory and disk. Nothing of it is kept.
 """
 MARKS = {"anchor": ("⟦anchor ", "⟧"), "supervised": ("⟦train ", "⟧"), "prompt": ("", "")}
 COLOURS = {
@@ -58,6 +65,7 @@ def plan(arguments: list[str]) -> None:
         )
     config = check(options)
     check_training(config)
+    config, written = with_written_rows(config)
     splits = read_splits(config.data)
     say_contradictions(splits)
     quieten()
@@ -65,19 +73,24 @@ def plan(arguments: list[str]) -> None:
     from tell_lightning.data.tokenizer import load_tokenizer
     from tell_lightning.model.base import load_skeleton
     from tell_lightning.model.lora import check_lora
+    from tell_lightning.model.rate import rate_of
 
     tokenizer = load_tokenizer(config.model.base, **config.model.hub_options)
     data = PreparedData(config.data, tokenizer, seed=config.seed, given=splits)
     data.prepare()
     data.open()
     check_lora(load_skeleton(config.model), config.model.lora)
+    rate = rate_of(config.model)
     if asked.positions:
         _print_positions(data, asked.positions, asked.format or "table")
         return
     steps = data.steps(config.trainer["max_steps"])
-    print_plan(data.describe(steps))
+    print_plan(data.describe(steps) | {"learning_rate": rate_facts(rate, config.model, steps)})
     data.check_supply(steps)
-    print_lines(scoring_lines(data, config.eval))
+    notes = serving_notes(config.model.lora)
+    print_lines([*written, *scoring_lines(data, config.eval), *notes])
+    if asked.measure:
+        print_price(price(measured(config), data, config))
     if asked.show:
         _show(data, asked.show)
 
@@ -97,6 +110,11 @@ def _parser() -> CommandParser:
         type=_positions,
         metavar="A:B",
         help="show the rows at the positions from A up to, not including, B",
+    )
+    either.add_argument(
+        "--measure",
+        action="store_true",
+        help="measure on this machine, with the model, what the run will take",
     )
     parser.add_argument(
         "--format", choices=("table", "jsonl"), help="how --positions prints; default: table"
@@ -122,11 +140,15 @@ def print_plan(plan: Mapping[str, Any]) -> None:
         f"most {realised['longest_gap']} examples in a row without a task example."
     )
     print(_task_share(realised["task_share"]))
+    if plan["length"] is not None:
+        print(f"{plan['steps']:,} steps: {plan['length']}.")
+    print(rate_line(plan["learning_rate"]))
     if not realised["complete"]:
         print("The run is longer: these are the counts of its first examples.")
     print(f"Left out: {'; '.join(left_out) or 'nothing'}.")
     for note in plan["notes"]:
         print(note)
+    print_lines([f"note: {line}" for line in plan["advice"]])
 
 
 def say_contradictions(splits: Splits) -> None:

@@ -168,7 +168,7 @@ def _answer(request: PredictionRequest, answers: Answers, progress: Progress) ->
     accelerator = str(trainer.get("accelerator"))
     cuda = torch.cuda.is_available() and accelerator != "cpu"
     device = torch.device("cuda" if cuda else "cpu")
-    precision = str(trainer.get("precision") or default_precision(accelerator))
+    precision = str(trainer.get("precision") or default_precision(request.model, accelerator))
     model = cache(lambda: _load(request, device))
     weights = _weights(request, device.type, precision)
     if request.total is None and sys.stdin.isatty():
@@ -296,6 +296,7 @@ def _weights(request: PredictionRequest, device_type: str, precision: str) -> di
         "dtype": base_dtype(request.model, device_type),
         "adapter": _digests(request.adapter, "adapter_*") if request.adapter else None,
         **({} if precision.startswith("32") else {"precision": precision}),
+        **({"quantize": request.model.quantize} if request.model.quantize else {}),
     }
 
 

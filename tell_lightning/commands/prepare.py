@@ -2,6 +2,7 @@
 
 from tell_lightning.commands.arguments import KEYS, CommandParser
 from tell_lightning.commands.check import check
+from tell_lightning.commands.general import with_written_rows
 from tell_lightning.commands.plan import reasons_left_out
 from tell_lightning.commands.reference import keys_help
 from tell_lightning.commands.startup import quieten
@@ -24,6 +25,7 @@ def prepare(arguments: list[str]) -> None:
     parser = CommandParser("prepare", DESCRIPTION, keys=KEYS, list_keys=keys_help)
     _, options = parser.parse_with_keys(arguments)
     config = check(options)
+    config, written = with_written_rows(config)
     text = read_splits(config.data)
     quieten()
     from tell_lightning.data import store
@@ -36,6 +38,8 @@ def prepare(arguments: list[str]) -> None:
     preparation = Preparation(
         config.data, Encoder(tokenizer, Renderer(tokenizer, config.data.thinking))
     )
+    for line in written:
+        print(line)
     for source in training_sources(config.data, text):
         preparation.prepare([source])
         folder = preparation.folder(source)

@@ -79,8 +79,7 @@ def open_session(
         folder=folder.predictions,
     )
     throughput = Throughput()
-    terminal = sys.stdout.isatty()
-    progress = StepsBar if terminal else PlainProgress
+    progress = StepsBar if sys.stdout.isatty() else PlainProgress
     callbacks: list[Callback] = [throughput, progress(config.data.tasks), Phases(), evaluation]
     if training:
         if config.data.audit:
@@ -99,25 +98,45 @@ def open_session(
                 every_minutes=config.run.checkpoint_every_minutes,
             )
         )
+    trainer = make_trainer(config, folder, callbacks, training=training)
+    return Session(trainer, module, datamodule, evaluation, throughput)
+
+
+def make_trainer(
+    config: Config, folder: RunFolder, callbacks: list[Callback], *, training: bool, **changes: Any
+) -> Trainer:
+    """Make the Trainer that a configuration describes.
+
+    Args:
+        config: The checked configuration.
+        folder: Where the run goes.
+        callbacks: Callbacks besides those of the configuration.
+        training: Whether checkpoints are kept.
+        changes: Options of the Trainer that win over the configuration.
+
+    Raises:
+        ConfigError: The machine has not what the options ask for, or they do not fit together.
+    """
     asked = _instantiated(config.trainer)
-    trainer = _trainer(
+    accelerator = str(asked["accelerator"])
+    return _trainer(
         asked
         | {
             "callbacks": [*_listed(asked["callbacks"]), *callbacks],
             "plugins": [*_listed(asked["plugins"]), AtomicCheckpoints()],
             "logger": _listed(asked["logger"]),  # the command adds those of a run
             "enable_checkpointing": training,
-            "precision": asked["precision"] or default_precision(str(asked["accelerator"])),
+            "precision": asked["precision"] or default_precision(config.model, accelerator),
             "default_root_dir": str(folder.path),
             "max_epochs": -1,  # steps are the measure
             "num_sanity_val_steps": 0,  # the base is scored before training instead
             # What FSDP2 gathers in inference mode cannot be trained with afterwards.
             "inference_mode": asked["inference_mode"] and not _is_sharded(asked["strategy"]),
-            "enable_progress_bar": terminal,
+            "enable_progress_bar": sys.stdout.isatty(),
             "enable_model_summary": False,  # one line says what is trained
         }
+        | changes
     )
-    return Session(trainer, module, datamodule, evaluation, throughput)
 
 
 def _trainer(options: Mapping[str, Any]) -> Trainer:

@@ -17,7 +17,7 @@ from tell_lightning.files import GivenTwiceError, expanded, parse_yaml
 from tell_lightning.microworld.world import WORLDS
 from tell_lightning.settings import ConfigError
 
-_SECTIONS = {"tasks": ("train", "dev", "test"), "general": ("train", "held_out")}
+_SECTIONS = {"tasks": ("train", "dev", "test"), "general": ("train", "generate", "held_out")}
 """The keys of a section that say where rows are."""
 
 

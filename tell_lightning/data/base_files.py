@@ -20,7 +20,7 @@ def base_digests(base: str, revision: str | None = None) -> dict[str, str]:
     model fills; nothing if there are none.
 
     Args:
-        base: Hub id, folder or 'microworld'.
+        base: Hub id, folder, or a name of `NAMED`.
         revision: Commit, tag or branch of a hub model.
     """
     folder = Path(base_path(base))
@@ -39,7 +39,7 @@ def check_base(saved: Mapping[str, str] | None, base: str, revision: str | None 
 
     Args:
         saved: What `base_digests` returned then; nothing is checked if nothing was saved.
-        base: Hub id, folder or 'microworld', of now.
+        base: Hub id, folder or name, of now.
         revision: Commit, tag or branch of a hub model.
 
     Raises:

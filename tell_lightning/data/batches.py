@@ -11,6 +11,9 @@ An unpacked batch has the same form, with one example in each bin.
 
 There is no attention mask. Padding is on the right and attention is causal, so no token attends to
 padding. A mask would hide the restarts from transformers, and examples would see each other.
+
+`indexed` adds what a training step would otherwise have to ask the device for: the places of the
+targets, the borders of the examples, and the counts of each source.
 """
 
 from collections.abc import Sequence
@@ -67,6 +70,12 @@ class Batch(NamedTuple):
         names: The names that `sources` are indices of; the same in every batch of a run.
         split: What the batch is for: train, dev, test ...
         packed: Whether bins may hold several examples.
+        targets: [3, S], for each of the S supervised tokens the place in the flat batch (0 to B*T)
+            whose output predicts it, the token, and its example; None: not indexed yet.
+        counts: [K, 2] float32, supervised tokens and examples that have any, of each source.
+        borders: [M+1] int32, where examples begin in the flat batch, and B*T at the end. Padding
+            belongs to the example before it.
+        longest: Most tokens between two borders.
     """
 
     input_ids: Tensor
@@ -79,6 +88,39 @@ class Batch(NamedTuple):
     names: tuple[str, ...] = ("data",)
     split: str = "train"
     packed: bool = False
+    targets: Tensor | None = None
+    counts: Tensor | None = None
+    borders: Tensor | None = None
+    longest: int = 0
+
+
+def indexed(batch: Batch) -> Batch:
+    """Add the last four fields to a batch, if it has none; cheap while it is on the CPU.
+
+    Whoever changes the labels afterwards must set `targets` to None.
+    """
+    if batch.targets is not None:
+        return batch
+    size, width = batch.labels.shape
+    labels = batch.labels[:, 1:]
+    row, column = (labels != IGNORE).nonzero(as_tuple=True)
+    # The first token of an example has no label, so a token and its target are in one example.
+    example = batch.examples[row, column]
+    targets = torch.stack([row * width + column, labels[row, column], example])
+    source = batch.sources[example]
+    judged = batch.sources[torch.unique(example)]
+    sources = len(batch.names)
+    counts = torch.stack([x.bincount(minlength=sources) for x in (source, judged)], dim=1)
+    begins = torch.ones_like(batch.position_ids, dtype=torch.bool)
+    begins[:, 1:] = batch.position_ids.diff() != 1
+    starts = begins.flatten().nonzero().flatten()
+    borders = torch.cat([starts, starts.new_tensor([size * width])]).int()
+    return batch._replace(
+        targets=targets,
+        counts=counts.float(),
+        borders=borders,
+        longest=int(borders.diff().max()),
+    )
 
 
 def collate(

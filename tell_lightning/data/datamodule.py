@@ -5,16 +5,18 @@ the order depends on. A resume with another order is refused.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import lightning.pytorch as pl
+import torch
 
+from tell_lightning.data.batches import Batch, collate
 from tell_lightning.data.evaluation_rows import EvaluationRows
 from tell_lightning.data.order_changes import changes
 from tell_lightning.data.plan import Plan
-from tell_lightning.data.prepared import PreparedData
+from tell_lightning.data.prepared import PreparedData, first_of_each
 from tell_lightning.data.settings import (
     RANGES,
     DataSettings,
@@ -23,8 +25,14 @@ from tell_lightning.data.settings import (
     Task,
     check_batches,
 )
-from tell_lightning.data.splits import Splits
-from tell_lightning.data.stream import LossBatches, MicroBatches, PreparedRows, Stream
+from tell_lightning.data.splits import Splits, check_general, rows_of
+from tell_lightning.data.stream import (
+    LossBatches,
+    MicroBatches,
+    PreparedRows,
+    Stream,
+    longest_unit,
+)
 from tell_lightning.data.tokenizer import load_tokenizer
 from tell_lightning.data.units import Place, Units
 from tell_lightning.errors import TellError
@@ -35,17 +43,29 @@ class StreamError(TellError):
     """A batch layout, a Trainer setting or a resume that does not fit the stream."""
 
 
+@runtime_checkable
+class TriesMicroBatches(Protocol):
+    """What `micro_batch: auto` needs of a module. `TellModule` has it."""
+
+    def largest_micro_batch(
+        self, sizes: Sequence[int], batch_of: Callable[[int], Batch]
+    ) -> int | None:
+        """Return the largest of some sizes whose batch fits into memory; None if none does."""
+
+
 class TellDataModule(pl.LightningDataModule):
     """Streams anchored task examples, mixed into general ones, in an order fixed by a seed.
 
     It works with any Trainer. The optimizer batch is fixed; devices and `accumulate_grad_batches`
     decide into how many forward passes it is divided. A run ends after the Trainer's `max_steps`,
     after `mixture.cycles`, or after `max_epochs`: an epoch is one cycle of the plan. With only
-    `max_steps` the run is one epoch, for the stream has no end.
+    `max_steps` the run is one epoch, for the stream has no end. With neither (`max_epochs=-1`) its
+    length follows from the rows (`tell_lightning/data/length.py`).
 
     Attributes:
         prepared: The data without a Trainer: plan, prepared rows, rows to score.
         test_split: The split of `test_dataloader`: test, or the split of `swap_anchor`.
+        tried: The micro-batch that trying has found, where it is `auto` and training has begun.
     """
 
     def __init__(
@@ -59,8 +79,8 @@ class TellDataModule(pl.LightningDataModule):
         max_tokens: int = 1024,
         thinking: Literal["strip", "keep"] = "strip",
         packing: bool = False,
-        optimizer_batch: int = 32,
-        micro_batch: int = 16,
+        optimizer_batch: int = 16,
+        micro_batch: int | Literal["auto"] = 8,
         num_workers: int = 0,
         prefetch_factor: int | None = None,
         multiprocessing_context: Literal["fork", "spawn", "forkserver"] | None = None,
@@ -74,8 +94,8 @@ class TellDataModule(pl.LightningDataModule):
         Args:
             tasks: The low-resource tasks by name, as `Task` or as dictionaries of its fields.
             general: The general sources by name, as `General` or as dictionaries of its fields.
-            tokenizer: The base model's tokenizer, or the name of the base: a hub id, a folder or
-                'microworld'.
+            tokenizer: The base model's tokenizer, or the name of the base: a hub id, a folder, or
+                'smollm2' or 'microworld'.
             mixture: What is trained on, and how much of each.
             root: Folder that the paths of the tasks and sources start from.
             max_tokens: Longest training example in tokens.
@@ -83,8 +103,9 @@ class TellDataModule(pl.LightningDataModule):
                 the chat template knows thinking.
             packing: Whether examples share bins of `max_tokens` tokens.
             optimizer_batch: Examples (or bins) of an optimizer step, over all devices.
-            micro_batch: Examples (or bins) of a forward pass on each device. If the Trainer has
-                an `accumulate_grad_batches`, the micro-batch follows from that instead.
+            micro_batch: Examples (or bins) of a forward pass on each device; auto: the largest
+                that fits, which the module tries (`TriesMicroBatches`). If the Trainer has an
+                `accumulate_grad_batches`, the micro-batch follows from that instead.
             num_workers: Worker processes that read rows.
             prefetch_factor: Micro-batches that each worker reads ahead.
             multiprocessing_context: How workers are started.
@@ -95,6 +116,7 @@ class TellDataModule(pl.LightningDataModule):
 
         Raises:
             ConfigError: A setting does not exist or has another type.
+            SplitError: A general source has no rows, or rows that the base has still to write.
         """
         super().__init__()
         settings = DataSettings(
@@ -121,13 +143,19 @@ class TellDataModule(pl.LightningDataModule):
             cache_dir=cache_dir,
         )
         check_ranges(plain(settings), RANGES, "data")
+        check_general(settings.general)
+        for name, source in settings.general.items():
+            rows_of(name, source)  # refuses those that the base has still to write
         if isinstance(tokenizer, str):
             tokenizer = load_tokenizer(tokenizer)
         self.prepared = PreparedData(settings, tokenizer, seed=seed)
         self.seed = seed
         self.test_split = "test"
-        self.micro_batch = micro_batch
+        self.tried: int | None = None
+        self._awaits_try = False
+        self.micro_batch = self._chosen
         self._short = False
+        self._loss_limits: Mapping[str, int | None] = {}
         self.save_hyperparameters({"data": _hyperparameters(settings) | {"seed": seed}})
 
     @classmethod
@@ -188,6 +216,8 @@ class TellDataModule(pl.LightningDataModule):
             self._set_up_fit()
         elif not self.prepared.is_open:
             self.prepared.open()
+        elif self._awaits_try:  # a scoring before training
+            self._set_up_fit()
 
     def _set_up_fit(self) -> None:
         """Set the Trainer's number of steps and its accumulation.
@@ -202,7 +232,8 @@ class TellDataModule(pl.LightningDataModule):
                 "mixture.task_examples to train on a few examples."
             )
         world = trainer.world_size
-        if trainer.accumulate_grad_batches == 1:
+        follows = trainer.accumulate_grad_batches == 1 or self._awaits_try
+        if follows:
             trainer.accumulate_grad_batches = self.accumulation(world)
         self.micro_batch = self._micro_batch(world, trainer.accumulate_grad_batches)
         max_steps = trainer.max_steps
@@ -217,15 +248,11 @@ class TellDataModule(pl.LightningDataModule):
             trainer.reload_dataloaders_every_n_epochs = 1
         else:
             self.prepared.open()
-            if max_steps < 1 and self.prepared.stop is None:
-                raise StreamError(
-                    "max_steps: the stream has no end, so the Trainer needs max_steps or "
-                    f"max_epochs, got max_steps {max_steps} and max_epochs {trainer.max_epochs}. "
-                    "Set one of them."
-                )
             steps = self.prepared.steps(max_steps)
         trainer.fit_loop.epoch_loop.max_steps = steps if max_steps < 1 else min(max_steps, steps)
         self.prepared.check_supply(trainer.max_steps)
+        if follows and self.settings.micro_batch == "auto" and self.tried is None:
+            self._try_micro_batch()
 
     def _open_epochs(self) -> int:
         """Open the plan up to the end of the last epoch, and return the steps up to there."""
@@ -264,9 +291,61 @@ class TellDataModule(pl.LightningDataModule):
         Raises:
             ConfigError: The optimizer batch is not a multiple of micro-batch times devices.
         """
-        batch, micro = self.settings.optimizer_batch, self.settings.micro_batch
+        batch, micro = self.settings.optimizer_batch, self._chosen
         check_batches(batch, micro, world)
         return batch // (micro * world)
+
+    @property
+    def _chosen(self) -> int:
+        """The micro-batch; the smallest one as long as `auto` has not been tried."""
+        micro = self.settings.micro_batch
+        return (self.tried or 1) if isinstance(micro, str) else micro
+
+    def _try_micro_batch(self) -> None:
+        """Let the module find the largest micro-batch; all ranks use the smallest of theirs.
+
+        Before the Trainer has a module, nothing is tried: the next setup does.
+
+        Raises:
+            StreamError: The module cannot try, or not even a single unit fits.
+        """
+        trainer = self._trainer
+        module = trainer.lightning_module
+        self._awaits_try = module is None
+        if module is None:
+            return
+        if not isinstance(module, TriesMicroBatches):
+            raise StreamError(
+                "data.micro_batch: must be a number for a module without largest_micro_batch, got "
+                f"auto with {type(module).__name__}. Set it, or train a TellModule."
+            )
+        units = trainer.max_steps * self.settings.optimizer_batch
+        longest = longest_unit(self.units, self.prepared.lengths, units)
+        slots = self.units.at(range(longest, longest + 1))
+        (items,) = PreparedRows(self.prepared.rows).__getitems__(slots)
+        names = [source.name for source in self.plan.sources]
+        share = self.settings.optimizer_batch // trainer.world_size
+        sizes = [size for size in range(1, share + 1) if share % size == 0]
+        found = module.largest_micro_batch(sizes, lambda size: collate([items] * size, names))
+        smallest = trainer.strategy.reduce(
+            torch.tensor(float(found or 0), device=trainer.strategy.root_device), reduce_op="min"
+        )
+        self.tried = int(smallest)
+        if not self.tried:
+            tokens = sum(len(item.input_ids) for item in items)
+            raise StreamError(
+                "data.micro_batch: must leave memory for a forward and backward pass, got too "
+                f"little for one row of {tokens:,} tokens. Lower data.max_tokens (now "
+                f"{self.settings.max_tokens:,}), or set model.activation_checkpointing: true."
+            )
+        self.settle(self.tried)
+
+    def settle(self, micro_batch: int) -> None:
+        """Use the micro-batch that trying has found, now or before a resume."""
+        trainer = self._trainer
+        self.tried, self._awaits_try = micro_batch, False
+        trainer.accumulate_grad_batches = self.accumulation(trainer.world_size)
+        self.micro_batch = self._micro_batch(trainer.world_size, trainer.accumulate_grad_batches)
 
     def _micro_batch(self, world: int, accumulation: int) -> int:
         batch = self.settings.optimizer_batch
@@ -349,11 +428,20 @@ class TellDataModule(pl.LightningDataModule):
         """Return this rank's share of the test and held-out rows."""
         return self._loss_batches(self.test_split)
 
+    def limit_loss_rows(self, limits: Mapping[str, int | None]) -> None:
+        """Compute the loss of the first rows of each source alone, as answers are scored.
+
+        Args:
+            limits: Most rows of a task or general source, by split; None or no entry: all.
+        """
+        self._loss_limits = dict(limits)
+
     def _loss_batches(self, split: str) -> LossBatches:
         trainer, prepared = self._trainer, self.prepared
-        place = Place(trainer.global_rank, trainer.world_size, self.settings.micro_batch)
-        rows, names = prepared.loss_rows[split], prepared.loss_names
-        return LossBatches(rows, names, split, place, self.settings.micro_batch)
+        place = Place(trainer.global_rank, trainer.world_size, self._chosen)
+        rows = first_of_each(prepared.loss_rows[split], self._loss_limits.get(split))
+        names = prepared.loss_names
+        return LossBatches(rows, names, split, place, self._chosen)
 
     # State
 
@@ -363,10 +451,13 @@ class TellDataModule(pl.LightningDataModule):
             "unit": self.units.unit,
             "consumed": self._trainer.global_step * self.settings.optimizer_batch,
             "depends_on": json.dumps(self.prepared.depends_on, sort_keys=True),
+            **({} if self.tried is None else {"micro_batch": self.tried}),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Check that the order is that of the checkpoint. The stream starts at the Trainer's step.
+
+        A micro-batch that `auto` has found stays the one of the run.
 
         Raises:
             StreamError: Something that the order depends on has changed. The message names it.
@@ -378,6 +469,10 @@ class TellDataModule(pl.LightningDataModule):
                 f"resume: the data order must be the one that the run began with, got a change of "
                 f"{', '.join(changed)}. Undo the change, or start a new run."
             )
+        if self._awaits_try and (found := state_dict.get("micro_batch")):
+            share = self.settings.optimizer_batch // self._trainer.world_size
+            if share % found == 0:  # else on another number of devices
+                self.settle(found)
 
 
 def _hyperparameters(settings: DataSettings) -> dict[str, Any]:

@@ -5,7 +5,7 @@ neither torch nor a tokenizer, so a mistake in a small file is reported at once.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -17,6 +17,7 @@ from tell_lightning.data.ids import Ids
 from tell_lightning.data.leaks import Protected, check_disjoint
 from tell_lightning.data.permutation import derive_key, permute
 from tell_lightning.data.reading import (
+    Location,
     RecordSet,
     iterate_records,
     open_rows,
@@ -53,8 +54,17 @@ class Splits:
     protected: Protected = field(default_factory=lambda: Protected([]))
 
 
-def cache_folder(settings: DataSettings) -> Path:
+def cache_folder(
+    settings: DataSettings,
+    where: str = "data.cache_dir",
+    cure: str = "Write --data.cache_dir=FOLDER",
+) -> Path:
     """Return the folder for prepared data; a missing folder is made.
+
+    Args:
+        settings: The data section.
+        where: The key that an error names.
+        cure: What to do about an error.
 
     Raises:
         SplitError: The folder cannot be made, or starts from a home that is not known.
@@ -63,16 +73,15 @@ def cache_folder(settings: DataSettings) -> Path:
     path = os.path.expanduser(settings.cache_dir or os.path.join(base, "tell_lightning"))
     if path.startswith("~"):
         raise SplitError(
-            f"data.cache_dir: must not start from a home that is not known, got '{path}'. Write "
-            "--data.cache_dir=FOLDER, or set HOME."
+            f"{where}: must not start from a home that is not known, got '{path}'. {cure}, or "
+            "set HOME."
         )
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SplitError(
-            f"data.cache_dir: must be a folder to write to, got '{folder}': {error.strerror}. "
-            "Write --data.cache_dir=FOLDER."
+            f"{where}: must be a folder to write to, got '{folder}': {error.strerror}. {cure}."
         ) from error
     return folder
 
@@ -101,6 +110,7 @@ def read_splits(settings: DataSettings) -> Splits:
         TellError: A missing file, a bad row, a missing anchor, a test row in the training rows.
     """
     _check_names(settings)
+    check_general(settings.general)
     root = resolve_root(settings)
     read = partial(
         read_records,
@@ -132,7 +142,7 @@ def read_splits(settings: DataSettings) -> Splits:
                 check_disjoint(sources.train[name].records, held_out, task.anchor)
     for name, general in settings.general.items():
         sources.general[name] = open_rows(
-            general.train, fields=general.fields, root=root, name=f"{name}.train"
+            rows_of(name, general), fields=general.fields, root=root, name=f"{name}.train"
         )
         if settings.on_bad_rows == "error":
             _check_start(sources.general[name], general.fields)
@@ -188,6 +198,54 @@ def _protected(settings: DataSettings, sources: Splits) -> Iterator[tuple[Record
     for rows in sources.held_out.values():
         for record in rows.records:
             yield record, Anchor()
+
+
+def check_general(sources: Mapping[str, General]) -> None:
+    """Check that each general source says in one way where its rows come from.
+
+    Raises:
+        SplitError: A source has neither train nor generate, or both, or names fields for rows that
+            the base writes.
+    """
+    for name, source in sources.items():
+        key = f"data.general.{name}"
+        if (source.train is None) == (source.generate is None):
+            got = "neither" if source.train is None else f"both, generate: {source.generate}"
+            raise SplitError(
+                f"{key}: must have train, or generate for rows that the base writes itself, got "
+                f"{got}. Give one of the two."
+            )
+        if source.closings and source.generate is None:
+            raise SplitError(
+                f"{key}.closings: must go with generate, got {source.closings[0]!r:.60} for rows "
+                "of a file. Remove it."
+            )
+        if source.generate is not None and source.fields != Fields():
+            raise SplitError(
+                f"{key}.fields: must be left out where the base writes the rows, which have prompt "
+                f"and response, got {_changed_fields(source.fields)}. Remove it; a held_out with "
+                "other fields can stand in a source of its own."
+            )
+
+
+def _changed_fields(given: Fields) -> str:
+    usual = vars(Fields())
+    return ", ".join(f"{key}: {value}" for key, value in vars(given).items() if value != usual[key])
+
+
+def rows_of(name: str, source: General) -> Location:
+    """Return where the rows of a source are.
+
+    Raises:
+        SplitError: The base has still to write them.
+    """
+    if source.train is None:
+        raise SplitError(
+            f"data.general.{name}.generate: the rows must be written before they are read, got "
+            f"{source.generate} to write. From Python, use general={{'{name}': "
+            f"generate_general(base, {source.generate})}}."
+        )
+    return source.train
 
 
 def _check_names(settings: DataSettings) -> None:

@@ -15,7 +15,6 @@ others wait. If the process dies, the next one continues after the last complete
 import json
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,19 +25,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from tell_lightning.data.ids import IdTable
 from tell_lightning.data.tokens import Lengths
 from tell_lightning.errors import TellError
-from tell_lightning.files import as_json
+from tell_lightning.files import as_json, in_turn
 
 SCHEMA = "tokens-v5"
 LENGTHS = "lengths.npy"
 REPORT = "report.json"
-PATIENCE = 2.0
-"""Seconds of waiting for another process before a line says so."""
 
 
 class Prepared(NamedTuple):
@@ -192,7 +188,7 @@ def prepare(folder: Path, build: Callable[[Draft], Mapping[str, Any]]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = folder.with_name(f".{folder.name}")
     lock = folder.with_name(f".{folder.name}.lock")
-    with _held(FileLock(lock)):
+    with in_turn(lock, "waiting for another process that prepares the same source"):
         try:
             if not folder.is_dir():
                 made = Draft(draft)
@@ -201,25 +197,7 @@ def prepare(folder: Path, build: Callable[[Draft], Mapping[str, Any]]) -> None:
         except TellError:
             shutil.rmtree(draft)
             raise
-        else:
-            shutil.rmtree(draft, ignore_errors=True)
-        finally:
-            lock.unlink()  # a waiting process notices this and makes a new lock
-
-
-@contextmanager
-def _held(lock: FileLock) -> Iterator[None]:
-    """Hold a lock; if it takes a while to get, local rank 0 says so."""
-    try:
-        lock.acquire(timeout=PATIENCE)
-    except Timeout:
-        if os.environ.get("LOCAL_RANK", "0") == "0":
-            sys.stderr.write("waiting for another process that prepares the same source\n")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def load(folder: Path) -> Prepared:

@@ -11,13 +11,16 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from tell_lightning.data.batches import Batch, Item, collate_unpacked, lay_out, unpack
+from tell_lightning.data.batches import Batch, Item, collate_unpacked, indexed, lay_out, unpack
 from tell_lightning.data.plan import Slot
 from tell_lightning.data.prepared import LossRows
+from tell_lightning.data.tokens import Lengths
 from tell_lightning.data.units import Place, Units
 
 BLOCK = 4096
 """Units looked up at once."""
+MOST = 2**17
+"""Units among which the longest is looked for."""
 
 
 class MicroBatches(Sampler[list[list[Slot]]]):
@@ -40,6 +43,24 @@ class MicroBatches(Sampler[list[list[Slot]]]):
             units = self.units.at(range(begin, min(begin + block, self.stop)))
             for first in range(0, len(units), step):
                 yield units[first + self.place.rank : first + step : self.place.world]
+
+
+def longest_unit(units: Units, lengths: Sequence[Lengths], number: int) -> int:
+    """Return the unit with the most tokens among the first `number`, of which `MOST` are counted.
+
+    Args:
+        units: The units of a run.
+        lengths: Token lengths of each source, in the order of the plan.
+        number: The number of units of the run.
+    """
+    best = longest = 0
+    tokens = [of.tokens for of in lengths]
+    for begin in range(0, min(number, MOST), BLOCK):
+        for unit, slots in enumerate(units.at(range(begin, min(begin + BLOCK, number))), begin):
+            size = sum(int(tokens[source][row]) for _, source, row in slots)
+            if size > longest:
+                best, longest = unit, size
+    return best
 
 
 class PreparedRows(Dataset[list[Item]]):
@@ -107,7 +128,7 @@ class Stream:
         )
         parts: Any
         for parts in loader:
-            yield unpack(*parts, names=self.names, packed=packed)
+            yield indexed(unpack(*parts, names=self.names, packed=packed))
 
     def state_dict(self) -> dict[str, Any]:
         """Return nothing. This method tells Lightning that a resume is exact."""
@@ -156,4 +177,4 @@ class LossBatches:
         """Yield the batches, the shortest rows first."""
         for start in range(0, len(self.items), self.micro_batch):
             items = self.items[start : start + self.micro_batch]
-            yield collate_unpacked(items, self.names, self.split)
+            yield indexed(collate_unpacked(items, self.names, self.split))

@@ -6,13 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from tell_lightning.data.hub import use_cache_without_network
+from tell_lightning.data.named_bases import NAMED
 from tell_lightning.errors import TellError
 from tell_lightning.files import expanded
-from tell_lightning.microworld.world import base_dir
 
 ON_HUB = "Check the name, model.revision and the network, or give a local folder."
 CURES = (
     ("trust_remote_code", "Read that code, and set model.trust_remote_code: true if you trust it."),
+    (
+        "Specified `attn_implementation",
+        "Set model.attn_implementation: auto, sdpa, eager, flex_attention or flash_attention_2.",
+    ),
     ("scaled_dot_product_attention", "Set model.attn_implementation: eager."),
     ("does not support Flash", "Set model.attn_implementation: sdpa or eager."),
     (
@@ -33,13 +37,14 @@ class BaseModelError(TellError):
 
 
 def base_path(base: str) -> str:
-    """Return the folder or hub id that transformers loads.
+    """Return the folder or hub id that transformers loads; the first use of a name may make it.
 
     Raises:
         BaseModelError: `base` names a folder that does not exist or holds no model.
+        TellError: A named base cannot be made.
     """
-    if base == "microworld":
-        return str(base_dir())
+    if base in NAMED:
+        return str(NAMED[base]())
     folder = expanded(base)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -62,7 +67,7 @@ def load_tokenizer(
     """Load the tokenizer; a missing padding token becomes the end-of-text token.
 
     Args:
-        base: Hub id, folder or 'microworld'.
+        base: Hub id, folder, or a name of `NAMED`.
         revision: Commit, tag or branch of a hub model.
         trust_remote_code: Whether code from the model's repository may run on this machine.
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from tell_lightning.data.named_bases import NAMED
 from tell_lightning.data.settings import DataSettings
 from tell_lightning.data.splits import cache_folder
 from tell_lightning.experiment.forms import SpecificationError
@@ -63,7 +64,8 @@ def recipe(experiment: Experiment, name: str) -> Recipe:
     if str(value_of(settings, "model.base")).startswith(MADE):
         raise SpecificationError(
             f"bases.yaml: {name}.tuned: must start from an existing base, got "
-            f"'{value_of(settings, 'model.base')}'. Name 'microworld', a hub id or a folder."
+            f"'{value_of(settings, 'model.base')}'. Name another: {', '.join(NAMED)}, a hub id or "
+            "a folder."
         )
     return Recipe(name, "tuned", settings)
 
@@ -95,7 +97,7 @@ def _raw_digest(recipe: Recipe) -> str:
     """Digest what a base is made from: the weights to tune, or the code that writes its texts."""
     if recipe.kind == "tuned":
         base = str(value_of(recipe.settings, "model.base"))
-        folder = base_dir() if base == "microworld" else expanded(base)
+        folder = NAMED[base]() if base in NAMED else expanded(base)
         files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
         if not files:
             return base

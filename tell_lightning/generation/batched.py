@@ -7,10 +7,10 @@ as many tokens as its budget, which is halved if memory runs out:
     A A Q Q Q Q | R . . .        A is read once for all batches (`prefix`), '.' is masked or cut
                                  off, R ends before the stop token
 
-Before the first answer, `layout` finds out whether the model gives the same answers in this way;
-otherwise less of it is used. Each new token of a batch takes one forward pass. Ranks may have
-different numbers of prompts. If the model is sharded (FSDP2), all ranks still make the same number
-of forward passes.
+On a CPU, rows that have ended leave the batch (`one_batch`). Before the first answer, `layout`
+finds out whether the model gives the same answers in this way; otherwise less of it is used. Each
+new token of a batch takes one forward pass. Ranks may have different numbers of prompts. If the
+model is sharded (FSDP2), all ranks still make the same number of forward passes.
 """
 
 import logging
@@ -27,12 +27,12 @@ from tell_lightning.generation.layout import (
     GenerationError,
     Layout,
     generation_config,
-    is_out_of_memory,
     is_sharded,
     layout_of,
 )
-from tell_lightning.generation.one_batch import new_tokens
-from tell_lightning.generation.prefix import Prefix
+from tell_lightning.generation.one_batch import in_rounds, new_tokens
+from tell_lightning.generation.prefix import Prefix, keeps_everything
+from tell_lightning.memory import is_out_of_memory
 from tell_lightning.model.evaluating import evaluating
 
 if TYPE_CHECKING:
@@ -136,6 +136,13 @@ class _Batches:
         self.sharded = is_sharded(model)
         self.layout, self.cache = self._begin(prefix)
         self.prefix = () if self.cache is None else prefix.ids
+        # A GPU takes about as long for a few rows as for all.
+        self.rounds = (
+            self.layout == Layout.PREFIX
+            and not self.sharded
+            and self.model.device.type == "cpu"
+            and keeps_everything(model)
+        )
         self.config = generation_config(
             max_new_tokens=decoding.max_new_tokens,
             min_new_tokens=decoding.min_new_tokens,
@@ -150,10 +157,10 @@ class _Batches:
         try:
             layout = layout_of(self.model)
             return layout, prefix.read(self.model) if layout == Layout.PREFIX else None
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise _no_memory(1, len(prefix.ids)) from error
+            raise _no_memory(1, len(prefix.ids), self.decoding) from error
 
     def answer(self, budget: Budget) -> Iterator[tuple[list[int], list[list[int]], list[Noted]]]:
         """Yield for each batch its rows, their new ids up to the stop token, and their notes.
@@ -207,11 +214,12 @@ class _Batches:
         """
         try:
             return self._answer([self.prompts[row] for row in rows], [self.seeds[r] for r in rows])
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             if len(rows) == 1 or self.sharded:
-                raise _no_memory(len(rows), self._width(rows[0])) from error
+                width = self._width(rows[0])
+                raise _no_memory(len(rows), width, self.decoding) from error
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return None
@@ -219,9 +227,15 @@ class _Batches:
     def _answer(
         self, batch: Sequence[Sequence[int]], seeds: Sequence[int]
     ) -> tuple[list[list[int]], list[Noted]]:
-        choices = Choices(seeds, self.decoding.temperature, self.model.dtype)
-        options = {"synced_gpus": True} if self.sharded else {}
-        new_ids = new_tokens(self.model, batch, choices, self.config, cache=self.cache, **options)
+        how = self.decoding
+        choices = Choices(seeds, how.temperature, self.model.dtype, how.top_p)
+        if self.rounds:
+            new_ids = in_rounds(self.model, batch, choices, self.config, cache=self.cache)
+        else:
+            options = {"synced_gpus": True} if self.sharded else {}
+            new_ids = new_tokens(
+                self.model, batch, choices, self.config, cache=self.cache, **options
+            )
         ended = [_through_stop(ids, self.decoding.stop_ids) for ids in new_ids]
         return ended, choices.noted([len(ids) for ids in ended])
 
@@ -242,10 +256,12 @@ def _decode(
     return Generated(text, tuple(kept), stopped, noted.logprob, noted.near_ties)
 
 
-def _no_memory(rows: int, width: int) -> GenerationError:
+def _no_memory(rows: int, width: int, decoding: Decoding) -> GenerationError:
+    cure = f"the task's max_new_tokens (now {decoding.max_new_tokens})"
     return GenerationError(
         f"eval.batch_tokens: must leave memory to generate in, got none left for {rows} prompt(s) "
-        f"with {width} tokens each, answers included. Lower it, or the task's max_new_tokens."
+        f"with {width} tokens each, answers included. "
+        + (f"Lower {cure}." if rows == 1 else f"Lower it to {rows * width // 2}, or {cure}.")
     )
 
 

@@ -27,6 +27,7 @@ from transformers import GenerationConfig
 from tell_lightning.errors import TellError
 from tell_lightning.generation.one_batch import new_tokens
 from tell_lightning.generation.prefix import SHORTEST, Prefix
+from tell_lightning.memory import is_out_of_memory
 from tell_lightning.model.base import fork_rng, unwrapped
 from tell_lightning.model.isolation import random_tokens
 
@@ -116,11 +117,6 @@ def _try_out(model: Any) -> Layout:
     layout = next((layout for layout in layouts if plain.accepts(layout)), Layout.UNCACHED)
     fastest = layout == Layout.PADDED and with_prefix.accepts(Layout.PREFIX)
     return Layout.PREFIX if fastest else layout
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Say whether memory ran out. On a CPU only the text of the error shows it."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 class _Trial:

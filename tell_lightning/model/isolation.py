@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tell_lightning.data.batches import Item, collate
+from tell_lightning.data.batches import Item, collate, indexed
 from tell_lightning.errors import TellError
 from tell_lightning.model.base import fork_rng, unwrapped
 from tell_lightning.model.evaluating import evaluating
@@ -84,9 +84,13 @@ def contamination(model: Any) -> tuple[float, float]:
         positions = batch.position_ids
         if not restart:
             positions = torch.arange(positions.shape[1])[None]
+        batch = indexed(batch._replace(position_ids=positions, packed=True))
+        assert batch.borders is not None
         device = model.get_input_embeddings().weight.device
         batch = batch._replace(
-            input_ids=batch.input_ids.to(device), position_ids=positions.to(device)
+            input_ids=batch.input_ids.to(device),
+            position_ids=positions.to(device),
+            borders=batch.borders.to(device),
         )
         values: Tensor = model(**causal_inputs(model, batch)).logits
         return values[0, -len(item.input_ids) :].float()

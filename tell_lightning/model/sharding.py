@@ -137,6 +137,11 @@ def gathered_adapters(model: nn.Module) -> dict[str, Tensor]:
     return dict(gathered(trained))
 
 
+def whole(value: Tensor) -> Tensor:
+    """Return a tensor that may be sharded as one tensor on its device; a collective if it is."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
 def gathered(values: Any) -> Any:
     """Gather every sharded tensor of a collection on the CPU; a collective if there are any."""
     return apply_to_collection(values, DTensor, lambda value: value.full_tensor().cpu())

@@ -33,7 +33,7 @@ def changed_settings(
             continue
         if key not in theirs or theirs[key] != value:
             found.append((key, _written(value), _written(theirs[key]) if key in theirs else ABSENT))
-    for section, usual in (("tasks", asdict(Task())), ("general", asdict(General(train="")))):
+    for section, usual in (("tasks", asdict(Task())), ("general", asdict(General()))):
         mine = (config.get("data") or {}).get(section) or {}
         if mine == ((defaults.get("data") or {}).get(section) or {}):
             continue

@@ -5,9 +5,14 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
+from tiny_models import save_llama
 
 from tell_lightning.cli import main
 from tell_lightning.commands.check import check, check_training, neutral
+from tell_lightning.data.settings import DataSettings
+from tell_lightning.data.splits import cache_folder
+from tell_lightning.smollm2.base import folder_in
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -33,7 +38,8 @@ def example(tmp_path: Path) -> Path:
 def test_it_sets_what_it_says_and_nothing_of_the_demo(example: Path) -> None:
     config = check(["-c", str(example)])
     check_training(config)
-    assert config.trainer["max_steps"] == 500
+    stated = yaml.safe_load(example.read_text(encoding="utf-8")).get("trainer", {})
+    assert config.trainer["max_steps"] == stated.get("max_steps", -1)
     assert config.data.mixture == check(["--model.base=b"], default=None).data.mixture
     for section in ("run", "eval"):
         assert config.values[section] == neutral()[section]
@@ -44,3 +50,20 @@ def test_plan_uses_every_row_of_it(example: Path, capsys: pytest.CaptureFixture[
     main(["plan", "-c", str(example), *options, "--trainer.max_steps=2"])
     table = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [line[2] for line in table if line[:2] == ["tickets", "task"]] == ["70"]
+
+
+@pytest.mark.long
+def test_fit_takes_it_with_the_named_chat_model(
+    example: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(example.parent))
+    texts = [path.read_text("utf-8") for path in example.parent.rglob("*.jsonl")]
+    save_llama(folder_in(cache_folder(DataSettings())), texts)
+    text = re.sub(r"base: .*", "base: smollm2", example.read_text("utf-8"))
+    example.write_text(text, encoding="utf-8")
+    runs = example.parent / "runs"
+    steps = ("--trainer.max_steps=2", "--trainer.log_every_n_steps=1")
+    main(["fit", "-c", str(example), *steps, f"--run.dir={runs}", "--eval.probe=false"])
+    (run,) = runs.iterdir()
+    record = json.loads((run / "run.json").read_text("utf-8"))
+    assert (record["status"], record["base"]["name"]) == ("completed", "smollm2")

@@ -204,6 +204,34 @@ def test_nothing_to_read_is_an_error(data: Data) -> None:
     assert str(caught.value) == says("data", got="none", cure=["data.tasks", "data.general"])
 
 
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (General(), says("data.general.self", rule=["train", "generate"], got="neither")),
+        (
+            General(train="general.jsonl", generate=9),
+            says("data.general.self", rule=["train", "generate"], got="both, generate: 9"),
+        ),
+        (
+            General(generate=9, fields=Fields(prompt="query")),
+            says("data.general.self.fields", rule="prompt", got="prompt: query", cure="Remove"),
+        ),
+        (
+            General(generate=9),
+            says("data.general.self.generate", got="9 to write", cure="generate_general(base, 9)"),
+        ),
+        (
+            General(train="general.jsonl", closings=("Be brief.",)),
+            says("data.general.self.closings", rule="generate", got="'Be brief.'", cure="Remove"),
+        ),
+    ],
+    ids=["neither", "both", "fields", "unwritten", "closings"],
+)
+def test_a_general_source_has_rows_of_one_kind(source: General, message: str, data: Data) -> None:
+    with pytest.raises(SplitError, check=message):
+        read_splits(data(general={"self": source}))
+
+
 @pytest.mark.parametrize("name", ["g", "a.b", "a/b", "", "a b"])
 def test_names_must_be_distinct_and_plain(name: str, data: Data) -> None:
     with pytest.raises(SplitError, match=r"^data: ") as caught:

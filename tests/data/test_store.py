@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tell_lightning import files
 from tell_lightning.data import store
 from tell_lightning.errors import TellError
 
@@ -186,7 +187,7 @@ def test_what_a_finished_draft_left_is_not_taken_for_rows(tmp_path: Path) -> Non
 def test_who_waits_for_another_process_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "PATIENCE", 0.1)
+    monkeypatch.setattr(files, "PATIENCE", 0.1)
     store.prepare(tmp_path / "tokens-0", build)
     assert capsys.readouterr().err == ""
     other = (tmp_path / ".tokens-1.lock").open("w")

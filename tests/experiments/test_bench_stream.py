@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 BENCH = Path(__file__).resolve().parents[2] / "experiments" / "bench"
 MODULES = (
     "contender",
+    "environments",
     "interleave",
     "ours",
     "plain",
@@ -130,7 +131,7 @@ def test_a_small_run_finds_ours_exact_and_the_buffer_not(
         monkeypatch.setattr(sys, "argv", command[1:])
         bench.contender.main()
 
-    def absent(name: str) -> str:
+    def absent(name: str, needs: Any) -> str:
         if name == "nodes":
             raise bench.stream.ContenderError("no network")
         return sys.executable

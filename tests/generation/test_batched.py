@@ -11,6 +11,7 @@ from tell_lightning.generation.batched import Budget, generate
 from tell_lightning.generation.decoding import Choices, Decoding
 from tell_lightning.generation.layout import layout_of
 from tell_lightning.generation.prefix import Prefix
+from tell_lightning.model.base import unwrapped
 from tell_lightning.model.evaluating import evaluating
 
 TEXTS = ["a", "Hello, world", "one two three four five", "zz top", "??", "x" * 30, "y=2x+1", "Q:"]
@@ -118,6 +119,33 @@ def test_right_padding_or_lost_positions_would_change_the_answers(gpt2, tokenize
     assert answers(left, left_mask, position_ids=counted_from_padding) != good
 
 
+@pytest.mark.parametrize("name", ["llama", "gpt2", "adapted"])
+@pytest.mark.parametrize("least", [0, 3])
+def test_rows_that_have_ended_leave_the_batch_and_change_no_answer(name, least, request, tokenizer):
+    model = request.getfixturevalue(name)
+    letters = "abcdefgh"
+    prompts = [tokenizer(text, add_special_tokens=False).input_ids for text in letters]
+    plain = generate(model, tokenizer, prompts, LIMITS, budget=Budget(1))
+    ends = [x.token_ids[3 + n % 2] for n, x in enumerate(plain[:6]) if len(x.token_ids) > 4]
+    limits = replace(LIMITS, stop_ids=(0, *ends), min_new_tokens=least)
+    alone = [generate(model, tokenizer, [p], limits, budget=Budget(1))[0] for p in prompts]
+    rows = []
+    handle = (
+        unwrapped(model)
+        .get_output_embeddings()
+        .register_forward_hook(lambda layer, inputs, output: rows.append(len(output)))
+    )
+    together = generate(model, tokenizer, prompts, limits, budget=Budget(10_000))
+    handle.remove()
+    assert [replace(x, logprob=0.0) for x in together] == [replace(x, logprob=0.0) for x in alone]
+    for ours, one in zip(together, alone, strict=True):
+        assert ours.logprob == pytest.approx(one.logprob, abs=1e-4)
+    lengths = [len(answer.token_ids) + answer.stopped for answer in alone]
+    assert sorted(lengths)[3] < max(lengths)
+    assert rows == sorted(rows, reverse=True)
+    assert sum(rows) < len(prompts) * max(lengths)
+
+
 def test_an_answer_ends_before_the_first_stop_token(llama, tokenizer, prompts):
     free = generate(llama, tokenizer, prompts, LIMITS, budget=Budget(10_000))
     stop = free[1].token_ids[5]
@@ -220,6 +248,9 @@ def calls(llama, monkeypatch):
     run = llama.generate
 
     def watched(input_ids, **options):
+        past = options.get("past_key_values")
+        if past is not None and past.get_seq_length() == input_ids.shape[1] - 1:
+            return run(input_ids=input_ids, **options)  # goes on with a part of the batch
         shapes.append((len(input_ids), input_ids.shape[1] + LIMITS.max_new_tokens))
         if shapes[-1][0] * shapes[-1][1] > memory["tokens"]:
             raise memory["error"]
@@ -439,6 +470,29 @@ def test_draws_follow_the_softmax_of_the_logits(temperature, assumed, fits):
     expected = (logits / assumed).softmax(-1) * 4000
     squares = float(((chosen.bincount(minlength=4) - expected) ** 2 / expected).sum())
     assert (squares < 16.27) == fits  # chi-square with three degrees of freedom, p = 0.001
+
+
+@pytest.mark.parametrize(("top_p", "kept"), [(0.5, 1), (0.8, 2), (0.9, 3), (0.999, 4)])
+def test_draws_come_from_the_most_probable_tokens(top_p, kept):
+    logits = torch.tensor([0.0, 2.0, -1.0, 1.0])  # shares 0.09, 0.64, 0.03, 0.24
+    choices = Choices(range(4000), 1.0, top_p=top_p)
+    chosen = choices(torch.zeros(4000, 1), logits.expand(4000, -1)).argmax(-1)
+    most = logits.argsort(descending=True)[:kept]
+    expected = logits[most].softmax(-1) * 4000
+    found = chosen.bincount(minlength=4)[most]
+    assert found.sum() == 4000
+    assert float(((found - expected) ** 2 / expected).sum()) < 16.27
+
+
+def test_top_p_draws_of_a_row_do_not_depend_on_the_batch(llama, tokenizer, prompts):
+    drawn = replace(LIMITS, temperature=1.0, top_p=0.9)
+    seeds = list(range(len(prompts)))
+    together = generate(llama, tokenizer, prompts, drawn, budget=Budget(10_000), seeds=seeds)
+    alone = [
+        generate(llama, tokenizer, [prompt], drawn, budget=Budget(1), seeds=[seed])[0]
+        for prompt, seed in zip(prompts, seeds, strict=True)
+    ]
+    assert [a.token_ids for a in together] == [a.token_ids for a in alone]
 
 
 def test_no_prompts_give_no_answers(llama, tokenizer):

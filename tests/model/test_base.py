@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -15,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tell_lightning.data.tokenizer import BaseModelError, base_path
 from tell_lightning.data.tokenizer import load_tokenizer as load_tokenizer_of
+from tell_lightning.model import base
 from tell_lightning.model.base import load_base, load_skeleton
 from tell_lightning.model.settings import ModelSettings
 
@@ -184,6 +186,22 @@ def test_an_attention_kernel_that_the_model_does_not_support(
     assert "save_pretrained" not in text
 
 
+@pytest.mark.parametrize("load", [load_base, load_skeleton])
+def test_an_attention_kernel_that_does_not_exist(
+    load: Callable[[ModelSettings], object], llama_folder: Path
+) -> None:
+    text = message(load, llama_folder, attn_implementation="quick")
+    assert text == says(
+        "model.base", got='Specified `attn_implementation="quick"`', cure="auto, sdpa"
+    )
+
+
+def test_auto_takes_the_attention_that_the_model_supports(tmp_path: Path) -> None:
+    family("bloom").save_pretrained(tmp_path)
+    model = load_base(ModelSettings(base=str(tmp_path)))
+    assert model.config._attn_implementation == "eager"
+
+
 def test_code_of_the_model_does_not_run_unless_asked(folder: Path) -> None:
     assert not ModelSettings(base="microworld").trust_remote_code
     config = {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig"}}
@@ -194,3 +212,25 @@ def test_code_of_the_model_does_not_run_unless_asked(folder: Path) -> None:
     assert "contains custom code" in text
     assert text.endswith("Read that code, and set model.trust_remote_code: true if you trust it.")
     assert not marker.exists()
+
+
+def test_a_large_base_computes_in_bfloat16_on_a_cpu_with_amx(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ModelSettings(base=str(llama_folder))
+
+    def chosen(settings: ModelSettings) -> tuple[str, str]:
+        return base.base_dtype(settings, "cpu"), base.default_precision(settings, "cpu")
+
+    monkeypatch.setattr(base, "has_amx", lambda: True)
+    assert chosen(given) == ("float32", "32-true")
+    monkeypatch.setattr(base, "LARGE", 1000)
+    assert chosen(given) == ("bfloat16", "bf16-mixed")
+    assert chosen(replace(given, dtype="float32"))[0] == "float32"  # what is typed wins
+    monkeypatch.setattr(base, "has_amx", lambda: False)
+    assert chosen(given) == ("float32", "32-true")
+
+
+def test_the_demo_stays_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "has_amx", lambda: True)
+    assert base.default_precision(ModelSettings(base="microworld"), "cpu") == "32-true"

@@ -222,9 +222,15 @@ def test_leaves_no_hook_behind(model: PreTrainedModel, batch: Batch) -> None:
     assert not model.get_output_embeddings()._forward_pre_hooks
 
 
-def test_sums_by_source() -> None:
+def test_sums_by_source(training: ModuleType) -> None:
+    items = [
+        Item([5, 6, 7, 8], [True] * 4, source=2, row=0, position=0),
+        Item([5, 6], [False] * 2, source=0, row=0, position=1),
+        Item([5, 6], [False, True], source=0, row=1, position=2),
+    ]
+    batch = collate([items[:2], items[2:]], ["a", "b", "c"])
     losses = torch.tensor([1.0, 2.0, 4.0, 8.0], requires_grad=True)
-    sums = sums_by_source(losses, torch.tensor([0, 0, 1, 3]), torch.tensor([2, 0, 1, 2]), size=4)
-    # Example 2, the only one of source 1, has no supervised token.
-    assert sums.tolist() == [[4, 1, 1], [0, 0, 0], [11, 3, 2], [0, 0, 0]]
+    sums = sums_by_source(losses, batch)
+    # The second example has no supervised token.
+    assert sums.tolist() == [[8, 1, 1], [0, 0, 0], [7, 3, 1]]
     assert not sums.requires_grad

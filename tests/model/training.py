@@ -127,7 +127,7 @@ class OneWithoutLabels(TellModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         if batch_idx == 1:
-            batch = batch._replace(labels=torch.full_like(batch.labels, IGNORE))
+            batch = batch._replace(labels=torch.full_like(batch.labels, IGNORE), targets=None)
         return super().training_step(batch, batch_idx)
 
 

@@ -1,0 +1,518 @@
+"""`export`: write a run's adapter, or the merged model, so that servers prompt as training did."""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tell_lightning.callbacks.folder import RunFolder, existing_folder, read_record
+from tell_lightning.commands.arguments import CommandParser, as_path
+from tell_lightning.commands.check import Config, check
+from tell_lightning.commands.startup import quieten
+from tell_lightning.commands.tables import print_rows
+from tell_lightning.commands.trust import TRUST, TRUST_HELP, check_trust, model_code
+from tell_lightning.data.base_files import ACCEPT, ACCEPT_HELP, check_base
+from tell_lightning.data.reading import DataLocation, read_records
+from tell_lightning.data.records import Record
+from tell_lightning.data.splits import resolve_root
+from tell_lightning.errors import TellError
+from tell_lightning.export.anchor_file import (
+    WEIGHTS,
+    AnchorFile,
+    TaskPrompt,
+    check_weights,
+    read_anchor_file,
+)
+from tell_lightning.export.card import card
+from tell_lightning.export.engines import HttpEngine, transformers_command, vllm_command
+from tell_lightning.export.serving import Served, instructions
+from tell_lightning.files import follow_umask
+from tell_lightning.metrics.predictions import Prediction
+from tell_lightning.model.settings import ModelSettings
+from tell_lightning.progress import Progress
+from tell_lightning.settings import ConfigError
+
+if TYPE_CHECKING:
+    from tell_lightning.data.tokens import Encoder
+    from tell_lightning.export.chat_template import ServedAnchor
+
+DESCRIPTION = """
+Write a run's adapter so that a server prompts it as in training: the chat template of the folder
+puts the anchor on plain prompts by itself. The test rows are rendered with it, and their tokens
+compared with those of `predict`. What to type for each engine is printed.
+
+--format adapter: PEFT's files, for vLLM and PEFT. --format merged: the base with the adapter in its
+weights, for everything that loads a Hugging Face model; a few test rows are answered before and
+after.
+
+--check ENGINE: starts the engine, which is found on PATH (docs/serving.md); its answers to plain
+prompts must be those of `predict`. The exit code is 1 where they are not.
+
+Of several tasks, a request names one by chat_template_kwargs: {"task": NAME}; --task NAME exports
+one alone.
+
+--KEY=VALUE is a key of the configuration, such as --model.base=DIR for a base that has moved.
+"""
+CHECKED = 32
+"""How many rows of a task the merged model answers, to be compared."""
+ASKED = 20
+"""How many rows of a task an engine is asked."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What is exported."""
+
+    run: RunFolder
+    config: Config
+    anchors: AnchorFile
+    tasks: Mapping[str, TaskPrompt]
+
+
+def export(arguments: list[str]) -> None:
+    """Run the command.
+
+    Args:
+        arguments: What follows the command on the command line.
+    """
+    asked, overrides = _parser().parse_with_keys(arguments)
+    source = _source(asked, overrides)
+    target: Path = asked.to
+    if target.exists() or target.is_symlink():
+        raise ConfigError(
+            f"--to: must be a folder that does not exist yet, got '{target}'. Name another one, or "
+            "remove it."
+        )
+    quieten()
+    from tell_lightning.data.templates import Renderer
+    from tell_lightning.data.tokenizer import base_path, load_tokenizer
+    from tell_lightning.data.tokens import Encoder
+
+    model, anchors = source.config.model, source.anchors
+    tokenizer = load_tokenizer(model.base, **model.hub_options)
+    if not asked.accept_base:
+        check_base(anchors.base_files, model.base, model.revision)
+    encoder = Encoder(tokenizer, Renderer(tokenizer, anchors.thinking))
+    if encoder.renderer.template_digest != anchors.template_digest:
+        raise TellError(
+            f"{source.run.adapter}: the base's chat template must be the one of the training, got "
+            "another. Use the base (model.base, model.revision) that the adapter was trained on."
+        )
+    served_anchors = _served_anchors(encoder, source)
+    rows = {name: list(_rows(source, name)) for name in source.tasks}
+    base = base_path(model.base)
+    served = Served(
+        folder=str(target.absolute()),
+        form=asked.format,
+        base=os.path.abspath(base) if Path(base).is_dir() else base,
+        revision=model.revision,
+        rank=model.lora.rank,
+        tasks=list(served_anchors),
+        prompt=_example(source, rows),
+        temperature=source.config.eval.temperature,
+    )
+    with _draft(target) as draft:
+        _write_prompting(draft, encoder, source, served_anchors)
+        alike = _check_prompts(draft, encoder, source, rows, served_anchors)
+        if asked.format == "adapter":
+            for name in ("adapter_config.json", WEIGHTS, "anchor.json"):
+                shutil.copyfile(source.run.adapter / name, draft / name)
+        else:
+            _write_merged(draft, encoder, source, rows)
+        on_page = replace(served, folder=target.name)
+        shown = replace(anchors, tasks=dict(source.tasks))
+        text = card(on_page, shown, read_record(source.run), _hub_data(source.config))
+        (draft / "README.md").write_text(text, encoding="utf-8")
+        size = sum(path.stat().st_size for path in draft.rglob("*") if path.is_file())
+    print(f"Written: {target} ({asked.format}, {size / 2**20:,.1f} MiB).\n")
+    print(instructions(served))
+    if asked.check:
+        alike &= _check_engine(asked.check, served, encoder, source, rows)
+    if not alike:
+        sys.exit(1)
+
+
+# The command line
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser("export", DESCRIPTION, keys="[--KEY=VALUE]...")
+    parser.add_argument("run", metavar="RUN", help="the folder of a run that has ended")
+    parser.add_argument(
+        "--to", metavar="DIR", type=as_path, required=True, help="the folder to write"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("adapter", "merged"),
+        default="adapter",
+        help="what to write; default: adapter",
+    )
+    parser.add_argument(
+        "--check",
+        choices=("vllm", "transformers"),
+        help="start this engine on the loopback address, and ask it test rows as a user would",
+    )
+    parser.add_argument("--task", metavar="NAME", help="the one task whose anchor is put on")
+    parser.add_argument(TRUST, action="store_true", help=TRUST_HELP)
+    parser.add_argument(ACCEPT, action="store_true", help=ACCEPT_HELP)
+    return parser
+
+
+def _source(asked: argparse.Namespace, overrides: Sequence[str]) -> _Source:
+    """Read the run; everything that can be wrong without a model is found here."""
+    run = existing_folder(asked.run)
+    if not run.adapter.is_dir():
+        raise ConfigError(
+            f"RUN: must be a run that has ended and left its adapter, got '{asked.run}' without "
+            f"one. Go on with it: fit --resume {asked.run}."
+        )
+    anchors = read_anchor_file(run.adapter)
+    check_weights(run.adapter, anchors)
+    trained = [f"--model.base={anchors.base}", f"--model.revision={anchors.revision or 'null'}"]
+    config = check(["-c", str(run.latest_config), *trained, *overrides], None)
+    if not asked.trust:
+        check_trust(run.path, model_code(config.values), overrides)
+    if asked.task is not None and asked.task not in anchors.tasks:
+        raise ConfigError(
+            f"--task: must be one of {', '.join(anchors.tasks) or 'none'}, got '{asked.task}'. "
+            "Choose one of them."
+        )
+    tasks = {name: t for name, t in anchors.tasks.items() if asked.task in {None, name}}
+    return _Source(run, config, anchors, tasks)
+
+
+def _hub_data(config: Config) -> list[str]:
+    """List the data sets of the hub that a configuration reads."""
+    places = [t.train for t in config.data.tasks.values()]
+    places += [g.train for g in config.data.general.values()]
+    found = [place.hub for place in places if isinstance(place, DataLocation) and place.hub]
+    return list(dict.fromkeys(found))
+
+
+# The parts of the folder
+
+
+@contextmanager
+def _draft(target: Path) -> Iterator[Path]:
+    """Make a folder beside the target that takes its name at the end, if nothing goes wrong."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=".export-", dir=target.parent))
+    except OSError as error:
+        raise ConfigError(
+            f"--to: must be a folder that can be written, got '{target}': {error.strerror}. Name "
+            "another one."
+        ) from error
+    try:
+        yield draft
+        follow_umask(draft)
+        os.rename(draft, target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _served_anchors(encoder: "Encoder", source: _Source) -> dict[str, "ServedAnchor"]:
+    """Return what the template puts on for each task; one entry if it is the same for all."""
+    from tell_lightning.data.anchors import Anchor
+    from tell_lightning.export.chat_template import ServedAnchor, served_anchor
+
+    found = {
+        name: served_anchor(
+            encoder.renderer,
+            task.anchor,
+            source.anchors.variant,
+            force_response_prefix=task.force_response_prefix,
+            where=f"data.tasks.{name}.anchor",
+        )
+        for name, task in source.tasks.items()
+    }
+    if len(set(found.values())) > 1:
+        return found
+    return dict(list(found.items())[:1]) or {"none": ServedAnchor(Anchor())}
+
+
+def _write_prompting(
+    draft: Path, encoder: "Encoder", source: _Source, anchors: Mapping[str, "ServedAnchor"]
+) -> None:
+    """Write the tokenizer with its templates, and how to generate."""
+    from transformers import AutoTokenizer, GenerationConfig
+
+    from tell_lightning.export.chat_template import served_template
+
+    thinking = source.anchors.thinking
+    encoder.tokenizer.save_pretrained(str(draft))
+    for old in ("chat_template.jinja", "additional_chat_templates"):
+        if (draft / old).is_dir():
+            shutil.rmtree(draft / old)
+        (draft / old).unlink(missing_ok=True)
+    tokenizer: Any = AutoTokenizer.from_pretrained(str(draft))
+    template = served_template(encoder, anchors, thinking)
+    alone = {name: served_template(encoder, {name: one}, thinking) for name, one in anchors.items()}
+    tokenizer.chat_template = template if len(anchors) == 1 else {**alone, "default": template}
+    tokenizer.save_pretrained(str(draft))
+    tasks = source.tasks.values()
+    ends = [encoder.token_id(text, "stop_tokens") for task in tasks for text in task.stop_tokens]
+    if len({task.stop_tokens for task in tasks}) > 1:
+        print("stop_tokens differ between the tasks: requests name their own, as `stop`.")
+        ends = []
+    temperature = source.config.eval.temperature
+    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    config: Any = GenerationConfig
+    config(
+        **(sampling if temperature else {"do_sample": False}),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=list(dict.fromkeys((*encoder.renderer.stop_ids, *ends))),
+        pad_token_id=tokenizer.pad_token_id,
+        max_new_tokens=max((task.max_new_tokens for task in tasks), default=256),
+    ).save_pretrained(str(draft))
+
+
+def _rows(source: _Source, name: str) -> Iterator[Record]:
+    """Read the test rows of a task, or its dev rows; none where they cannot be read here."""
+    data = source.config.data
+    settings = data.tasks.get(name)
+    place = (settings.test or settings.dev) if settings else None
+    if place is None:
+        return
+    try:
+        found = read_records(
+            place,
+            fields=source.tasks[name].fields,
+            root=resolve_root(data),
+            on_bad_rows=data.on_bad_rows,
+            max_bad_share=data.max_bad_share,
+            need_response=False,
+        )
+    except TellError as error:
+        print(f"Prompts: not checked for {name}, whose rows cannot be read: {error}")
+        return
+    yield from found.records
+
+
+def _example(source: _Source, rows: Mapping[str, Sequence[Record]]) -> str:
+    """Return a short prompt of the first task, without its anchor, for the printed lines."""
+    from tell_lightning.data.prediction_rows import settle_anchor
+
+    for name, task in source.tasks.items():
+        for record in rows[name]:
+            plain, _ = settle_anchor(record, task.anchor, "none", free=True)
+            text = plain.prompt_turns[-1].content
+            if len(plain.prompt_turns) == 1 and len(text) <= 200:
+                return text
+        break
+    return "Your text."
+
+
+def _check_prompts(
+    draft: Path,
+    encoder: "Encoder",
+    source: _Source,
+    rows: Mapping[str, Sequence[Record]],
+    anchors: Mapping[str, "ServedAnchor"],
+) -> bool:
+    """Compare a server's prompts with those of `predict`, and say how many are the same."""
+    from transformers import AutoTokenizer
+
+    from tell_lightning.export.prompt_check import check_prompts
+
+    tokenizer = AutoTokenizer.from_pretrained(str(draft))
+    alike = True
+    for name, task in source.tasks.items():
+        if not rows[name]:
+            continue
+        keywords = {"task": name} if len(anchors) > 1 else {}
+        with Progress("rendering prompts"):
+            found = check_prompts(
+                encoder, tokenizer, rows[name], task, source.anchors.variant, keywords
+            )
+        print(
+            f"Prompts: {found.alike:,} of {found.rows:,} rows of {name} have the tokens of "
+            "`predict`, sent plain or with the anchor."
+        )
+        if found.spelt:
+            print(
+                f"  {found.spelt:,} spell a control token, which a server's tokenizer would not "
+                "read as text: the template puts a space into it."
+            )
+        if found.first_other:
+            alike = False
+            print(f"  Others differ, such as {found.first_other}: answer them by `predict`.")
+    return alike
+
+
+def _write_merged(
+    draft: Path, encoder: "Encoder", source: _Source, rows: Mapping[str, Sequence[Record]]
+) -> None:
+    """Write the merged model, and compare its answers with those of base and adapter."""
+    from transformers import GenerationConfig
+
+    from tell_lightning.export.merged import (
+        compare_answers,
+        merged_model,
+        own_dtype,
+        save_merged,
+    )
+
+    settings = source.config.model
+    if quantize := getattr(settings, "quantize", None):
+        print(
+            f"Merged: the adapter was trained on weights in {quantize}, and is added to the base's "
+            "own: it has not seen these, and answers may differ."
+        )
+    dtype = own_dtype(settings)
+    before = _answers(source, encoder, rows)
+    with Progress("merging"):
+        model = merged_model(_in_full(settings), source.run.adapter, dtype)
+        model.generation_config = GenerationConfig.from_pretrained(str(draft))
+        save_merged(model, draft)
+        del model
+    after = _answers(source, encoder, rows, merged=draft)
+    if before:
+        found = compare_answers(
+            *([answer for some in each.values() for answer in some] for each in (before, after))
+        )
+        others = f", {found.near_ties} of the others at near ties" if found.near_ties else ""
+        print(
+            f"Merged: {found.alike} of {found.rows} answers are those of base and adapter{others}; "
+            f"the weights are {dtype}, as the base's."
+        )
+
+
+def _answers(
+    source: _Source,
+    encoder: "Encoder",
+    rows: Mapping[str, Sequence[Record]],
+    *,
+    merged: Path | None = None,
+    adapter_off: bool = False,
+) -> dict[str, list[Prediction]]:
+    """Answer the first rows of each task as `predict` does.
+
+    Args:
+        source: The run.
+        encoder: Tokenizer and renderer of the training.
+        rows: The rows by task.
+        merged: The merged model; None: base and adapter.
+        adapter_off: Whether the base answers alone.
+    """
+    import torch
+
+    from tell_lightning.export.prompt_check import predict_rows
+    from tell_lightning.generation.answer import answer_rows
+    from tell_lightning.generation.batched import Budget
+    from tell_lightning.model.base import default_precision, load_base, precision_context
+    from tell_lightning.model.lora import load_adapter
+
+    asked = {name: some[:CHECKED] for name, some in rows.items() if some}
+    if not asked:
+        return {}
+    trainer = source.config.trainer
+    device = _device(source.config)
+    settings = source.config.model
+    accelerator = str(trainer.get("accelerator"))
+    precision = str(trainer.get("precision") or default_precision(settings, accelerator))
+    if merged is not None:
+        settings = replace(_in_full(settings), base=str(merged), revision=None)
+    with Progress("loading the model"), torch.device(device):
+        model = load_base(settings)
+        if merged is None and not adapter_off:
+            model = load_adapter(model, source.run.adapter)
+    with (
+        Progress("answering", sum(map(len, asked.values()))) as progress,
+        torch.device(device),
+        precision_context(precision, device),
+    ):
+        return {
+            name: answer_rows(
+                model,
+                encoder.tokenizer,
+                predict_rows(encoder, some, source.tasks[name], source.anchors.variant),
+                budget=Budget(source.config.eval.batch_tokens),
+                temperature=source.config.eval.temperature,
+                seed=source.config.seed,
+                answered=progress.advance,
+            )
+            for name, some in asked.items()
+        }
+
+
+def _in_full(settings: ModelSettings) -> ModelSettings:
+    """Return the settings that load a base in its own weights, not in fewer bits."""
+    fewer = getattr(settings, "quantize", None)
+    full: dict[str, Any] = {"quantize": None} if fewer else {}
+    return replace(settings, **full)
+
+
+def _device(config: Config) -> str:
+    """Return the device that `predict` uses: 'cuda' or 'cpu'."""
+    import torch
+
+    wanted = config.trainer.get("accelerator") != "cpu"
+    return "cuda" if wanted and torch.cuda.is_available() else "cpu"
+
+
+# An engine
+
+
+def _check_engine(
+    name: str,
+    served: Served,
+    encoder: "Encoder",
+    source: _Source,
+    rows: Mapping[str, Sequence[Record]],
+) -> bool:
+    """Ask an engine test rows as a user would, print what was found, and say whether it holds."""
+    from tell_lightning.data.prediction_rows import settle_anchor
+    from tell_lightning.export.engine_check import LINES, Asked, check_task
+    from tell_lightning.export.prompt_check import messages
+
+    few = {task: list(some[:ASKED]) for task, some in rows.items() if some}
+    if not few:
+        raise ConfigError(
+            f"--check: needs test rows to ask, got none that can be read. Set "
+            f"data.tasks.{next(iter(source.tasks), 'NAME')}.test."
+        )
+    make = {"vllm": vllm_command, "transformers": transformers_command}[name]
+    engine = HttpEngine(make(served, on_gpu=_device(source.config) == "cuda"))
+    predicted, of_base = (_answers(source, encoder, few, adapter_off=off) for off in (False, True))
+    longest = max(task.max_new_tokens for task in source.tasks.values())
+    found = {}
+    try:
+        with Progress(f"starting {name}"):
+            engine.start()
+        with Progress(f"asking {name}", sum(map(len, few.values()))) as progress:
+            for task, some in few.items():
+                prompt = source.tasks[task]
+                plain = [settle_anchor(r, prompt.anchor, "none", free=True)[0] for r in some]
+                extra: dict[str, Any] = {}
+                if len(served.tasks) > 1:
+                    extra["chat_template_kwargs"] = {"task": task}
+                if prompt.max_new_tokens != longest:
+                    extra["max_tokens"] = prompt.max_new_tokens
+                found[task] = check_task(
+                    engine,
+                    Asked(
+                        [messages(record) for record in plain],
+                        predicted[task],
+                        of_base[task],
+                        "" if prompt.force_response_prefix else prompt.anchor.response_prefix,
+                        extra,
+                    ),
+                )
+                progress.advance(len(some))
+    finally:
+        engine.stop()
+    print(f"\n{name}, asked plain prompts through its chat endpoint:")
+    columns = zip(*(check.cells() for check in found.values()), strict=True)
+    print_rows(
+        [["", *found], *([line, *cells] for line, cells in zip(LINES, columns, strict=True))]
+    )
+    faults = [f"{task}: {fault}." for task, check in found.items() for fault in check.faults]
+    print("\n".join(faults) or "All of it holds.")
+    return not faults

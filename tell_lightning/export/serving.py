@@ -1,0 +1,163 @@
+"""What to type to serve an exported folder, and what an engine cannot serve."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tell_lightning.model.settings import LoraSettings
+
+Form = Literal["adapter", "merged"]
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The values of vLLM's --max-lora-rank (0.32); 16 is its default."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """An exported folder as engines load it."""
+
+    folder: str
+    """Where the folder lies, as commands write it."""
+    form: Form
+    base: str
+    """Folder or hub id of the base."""
+    revision: str | None
+    rank: int
+    tasks: Sequence[str]
+    """The tasks whose anchors the template puts on; a request names one of several."""
+    prompt: str
+    """A prompt to try."""
+    temperature: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The name of the model in requests."""
+        return Path(self.folder).name if self.form == "adapter" else self.folder
+
+    @property
+    def request(self) -> dict[str, object]:
+        """The body of a request to the chat endpoint."""
+        chosen = {"chat_template_kwargs": {"task": self.tasks[0]}} if len(self.tasks) > 1 else {}
+        messages = [{"role": "user", "content": self.prompt}]
+        return {"model": self.name, "messages": messages, **chosen}
+
+
+def vllm_rank(rank: int) -> int | None:
+    """Return the least --max-lora-rank of vLLM for a rank; None: it is too large."""
+    return next((allowed for allowed in VLLM_RANKS if rank <= allowed), None)
+
+
+def serving_notes(lora: LoraSettings) -> list[str]:
+    """Say which engines cannot serve an adapter as it is, or need a flag for it."""
+    needed, notes = vllm_rank(lora.rank), []
+    if needed is None:
+        notes.append(
+            f"vLLM serves adapters up to rank {VLLM_RANKS[-1]}, not model.lora.rank "
+            f"{lora.rank}: lower it, or serve it by `export --format merged`."
+        )
+    elif needed > 16:
+        notes.append(
+            f"vLLM serves model.lora.rank {lora.rank} only with --max-lora-rank {needed}, which "
+            "`export` prints."
+        )
+    if lora.rslora:
+        notes.append(
+            "llama.cpp and Ollama scale adapters by alpha / rank, not as model.lora.rslora does: "
+            "serve it there by `export --format merged`, or set rslora: false."
+        )
+    return notes
+
+
+def vllm_line(served: Served) -> str | None:
+    """Return the command that starts vLLM; None if it cannot serve the adapter."""
+    folder = served.folder
+    greedy = ["--override-generation-config", json.dumps({"temperature": served.temperature})]
+    if served.form == "merged":
+        return _line(["vllm", "serve", folder], greedy)
+    needed = vllm_rank(served.rank)
+    if needed is None:
+        return None
+    return _line(
+        ["vllm", "serve", served.base],
+        ["--revision", served.revision] if served.revision else [],
+        ["--enable-lora", "--max-lora-rank", str(needed)],
+        ["--lora-modules", f"{served.name}={folder}"],
+        ["--chat-template", f"{folder}/chat_template.jinja", "--generation-config", folder],
+        greedy,
+    )
+
+
+def curl_line(served: Served) -> str:
+    """Return the command that sends one request."""
+    body = json.dumps(served.request, ensure_ascii=False)
+    return _line(
+        ["curl", "http://localhost:8000/v1/chat/completions"],
+        ["-H", "Content-Type: application/json"],
+        ["-d", body],
+    )
+
+
+def python_lines(served: Served) -> str:
+    """Return a program that answers one prompt with transformers and, for an adapter, PEFT."""
+    folder = _quoted(served.folder)
+    revision = f", revision={_quoted(served.revision)}" if served.revision else ""
+    if served.form == "adapter":
+        load = [
+            "from peft import PeftModel",
+            "from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig",
+            "",
+            f"folder = {folder}",
+            "base = AutoModelForCausalLM.from_pretrained(",
+            f'    {_quoted(served.base)}{revision}, dtype="auto"',
+            ")",
+            "model = PeftModel.from_pretrained(base, folder).eval()",
+        ]
+    else:
+        load = [
+            "from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig",
+            "",
+            f"folder = {folder}",
+            'model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()',
+        ]
+    task = f", task={_quoted(served.tasks[0])}" if len(served.tasks) > 1 else ""
+    return "\n".join(
+        [
+            *load,
+            "tokenizer = AutoTokenizer.from_pretrained(folder)",
+            f'messages = [{{"role": "user", "content": {_quoted(served.prompt)}}}]',
+            "inputs = tokenizer.apply_chat_template(",
+            f"    messages, add_generation_prompt=True{task},",
+            '    return_tensors="pt", return_dict=True,',
+            ")",
+            "settings = GenerationConfig.from_pretrained(folder)",
+            "answer = model.generate(**inputs, generation_config=settings)",
+            'new = answer[0, inputs["input_ids"].shape[1]:]',
+            "print(tokenizer.decode(new, skip_special_tokens=True))",
+        ]
+    )
+
+
+def instructions(served: Served) -> str:
+    """Return what to type to serve the folder and to ask it, for each engine."""
+    parts = []
+    if line := vllm_line(served):
+        note = "\nThe template counts for all requests to this server, also to the base."
+        parts.append(f"With vLLM:\n{line}{note if served.form == 'adapter' else ''}")
+    else:
+        parts.append(f"vLLM cannot serve rank {served.rank}: export --format merged.")
+    if served.form == "merged":
+        parts.append("With transformers:\n" + _line(["transformers", "serve", served.folder]))
+    parts += [f"Ask it:\n{curl_line(served)}", f"From Python:\n{python_lines(served)}"]
+    return "\n\n".join(parts)
+
+
+def _quoted(text: str) -> str:
+    """Write a text as Python and JSON do."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _line(*groups: Sequence[str]) -> str:
+    """Write a command line that can be pasted into a shell, a group of words a line."""
+    return " \\\n  ".join(shlex.join(group) for group in groups if group)

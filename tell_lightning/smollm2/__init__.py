@@ -1,0 +1,1 @@
+"""SmolLM2-135M-Instruct: a real chat model, brought from the package registry on first use."""
