@@ -33,7 +33,7 @@ MODULES = sorted(
 )
 CONFIGS = [
     PACKAGE / "configs" / "microworld.yaml",
-    *sorted((ROOT / "configs").rglob("*.yaml")),
+    *sorted(set((ROOT / "configs").rglob("*.yaml")) - set(ROOT.glob("configs/cluster/*"))),
     ROOT / "experiments" / "base.yaml",
 ]
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*/experiment.yaml"))

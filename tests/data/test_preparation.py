@@ -5,6 +5,8 @@ import math
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Sequence
@@ -312,6 +314,38 @@ def test_memory_does_not_grow_with_the_rows(made: Stage, chunks: Chunks) -> None
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[2] < 1.3 * peaks[1]  # the rows alone would be three times as much
+
+
+PEAK = """
+import resource, sys
+from tell_lightning.cli import main
+main(["prepare", "-c", sys.argv[1]])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.long
+def test_a_large_source_takes_little_more_memory_than_a_small_one(tmp_path: Path) -> None:
+    """In a process of its own: memory outside Python counts, too."""
+    peaks = []
+    for name, count in (("small", 20_000), ("large", 80_000)):
+        rows = ({"prompt": f"Write {n}.", "response": f"It is {n}.", "n": n} for n in range(count))
+        with (tmp_path / f"{name}.jsonl").open("w") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+        config = {
+            "data": {
+                "root": str(tmp_path),
+                "cache_dir": str(tmp_path / "cache"),
+                "general": {name: {"train": f"{name}.jsonl", "fields": {"id": "n"}}},
+            },
+            "model": {"base": "microworld"},
+        }
+        (tmp_path / "config.yaml").write_text(json.dumps(config))
+        command = [sys.executable, "-c", PEAK, str(tmp_path / "config.yaml")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout.split()[-1]) * 1024)
+    assert peaks[0] < 800e6
+    assert peaks[1] - peaks[0] < 40e6  # the rows alone, as records, take 60 MB
 
 
 # Keys

@@ -17,7 +17,7 @@ from tell_lightning.commands.check import check
 from tell_lightning.data.splits import read_splits
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+CONFIGS = sorted(set((ROOT / "configs").rglob("*.yaml")) - set(ROOT.glob("configs/cluster/*")))
 DATA = Path(os.environ.get("TELL_DATA", ROOT.parent / "shared/data"))
 GENERAL = {"natural_instructions", "gsm8k", "oasst1"}
 
