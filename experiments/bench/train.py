@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import queue
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,8 @@ ROWS = "general/natural_instructions/natural_instructions_sample.jsonl"
 FIELDS = {"prompt": "instruction", "input": "input", "response": "output"}
 LIMIT = 600
 """Seconds that a contender has for its start and for each step on a CPU."""
+BASES = 30 * 2**30
+"""Bytes of all bases of the GPU half, and some more."""
 GPU_LIMIT = 150
 """Seconds that a contender has on a GPU."""
 OWN_SITE = "/tmp/bench-site-{}"
@@ -90,8 +93,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def fast_folder(gpu: bool) -> str | None:
-    """Return a folder in memory for the bases of the GPU half, else None."""
-    return "/dev/shm" if gpu and os.access("/dev/shm", os.W_OK) else None
+    """Return a folder in memory for the bases of the GPU half if they fit into it, else None."""
+    memory = Path("/dev/shm")
+    fits = gpu and memory.is_dir() and shutil.disk_usage(memory).free > BASES
+    return str(memory) if fits else None
 
 
 def measure_cpu(given: argparse.Namespace, folder: Path) -> None:
@@ -135,9 +140,13 @@ def measure_gpu(given: argparse.Namespace, folder: Path) -> None:
         for shape, job in jobs.items()
     }
     for shape, maker in makers.items():
-        cases[shape] = as_case(jobs[shape], maker.report(deadline - time.monotonic()))
+        try:
+            cases[shape] = as_case(jobs[shape], maker.report(deadline - time.monotonic()))
+        except ContenderError as error:
+            print(f"{shape}: {told({'failed': str(error)})}", flush=True)
+        maker.stop()  # frees the memory of the GPU
     for shape, names in ON_GPU:
-        for name in (name for name in names if name in given.contenders):
+        for name in (name for name in names if name in given.contenders and shape in cases):
             limit = min(GPU_LIMIT, deadline - time.monotonic())
             job = Job(**cases[shape]["job"])
             cases[shape]["contenders"][name] = alone(job, name, limit)

@@ -6,7 +6,8 @@
 #                                                FILE (default: results/train.json)
 #
 # The machine with the GPU has Python 3.12 with torch, lightning, peft and transformers. The wheels
-# are what the package and the peers need besides, less than 64 MiB in all; `.whl` is not committed.
+# are what the package and the peers need besides, less than 64 MiB in all with the rows; `.whl` is
+# not committed.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -29,6 +30,11 @@ if [ "${1:-}" = wheels ]; then
     # Unsloth asks for older releases of what the others use, so it has a folder of its own.
     bring .whl/unsloth unsloth==2026.10.9 unsloth_zoo==2026.10.9 trl==1.15.0 datasets==4.8.4 tyro \
         cut_cross_entropy hf_transfer msgspec einops torchao
+    rows=general/natural_instructions
+    if [ -d "../shared/data/$rows" ]; then # else the rows of the microworld are used
+        mkdir -p ".whl/data/$rows"
+        cp "../shared/data/$rows/natural_instructions_sample.jsonl" ".whl/data/$rows/"
+    fi
     du -sh .whl
     exit
 fi
@@ -43,4 +49,5 @@ install .whl /tmp/bench-site
 install .whl/unsloth /tmp/bench-site-unsloth_sft || true # it is listed with the reason then
 export PYTHONPATH="$PWD:/tmp/bench-site"
 nvidia-smi --query-gpu=name,memory.total --format=csv,noheader || true
-exec python3 experiments/bench/train.py --gpu ${1:+--out "$1"}
+if [ -n "${1:-}" ]; then cp experiments/bench/results/train.json "$1"; fi # with the CPU half
+exec python3 experiments/bench/train.py --gpu --data .whl/data ${1:+--out "$1"}

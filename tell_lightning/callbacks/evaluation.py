@@ -20,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from tell_lightning.callbacks.folder import write_jsonl
 from tell_lightning.callbacks.probe import Probe, can_chat
 from tell_lightning.callbacks.samples import log_samples
-from tell_lightning.callbacks.settings import EVAL_RANGES
+from tell_lightning.callbacks.settings import EVAL_RANGES, SPLITS, SWAPPED, most_rows
 from tell_lightning.data.batches import log_stage
 from tell_lightning.data.evaluation_rows import EvaluationRows
 from tell_lightning.errors import TellError
@@ -34,9 +34,6 @@ from tell_lightning.metrics.settings import Scoring
 from tell_lightning.model.lora import is_untrained
 from tell_lightning.progress import Progress
 from tell_lightning.settings import check_ranges
-
-SPLITS = ("dev", "test")
-"""The splits that baselines are scored on: not those with a swapped anchor."""
 
 
 @runtime_checkable
@@ -55,6 +52,14 @@ class EvaluationData(Protocol):
     @property
     def evaluation(self) -> Mapping[str, Mapping[str, EvaluationRows]]:
         """The rows to generate for, by split and task."""
+
+
+@runtime_checkable
+class LimitsLossRows(Protocol):
+    """A data module that can leave out the loss of rows that are not answered."""
+
+    def limit_loss_rows(self, limits: Mapping[str, int | None]) -> None:
+        """Compute the loss of the first rows of each source alone, by split."""
 
 
 class AdaptedModel(Protocol):
@@ -124,8 +129,8 @@ class GenerationEvaluation(pl.Callback):
         Args:
             every_steps: Optimizer steps between two scorings on dev; None: when the Trainer
                 validates (`val_check_interval`, `check_val_every_n_epoch`).
-            dev_rows: Rows of each dev set to generate for, from the first on; None: all.
-            test_rows: Rows of each test set to generate for, from the first on; None: all.
+            dev_rows: Rows of each dev set to score, from the first on; None: all.
+            test_rows: Rows of each test set to score, from the first on; None: all.
             batch_tokens: Tokens of a generation batch, padding and answers included.
             temperature: 0: greedy; above: tokens are drawn.
             samples: Predictions of each task to print after the adapter is scored on test.
@@ -178,6 +183,8 @@ class GenerationEvaluation(pl.Callback):
             EvaluationError: The Trainer has no data module with rows to generate for.
         """
         self._data = _evaluation_data(trainer)
+        if isinstance(self._data, LimitsLossRows):
+            self._data.limit_loss_rows({split: self._most(split) for split in (*SPLITS, *SWAPPED)})
         if stage == "fit" and self.every_steps is not None:
             steps = trainer.max_steps
             every = min(self.every_steps, steps) if steps > 0 else self.every_steps
@@ -203,11 +210,11 @@ class GenerationEvaluation(pl.Callback):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Score dev."""
         if not trainer.sanity_checking:
-            self._evaluate(trainer, pl_module, "dev", self.dev_rows)
+            self._evaluate(trainer, pl_module, "dev")
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Score test, or the same rows with the anchor swapped."""
-        self._evaluate(trainer, pl_module, self._data.test_split, self.test_rows)
+        self._evaluate(trainer, pl_module, self._data.test_split)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the losses to the scores in `history`."""
@@ -218,10 +225,12 @@ class GenerationEvaluation(pl.Callback):
         """Add the losses to the scores in `history`."""
         self._keep_losses(trainer)
 
-    def _evaluate(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str, most: int | None
-    ) -> None:
-        module = cast(AdaptedModel, pl_module)
+    def _most(self, split: str) -> int | None:
+        """Return how many rows of each task are scored; None: all."""
+        return most_rows(split, self.dev_rows, self.test_rows)
+
+    def _evaluate(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
+        module, most = cast(AdaptedModel, pl_module), self._most(split)
         adapter = module.trained_steps > 0 or trainer.strategy.reduce_boolean_decision(
             not is_untrained(module.model),
             all=False,  # of a sharded model each rank knows a part

@@ -4,7 +4,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -35,9 +35,24 @@ PACKAGES = (
 class RunRecord:
     """Collects facts and writes them to `run.json` on rank 0."""
 
-    def __init__(self, folder: RunFolder, facts: Mapping[str, Any] | None = None) -> None:
-        """Begin a record; `facts` are those of an earlier session of the same run."""
+    def __init__(
+        self,
+        folder: RunFolder,
+        facts: Mapping[str, Any] | None = None,
+        *,
+        spent: Callable[[], Mapping[str, float]] = dict,
+        started: float | None = None,
+    ) -> None:
+        """Begin a record.
+
+        Args:
+            folder: The folder of the run.
+            facts: Those of an earlier session of the same run.
+            spent: Says how many seconds of this session went where; the rest is set-up.
+            started: When the session began, by `time.perf_counter`; None: now.
+        """
         self.folder = folder
+        self._spent = spent
         self.facts: dict[str, Any] = {
             "status": "running",
             "name": folder.path.name,
@@ -49,15 +64,19 @@ class RunRecord:
             "seconds": {},
             **(facts or {}),
         }
-        self._started = time.perf_counter()
-        self._seconds_before = float(self.facts["seconds"].get("total", 0.0))
+        self._started = time.perf_counter() if started is None else started
+        self._seconds_before: dict[str, float] = dict(self.facts["seconds"])
 
     @rank_zero_only
     def write(self, **facts: Any) -> None:
         """Add facts and write the file."""
         self.facts.update(facts)
-        total = self._seconds_before + time.perf_counter() - self._started
-        self.facts["seconds"]["total"] = round(total, 2)
+        total, spent = time.perf_counter() - self._started, self._spent()
+        rest = {"setup": total - sum(spent.values())} if spent else {}
+        self.facts["seconds"] = {
+            name: round(self._seconds_before.get(name, 0.0) + value, 2)
+            for name, value in {**rest, **spent, "total": total}.items()
+        }
         write_json(self.folder.record, self.facts)
 
     @rank_zero_only

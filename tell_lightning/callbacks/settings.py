@@ -17,6 +17,24 @@ EVAL_RANGES = {
     "patience": Range(1),
 }
 """The numbers that each key may have."""
+SPLITS = ("dev", "test")
+SWAPPED = ("test_without_anchor", "test_with_anchor")
+"""The test rows without their anchor, or with it if training had none."""
+SWAPPED_ROWS = 200
+"""Most rows of a task that are scored with a swapped anchor."""
+
+
+def most_rows(split: str, dev_rows: int | None, test_rows: int | None) -> int | None:
+    """Return how many rows of each task, from the first on, are scored on a split; None: all.
+
+    >>> most_rows("dev", 64, 300), most_rows("test_without_anchor", 64, 300)
+    (64, 200)
+    """
+    if split == "dev":
+        return dev_rows
+    if split in SWAPPED:
+        return min(test_rows or SWAPPED_ROWS, SWAPPED_ROWS)
+    return test_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,16 +45,19 @@ class EvalSettings:
     """Optimizer steps between two scorings on dev; null: one fifth of the run. The last step is
     scored, too."""
     dev_rows: int | None = 64
-    """Number of rows of each dev set to answer, from the first on; null: all."""
+    """Number of rows of each dev set to score, answers and loss, from the first on, and of held-out
+    rows whose loss is computed with them; null: all."""
     test_rows: int | None = None
-    """Number of rows of each test set to answer, from the first on; null: all."""
+    """Number of rows of each test set to score, answers and loss, from the first on, and of
+    held-out rows whose loss is computed with them; null: all."""
     before: bool = True
     """Whether `fit` also scores the base before training, with the same prompts."""
     test: bool = True
     """Whether `fit` scores the test sets: the base before training, the adapter after it."""
     anchor_check: bool = True
-    """Whether to score the test rows once more after training, without the anchor (or with it, if
-    training had none). The scores show whether the adapter depends on the anchor."""
+    """Whether to score the test rows, at most 200 of each task, once more after training, without
+    the anchor (or with it, if training had none). The scores show whether the adapter depends on
+    the anchor."""
     batch_tokens: int = 16384
     """Tokens of a generation batch, including padding and answers; lower it to save memory."""
     temperature: float = 0.0

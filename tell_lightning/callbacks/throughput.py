@@ -1,6 +1,7 @@
-"""Tokens per second and peak memory of training.
+"""Tokens per second and peak memory of training, and the time that training and scoring take.
 
-Padding does not count. The clock includes the time spent waiting for data, but not validation.
+Padding does not count. The clock of training includes the time spent waiting for data, but not
+validation; that of scoring includes the losses of rows and the answers.
 """
 
 import time
@@ -28,11 +29,13 @@ class Throughput(pl.Callback):
 
         Attributes:
             seconds: Seconds of training, without validation.
+            scoring: Seconds of scoring: validation and test.
             tokens: Tokens of this rank's examples, a scalar tensor on the training device.
         """
-        self.seconds = 0.0
+        self.seconds = self.scoring = 0.0
         self.tokens: torch.Tensor | None = None
         self._since: float | None = None  # while the clock stands
+        self._scoring_since: float | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -40,13 +43,23 @@ class Throughput(pl.Callback):
         self._since = time.perf_counter()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop the clock."""
+        """Stop the clock of training, and start that of scoring."""
         self._count()
+        self._scoring_since = time.perf_counter()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock again, if this was a pause of training."""
+        """Start the clock of training again, if this was a pause of it."""
+        self._count_scoring()
         if self._since is not None:
             self._since = time.perf_counter()
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock of scoring."""
+        self._scoring_since = time.perf_counter()
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop it."""
+        self._count_scoring()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the clock."""
@@ -67,6 +80,15 @@ class Throughput(pl.Callback):
         ended = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if ended and trainer.global_step % self._every == 0:  # the read waits for the device
             pl_module.log("train/tokens_per_second", self.tokens_per_second(trainer))
+
+    def spent(self) -> dict[str, float]:
+        """Return the seconds of training and of scoring."""
+        return {"training": self.seconds, "scoring": self.scoring}
+
+    def _count_scoring(self) -> None:
+        if self._scoring_since is not None:
+            self.scoring += time.perf_counter() - self._scoring_since
+        self._scoring_since = None
 
     def _count(self) -> None:
         if self._since is None:

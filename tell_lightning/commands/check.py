@@ -284,15 +284,9 @@ def check_training(config: Config) -> None:
     """Refuse what no training can do, before anything is loaded.
 
     Raises:
-        ConfigError: The run has no end, batches that do not divide, or half precision on a CPU.
+        ConfigError: Batches that do not divide, or half precision on a CPU.
     """
     trainer, data = config.trainer, config.data
-    if data.mixture.cycles is None and trainer["max_steps"] == -1:
-        raise ConfigError(
-            "trainer.max_steps: must say after how many optimizer steps the run ends, got nothing. "
-            "Write --trainer.max_steps=500, or --data.mixture.cycles=1 to end after one cycle of "
-            "the plan."
-        )
     devices = trainer.get("devices")
     world = max(devices, 1) if isinstance(devices, int) else 1
     check_batches(data.optimizer_batch, data.micro_batch, world * trainer.get("num_nodes", 1))

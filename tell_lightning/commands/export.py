@@ -34,6 +34,7 @@ from tell_lightning.export.engines import HttpEngine, transformers_command, vllm
 from tell_lightning.export.serving import Served, instructions
 from tell_lightning.files import follow_umask
 from tell_lightning.metrics.predictions import Prediction
+from tell_lightning.model.settings import ModelSettings
 from tell_lightning.progress import Progress
 from tell_lightning.settings import ConfigError
 
@@ -367,8 +368,7 @@ def _write_merged(
     dtype = own_dtype(settings)
     before = _answers(source, encoder, rows)
     with Progress("merging"):
-        whole: dict[str, Any] = {"quantize": None} if quantize else {}
-        model = merged_model(replace(settings, **whole), source.run.adapter, dtype)
+        model = merged_model(_in_full(settings), source.run.adapter, dtype)
         model.generation_config = GenerationConfig.from_pretrained(str(draft))
         save_merged(model, draft)
         del model
@@ -418,7 +418,7 @@ def _answers(
     accelerator = str(trainer.get("accelerator"))
     precision = str(trainer.get("precision") or default_precision(settings, accelerator))
     if merged is not None:
-        settings = replace(settings, base=str(merged), revision=None)
+        settings = replace(_in_full(settings), base=str(merged), revision=None)
     with Progress("loading the model"), torch.device(device):
         model = load_base(settings)
         if merged is None and not adapter_off:
@@ -440,6 +440,13 @@ def _answers(
             )
             for name, some in asked.items()
         }
+
+
+def _in_full(settings: ModelSettings) -> ModelSettings:
+    """Return the settings that load a base in its own weights, not in fewer bits."""
+    fewer = getattr(settings, "quantize", None)
+    full: dict[str, Any] = {"quantize": None} if fewer else {}
+    return replace(settings, **full)
 
 
 def _device(config: Config) -> str:

@@ -29,6 +29,7 @@ from tell_lightning.commands.plan import print_plan, say_contradictions
 from tell_lightning.commands.preview import print_lines, scoring_lines
 from tell_lightning.commands.reference import keys_help
 from tell_lightning.commands.room import room_to_score, room_to_train
+from tell_lightning.commands.settled import rate_facts, with_rate, with_steps
 from tell_lightning.commands.startup import quieten
 from tell_lightning.data.base_files import ACCEPT, ACCEPT_HELP
 from tell_lightning.data.splits import read_splits
@@ -47,6 +48,7 @@ SESSION = ("command", "started", "versions", "git", "machine")
 if TYPE_CHECKING:
     from tell_lightning.callbacks.run_record import RunRecord
     from tell_lightning.commands.session import Session
+    from tell_lightning.model.rate import Rate
 
 
 def fit(arguments: list[str]) -> None:
@@ -55,6 +57,7 @@ def fit(arguments: list[str]) -> None:
     Args:
         arguments: What follows the command on the command line.
     """
+    started = time.perf_counter()
     parser = CommandParser("fit", DESCRIPTION, keys=KEYS, list_keys=keys_help)
     parser.add_argument("--resume", metavar="RUN", help="the folder of a run to go on with")
     parser.add_argument(ACCEPT, action="store_true", help=ACCEPT_HELP)
@@ -76,7 +79,10 @@ def fit(arguments: list[str]) -> None:
     from tell_lightning.callbacks.loggers import logged
     from tell_lightning.callbacks.run_record import RunRecord
     from tell_lightning.commands.session import open_session
+    from tell_lightning.model.rate import rate_of
 
+    rate = rate_of(config.model)
+    config = with_rate(config, rate)
     with nullcontext(folder) if checkpoint else _claimed(folder, config) as folder:
         session = open_session(config, folder, splits, training=True)
         if checkpoint and not asked.accept_base:
@@ -85,12 +91,16 @@ def fit(arguments: list[str]) -> None:
             say_contradictions(splits)
         # Before the base is loaded and anything is written.
         step = _prepare(session, config, folder, checkpoint)
+        if config.data.mixture.cycles is None:
+            config = with_steps(config, session.trainer.max_steps)
         lines = [*written, *scoring_lines(session.datamodule.prepared, config.eval)]
     with held(folder) if session.trainer.is_global_zero else nullcontext():
-        record = RunRecord(folder, _earlier_facts(folder) if checkpoint else None)
+        facts = _earlier_facts(folder) if checkpoint else None
+        spent = session.throughput.spent
+        record = RunRecord(folder, facts, spent=spent, started=started)
         log = logged(session.trainer, folder, config.run, config.values, step=step)
         with log, _recorded(record):
-            _fit(session, config, folder, record, checkpoint, lines)
+            _fit(session, config, rate, folder, record, checkpoint, lines)
 
 
 def _check_place(folder: RunFolder, config: Config) -> None:
@@ -212,6 +222,7 @@ def _load(checkpoint: Path) -> dict[str, Any]:
 def _fit(
     session: "Session",
     config: Config,
+    rate: "Rate",
     folder: RunFolder,
     record: "RunRecord",
     checkpoint: Path | None,
@@ -227,17 +238,16 @@ def _fit(
 
     trainer, module, datamodule = session.trainer, session.module, session.datamodule
     if trainer.is_global_zero:
-        _write_inputs(session, config, folder, record, resuming=checkpoint is not None)
+        _write_inputs(session, config, rate, folder, record, resuming=checkpoint is not None)
         print_lines(lines)
     if config.data.micro_batch == "auto":
         resuming = checkpoint is not None
         note = partial(_note_micro_batch, config, folder, record, resuming=resuming)
         trainer.callbacks.append(FoundMicroBatch(datamodule, note))  # type: ignore[attr-defined]
-    seconds: dict[str, float] = record.facts["seconds"]
     has_test = config.eval.test and bool(datamodule.evaluation["test"])
     has_dev = bool(datamodule.evaluation["dev"])
     if checkpoint is None and config.eval.before:
-        with _timed(seconds, "before"), room_to_score(config):
+        with room_to_score(config):
             rank_zero_info("Before training, the base with the same prompts:")
             if has_test:
                 trainer.test(module, datamodule=datamodule, verbose=False)
@@ -246,7 +256,7 @@ def _fit(
         record.write(metrics=scores_json(session.evaluation))
     if module.model is not None:
         rank_zero_info(str(module.parameter_count))
-    with _timed(seconds, "training"), room_to_train(config):
+    with room_to_train(config):
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     selected = _select(session, config, has_dev)
     rank_zero_info(f"Adapter: {described(selected)}")
@@ -255,7 +265,7 @@ def _fit(
         files = record.facts["base"]["sha256"]
         save_adapter(folder.adapter, module, datamodule, weights=weights, base_files=files)
     if has_test:
-        with _timed(seconds, "after"), room_to_score(config):
+        with room_to_score(config):
             rank_zero_info("After training:")
             trainer.test(module, datamodule=datamodule, verbose=False)
             if config.eval.anchor_check and datamodule.swap_anchor():
@@ -264,7 +274,13 @@ def _fit(
 
 
 def _write_inputs(
-    session: "Session", config: Config, folder: RunFolder, record: "RunRecord", *, resuming: bool
+    session: "Session",
+    config: Config,
+    rate: "Rate",
+    folder: RunFolder,
+    record: "RunRecord",
+    *,
+    resuming: bool,
 ) -> None:
     """Write config.yaml, plan.json and the first run.json; print the plan."""
     from tell_lightning.callbacks.run_record import promise
@@ -277,7 +293,9 @@ def _write_inputs(
     dtype, precision = base_dtype(config.model, device_type), str(session.trainer.precision)
     folder.path.mkdir(parents=True, exist_ok=True)
     _write_config(config, folder, datamodule.tried, resuming=resuming)
-    plan = datamodule.prepared.describe(session.trainer.max_steps)
+    steps = session.trainer.max_steps
+    plan = datamodule.prepared.describe(steps)
+    plan["learning_rate"] = rate_facts(_known(rate, folder), config.model, steps)
     write_json(folder.path / "plan.json", plan)
     log_plan(session.trainer, plan, folder.path / "plan.json")
     print(f"Run: {folder.path}")
@@ -295,7 +313,14 @@ def _write_inputs(
         reproducible=promise(device_type),
         data={"inputs": plan["inputs"], "plan_digest": plan["digest"]},
         mixture=plan["realised"],
+        learning_rate=plan["learning_rate"],
     )
+
+
+def _known(rate: "Rate", folder: RunFolder) -> "Rate":
+    """Return a rate with the reason that the first session of a resumed run wrote down for it."""
+    known = read_record(folder).get("learning_rate", {})
+    return rate._replace(why=known["why"]) if known.get("value") == rate.value else rate
 
 
 def _write_config(
@@ -374,13 +399,6 @@ def _out_of_patience(session: "Session") -> bool:
     trainer = session.trainer
     stopped = any(c.stopped for c in trainer.early_stopping_callbacks if isinstance(c, Patience))
     return stopped and trainer.global_step < trainer.max_steps
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    seconds[name] = round(seconds.get(name, 0.0) + time.perf_counter() - started, 2)
 
 
 @contextmanager

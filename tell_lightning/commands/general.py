@@ -35,10 +35,12 @@ def with_written_rows(config: Config) -> tuple[Config, list[str]]:
         if source.generate is None:
             continue
         key = f"data.general.{name}.generate"
-        written = write_rows(config.model, data, source.generate, seed=config.seed, key=key)
+        written = write_rows(config.model, data, source, seed=config.seed, key=key)
         train, held_out = written.rows, source.held_out
         if held_out is None and written.held_out is not None:
             train, held_out = written.train, str(written.held_out)
-        general[name] = replace(source, generate=None, train=str(train), held_out=held_out)
+        general[name] = replace(
+            source, generate=None, closings=(), train=str(train), held_out=held_out
+        )
         lines.append(f"{name}: {written.line}; {written.rows}")
     return replace(config, data=replace(data, general=general)), lines

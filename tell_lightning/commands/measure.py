@@ -1,6 +1,6 @@
 """Measure on this machine what steps and answers of a run cost; a process of `plan --measure`.
 
-    python -m tell_lightning.commands.measure RESULT.json [-c FILE]... [--KEY=VALUE]...
+    python -m tell_lightning.commands.measure FOLDER
 
 The model, the batches, the Trainer and generation are those of `fit`. A few micro-batches are
 trained, each with an optimizer step:
@@ -12,6 +12,7 @@ Then each task's first test rows are answered in one batch, and the loss of a ba
 """
 
 import json
+import pickle
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,8 @@ from tell_lightning.callbacks.folder import RunFolder, write_json
 from tell_lightning.callbacks.probe import LONGEST, can_chat
 from tell_lightning.callbacks.run_record import machine
 from tell_lightning.callbacks.throughput import peak_memory_bytes
-from tell_lightning.commands.check import Config, check, check_training
+from tell_lightning.commands.check import Config
+from tell_lightning.commands.price import CONFIG, RESULT
 from tell_lightning.commands.room import room_to_train
 from tell_lightning.commands.session import make_trainer
 from tell_lightning.commands.startup import quieten
@@ -55,19 +57,17 @@ TYPICAL = 3
 """Micro-batches whose time is measured, after one to warm up and the longest one."""
 
 
-def main(arguments: Sequence[str]) -> None:
+def main(folder: Path) -> None:
     """Measure, and write the result as JSON.
 
     Args:
-        arguments: The file to write, and the configuration as other commands take it.
+        folder: Where `plan` has written the configuration, and reads the result.
     """
-    result, *options = arguments
+    config: Config = pickle.loads((folder / CONFIG).read_bytes())
+    quieten()
     try:
-        config = check(options)
-        check_training(config)
-        quieten()
         with Progress("measuring"):
-            write_json(Path(result), measure(config))
+            write_json(folder / RESULT, measure(config))
     except TellError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -325,4 +325,4 @@ class _Meter(pl.Callback):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(Path(sys.argv[1]))

@@ -15,6 +15,7 @@ from tell_lightning.commands.general import with_written_rows
 from tell_lightning.commands.preview import print_lines, scoring_lines
 from tell_lightning.commands.price import measured, price, print_price
 from tell_lightning.commands.reference import keys_help
+from tell_lightning.commands.settled import rate_facts, rate_line
 from tell_lightning.commands.startup import quieten
 from tell_lightning.commands.tables import print_rows
 from tell_lightning.data.leaks import contradictions
@@ -72,22 +73,24 @@ def plan(arguments: list[str]) -> None:
     from tell_lightning.data.tokenizer import load_tokenizer
     from tell_lightning.model.base import load_skeleton
     from tell_lightning.model.lora import check_lora
+    from tell_lightning.model.rate import rate_of
 
     tokenizer = load_tokenizer(config.model.base, **config.model.hub_options)
     data = PreparedData(config.data, tokenizer, seed=config.seed, given=splits)
     data.prepare()
     data.open()
     check_lora(load_skeleton(config.model), config.model.lora)
+    rate = rate_of(config.model)
     if asked.positions:
         _print_positions(data, asked.positions, asked.format or "table")
         return
     steps = data.steps(config.trainer["max_steps"])
-    print_plan(data.describe(steps))
+    print_plan(data.describe(steps) | {"learning_rate": rate_facts(rate, config.model, steps)})
     data.check_supply(steps)
     notes = serving_notes(config.model.lora)
     print_lines([*written, *scoring_lines(data, config.eval), *notes])
     if asked.measure:
-        print_price(price(measured(options), data, config))
+        print_price(price(measured(config), data, config))
     if asked.show:
         _show(data, asked.show)
 
@@ -137,11 +140,15 @@ def print_plan(plan: Mapping[str, Any]) -> None:
         f"most {realised['longest_gap']} examples in a row without a task example."
     )
     print(_task_share(realised["task_share"]))
+    if plan["length"] is not None:
+        print(f"{plan['steps']:,} steps: {plan['length']}.")
+    print(rate_line(plan["learning_rate"]))
     if not realised["complete"]:
         print("The run is longer: these are the counts of its first examples.")
     print(f"Left out: {'; '.join(left_out) or 'nothing'}.")
     for note in plan["notes"]:
         print(note)
+    print_lines([f"note: {line}" for line in plan["advice"]])
 
 
 def say_contradictions(splits: Splits) -> None:

@@ -1,13 +1,18 @@
 """What a run will take: seconds, memory and bytes on disk, from speeds that `measure` has measured.
 
-Measured on Intel(R) Xeon(R), 1 thread, 32-true, with 16 rows in a micro-batch:
-training   3.1 min   2,665 tokens/s: 250 steps of 1,970 tokens
-scoring    1.2 min   before 0.3, dev 5 x 0.1, after 0.2, anchor off 0.2
-memory     0.97 GiB  at the longest batch, 16 rows of 143 tokens; 0.62 before the first step
-disk       9 MB      checkpoints 5.1, adapter 3.0, predictions 0.8
+`plan --measure` prints, below the plan:
+
+    Measured on Intel(R) Xeon(R) Processor, AVX512, 1 thread, 32-true, 16 rows in a micro-batch:
+    training   2.5 min   2,665 tokens/s: 250 steps of 1,615 tokens
+    scoring    1.1 min   before 0.3, dev 5 x 0.1, after 0.2, anchor off 0.1
+    memory    0.84 GiB   at the longest batch, 16 rows of 107 tokens (0.57 before it); ...
+    disk        6.4 MB   checkpoints 4.8, adapter 0.9, predictions 0.8
+
+Not counted are loading the model, preparing the data, logs and W&B.
 """
 
 import json
+import pickle
 import signal
 import subprocess
 import sys
@@ -16,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tell_lightning.callbacks.settings import SWAPPED, most_rows
 from tell_lightning.commands.check import Config
 from tell_lightning.errors import TellError
 
@@ -23,23 +29,27 @@ if TYPE_CHECKING:
     from tell_lightning.data.prepared import PreparedData
 
 
+CONFIG, RESULT = "config.pickle", "measured.json"
+"""What the process that measures reads and writes, in a folder of its parent's."""
+
+
 class MeasureError(TellError):
     """A run that cannot be measured."""
 
 
-def measured(options: Sequence[str]) -> dict[str, Any]:
+def measured(config: Config) -> dict[str, Any]:
     """Measure in a process of its own, whose peak memory is that of a run.
 
     Args:
-        options: The configuration files and keys of the command line.
+        config: The configuration of the run.
 
     Raises:
         MeasureError: The process was ended by the system.
         SystemExit: It has said itself what is wrong.
     """
     with tempfile.TemporaryDirectory(prefix="tell-measure-") as folder:
-        result = Path(folder) / "measured.json"
-        command = [sys.executable, "-m", "tell_lightning.commands.measure", str(result), *options]
+        place = hand_over(config, Path(folder))
+        command = [sys.executable, "-m", "tell_lightning.commands.measure", str(place)]
         code = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
         if code == -signal.SIGKILL:
             raise MeasureError(
@@ -49,8 +59,14 @@ def measured(options: Sequence[str]) -> dict[str, Any]:
             )
         if code:
             sys.exit(code)
-        found: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads((place / RESULT).read_text(encoding="utf-8"))
         return found
+
+
+def hand_over(config: Config, folder: Path) -> Path:
+    """Write a configuration for the process that measures, and return the folder."""
+    (folder / CONFIG).write_bytes(pickle.dumps(config))
+    return folder
 
 
 def price(rates: Mapping[str, Any], data: "PreparedData", config: Config) -> dict[str, Any]:
@@ -109,20 +125,19 @@ class _Scorings:
 
     def answers(self, split: str) -> dict[str, int]:
         """Return the number of rows of each task that are answered."""
-        most = self.eval.dev_rows if split == "dev" else self.eval.test_rows
-        rows = self.data.evaluation[split]
+        most = self._most(split)
+        rows = self.data.evaluation[_rows_of(split)]
         return {name: len(of) if most is None else min(most, len(of)) for name, of in rows.items()}
 
     def of_split(self, split: str, tasks: Sequence[str] | None = None) -> float:
         """Return the seconds of one scoring: answers and losses, of all tasks or of some."""
+        from tell_lightning.data.prepared import first_of_each
+
         rows = self.answers(split)
+        scored = first_of_each(self.data.loss_rows[_rows_of(split)], self._most(split))
         names = rows if tasks is None else tasks
         seconds: float = sum(rows[name] * self.rates["seconds_per_row"][name] for name in names)
-        tokens = sum(
-            len(row.input_ids)
-            for name, row in self.data.loss_rows[split]
-            if tasks is None or name in tasks
-        )
+        tokens = sum(len(row.input_ids) for name, row in scored if tasks is None or name in tasks)
         seconds += tokens * self.rates["seconds_per_loss_token"]
         return seconds / int(self.rates["devices"])
 
@@ -131,7 +146,9 @@ class _Scorings:
         dev = self.of_split("dev") if self.has_dev else 0.0
         test = self.of_split("test") if self.has_test else 0.0
         chats = (1 + self.eval.before if self.has_test else self.dev + self.eval.before) or 1
-        swapped = self.of_split("test", self.anchored) if self.has_test and self.anchored else 0.0
+        swapped = (
+            self.of_split(SWAPPED[0], self.anchored) if self.has_test and self.anchored else 0.0
+        )
         parts = {
             "before": (dev + test) if self.eval.before else 0.0,
             "dev": self.dev * dev,
@@ -141,13 +158,21 @@ class _Scorings:
         }
         return {name: value for name, value in parts.items() if value}
 
+    def _most(self, split: str) -> int | None:
+        return most_rows(split, self.eval.dev_rows, self.eval.test_rows)
+
     def rows(self) -> int:
         """Return the number of answers that are written."""
         dev = sum(self.answers("dev").values()) if self.has_dev else 0
         test = self.answers("test") if self.has_test else {}
-        swapped = sum(test.get(name, 0) for name in self.anchored)
+        swapped = sum(self.answers(SWAPPED[0])[name] for name in self.anchored) if test else 0
         times = 1 + self.eval.before
         return dev * (self.dev + self.eval.before) + sum(test.values()) * times + swapped
+
+
+def _rows_of(split: str) -> str:
+    """Return the split whose rows another one has."""
+    return "test" if split in SWAPPED else split
 
 
 def print_price(found: Mapping[str, Any]) -> None:
@@ -172,8 +197,8 @@ def print_price(found: Mapping[str, Any]) -> None:
             "memory",
             f"{_gib(memory['training'])} GiB",
             f"at the longest batch, {_counted(rows, unit)} of {found['longest']['tokens']:,} "
-            f"tokens; {_gib(memory['before'])} before, {_gib(memory['scoring'])} for answers; "
-            f"{_gib(memory['available'])} are there",
+            f"tokens ({_gib(memory['before'])} before it); answers {_gib(memory['scoring'])}; "
+            f"available {_gib(memory['available'])}",
         ),
         (
             "disk",

@@ -37,7 +37,7 @@ This page is written by `make reference`, from the docstrings of the settings.
 A configuration file holds these keys nested, as YAML. On the command line they are written with
 dots: `--data.mixture.task_share=0.1`. `{NAME}` stands for a name that you choose.
 """
-_STEPS = "Optimizer steps of the run. `fit` and `plan` need it, or data.mixture.cycles instead."
+_STEPS = "Optimizer steps of the run; not set: data.mixture.cycles says its length."
 _TRAINER = "https://lightning.ai/docs/pytorch/stable/common/trainer.html"
 
 

@@ -23,6 +23,8 @@ def quieten() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
         logging.getLogger(name).addFilter(_says_something)
+    # PEFT imports it where it is installed; it says that a package of kernels from the hub is not.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     for message in (
         ".*LightningCLI's args parameter.*",  # `check` has accepted the arguments already
         ".*LeafSpec.*",  # Lightning 2.6 calls what torch 2.13 deprecates

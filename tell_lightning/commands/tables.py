@@ -91,9 +91,10 @@ def print_cost(record: Mapping[str, Any]) -> None:
     """
     seconds = record["seconds"]
     print(
-        f"Took {seconds['total']:.0f} s, {seconds['training']:.0f} s of it training and scoring "
-        f"dev: {record['steps']:,} steps, {record['tokens_per_second']:,.0f} tokens/s, "
-        f"peak memory {record['peak_memory_bytes'] / 2**30:.2f} GiB."
+        f"Took {seconds['total']:.0f} s: set-up {seconds['setup']:.0f}, training "
+        f"{seconds['training']:.0f}, scoring {seconds['scoring']:.0f}; {record['steps']:,} steps, "
+        f"{record['tokens_per_second']:,.0f} tokens/s, peak memory "
+        f"{record['peak_memory_bytes'] / 2**30:.2f} GiB."
     )
 
 
@@ -127,7 +128,8 @@ def _notes(moments: Mapping[str, Any], general: Sequence[str]) -> Iterator[str]:
         yield "before: the base with the same prompts."
     for line, other in SWAPPED.items():
         if moments[line]:
-            yield f"{line}: after training, the prompts {other} the anchor."
+            few = _fewer(moments[line]["tasks"], tasks)
+            yield f"{line}: after training, the prompts {other} the anchor{few}."
     if any(scores.get("intervals") for scores in tasks.values()):
         yield f"[low, high]: 95% interval, from {RESAMPLES:,} draws of the test rows."
     if any("words_recall" in scores["values"] for scores in tasks.values()):
@@ -158,6 +160,13 @@ def _notes(moments: Mapping[str, Any], general: Sequence[str]) -> Iterator[str]:
         if name in display.table
     }
     yield from (f"{name}: {text}" for name, text in sorted(signatures))
+
+
+def _fewer(tasks: Mapping[str, Any], others: Mapping[str, Any]) -> str:
+    """Say how many rows were scored, if they are fewer than the others."""
+    rows = {name: int(scores["values"]["rows"]) for name, scores in tasks.items()}
+    fewer = [n for name, n in rows.items() if name in others and n < others[name]["values"]["rows"]]
+    return f" (the first {max(fewer):,} rows)" if fewer else ""
 
 
 def _column(

@@ -16,7 +16,7 @@ from tell_lightning.data.batches import Batch, collate
 from tell_lightning.data.evaluation_rows import EvaluationRows
 from tell_lightning.data.order_changes import changes
 from tell_lightning.data.plan import Plan
-from tell_lightning.data.prepared import PreparedData
+from tell_lightning.data.prepared import PreparedData, first_of_each
 from tell_lightning.data.settings import (
     RANGES,
     DataSettings,
@@ -59,7 +59,8 @@ class TellDataModule(pl.LightningDataModule):
     It works with any Trainer. The optimizer batch is fixed; devices and `accumulate_grad_batches`
     decide into how many forward passes it is divided. A run ends after the Trainer's `max_steps`,
     after `mixture.cycles`, or after `max_epochs`: an epoch is one cycle of the plan. With only
-    `max_steps` the run is one epoch, for the stream has no end.
+    `max_steps` the run is one epoch, for the stream has no end. With neither (`max_epochs=-1`) its
+    length follows from the rows (`tell_lightning/data/length.py`).
 
     Attributes:
         prepared: The data without a Trainer: plan, prepared rows, rows to score.
@@ -78,8 +79,8 @@ class TellDataModule(pl.LightningDataModule):
         max_tokens: int = 1024,
         thinking: Literal["strip", "keep"] = "strip",
         packing: bool = False,
-        optimizer_batch: int = 32,
-        micro_batch: int | Literal["auto"] = 16,
+        optimizer_batch: int = 16,
+        micro_batch: int | Literal["auto"] = 8,
         num_workers: int = 0,
         prefetch_factor: int | None = None,
         multiprocessing_context: Literal["fork", "spawn", "forkserver"] | None = None,
@@ -154,6 +155,7 @@ class TellDataModule(pl.LightningDataModule):
         self._awaits_try = False
         self.micro_batch = self._chosen
         self._short = False
+        self._loss_limits: Mapping[str, int | None] = {}
         self.save_hyperparameters({"data": _hyperparameters(settings) | {"seed": seed}})
 
     @classmethod
@@ -246,12 +248,6 @@ class TellDataModule(pl.LightningDataModule):
             trainer.reload_dataloaders_every_n_epochs = 1
         else:
             self.prepared.open()
-            if max_steps < 1 and self.prepared.stop is None:
-                raise StreamError(
-                    "max_steps: the stream has no end, so the Trainer needs max_steps or "
-                    f"max_epochs, got max_steps {max_steps} and max_epochs {trainer.max_epochs}. "
-                    "Set one of them."
-                )
             steps = self.prepared.steps(max_steps)
         trainer.fit_loop.epoch_loop.max_steps = steps if max_steps < 1 else min(max_steps, steps)
         self.prepared.check_supply(trainer.max_steps)
@@ -432,10 +428,19 @@ class TellDataModule(pl.LightningDataModule):
         """Return this rank's share of the test and held-out rows."""
         return self._loss_batches(self.test_split)
 
+    def limit_loss_rows(self, limits: Mapping[str, int | None]) -> None:
+        """Compute the loss of the first rows of each source alone, as answers are scored.
+
+        Args:
+            limits: Most rows of a task or general source, by split; None or no entry: all.
+        """
+        self._loss_limits = dict(limits)
+
     def _loss_batches(self, split: str) -> LossBatches:
         trainer, prepared = self._trainer, self.prepared
         place = Place(trainer.global_rank, trainer.world_size, self._chosen)
-        rows, names = prepared.loss_rows[split], prepared.loss_names
+        rows = first_of_each(prepared.loss_rows[split], self._loss_limits.get(split))
+        names = prepared.loss_names
         return LossBatches(rows, names, split, place, self._chosen)
 
     # State

@@ -4,12 +4,14 @@ Needs a tokenizer, but neither Lightning nor a model. `plan`, `prepare` and `Tel
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from tell_lightning.data import packing, store
+from tell_lightning.data.advice import advice
 from tell_lightning.data.anchors import reference_text
 from tell_lightning.data.evaluation_rows import (
     EvaluationRows,
@@ -19,6 +21,7 @@ from tell_lightning.data.evaluation_rows import (
     settled_scoring,
     with_swapped_anchor,
 )
+from tell_lightning.data.length import Length, default_length
 from tell_lightning.data.permutation import seed_for
 from tell_lightning.data.plan import Plan, check_supply, draw, resolve_plan, steps_for
 from tell_lightning.data.preparation import Preparation, training_sources
@@ -31,6 +34,8 @@ from tell_lightning.data.tokens import Encoder, Lengths, TokenRow
 from tell_lightning.data.units import Examples, Units
 from tell_lightning.metrics.settings import Scoring
 
+HELD_OUT_ROWS = 500
+"""Held-out rows of a general source whose loss is computed, from the first on."""
 LossRows = list[tuple[str, TokenRow]]
 """Rows whose loss is logged, each with the name of its task or general source."""
 
@@ -46,6 +51,8 @@ class PreparedData:
         evaluation: The rows to generate answers for, by split and task.
         loss_rows: The rows whose loss is logged, by split.
         scorings: How each task is scored, with the labels of its rows if none are configured.
+        length: The number of steps with its reason, if it followed from the rows; exists after
+            `steps`.
     """
 
     def __init__(
@@ -65,6 +72,7 @@ class PreparedData:
         self.preparation = Preparation(settings, self.encoder)
         self.is_open = False
         self.given = given
+        self.length: Length | None = None
 
     @property
     def splits(self) -> Splits:
@@ -167,14 +175,16 @@ class PreparedData:
         self.loss_rows: dict[str, LossRows] = {"dev": [], "test": []}
         self.scorings = {name: self._scoring(name) for name in self.settings.tasks}
         self.loss_names = (*self.settings.tasks, *self.settings.general)
+        held_out: LossRows = []
+        for name, pool in splits.held_out.items():
+            examples = [general_example(record) for record in pool.records[:HELD_OUT_ROWS]]
+            held_out += self._encoded(name, examples)
         for split, pools in (("dev", splits.dev), ("test", splits.test)):
             for name, pool in pools.items():
                 rows = self._evaluation_rows(name, pool)
                 self.evaluation[split][name] = rows
                 self.loss_rows[split] += self._encoded(name, rows.examples)
-            for name, pool in splits.held_out.items():
-                examples = [general_example(record) for record in pool.records]
-                self.loss_rows[split] += self._encoded(name, examples)
+            self.loss_rows[split] += held_out
 
     def trained_answers(self, name: str) -> list[str]:
         """Return the responses of a task's training rows, without the response prefix.
@@ -247,18 +257,34 @@ class PreparedData:
         """Return the optimizer steps of the run: those of its cycles if `cycles` is set.
 
         Args:
-            max_steps: The steps of a run without `cycles`.
+            max_steps: The steps of a run without `cycles`; below 1: they follow from the rows
+                (`length`).
 
         Raises:
             PlanError: Examples are packed, and a general source would run out even with a single
                 example in each bin.
         """
+        self.length = None
+        if max_steps < 1 and self.stop is None:
+            repeat = self.settings.mixture.general_repeat
+            self.length = default_length(self.plan, self._per_step, general_repeat=repeat)
+            max_steps = self.length.steps
         if self.settings.packing:  # checked first, for counting the bins may take long
             units = max_steps * self.settings.optimizer_batch
             self._check_positions(units if self.stop is None else self.stop)
         if self.stop is None:
             return max_steps
         return steps_for(self.units.units_for(self.stop), self.settings.optimizer_batch)
+
+    @property
+    def _per_step(self) -> float:
+        """Examples of an optimizer step; of bins, about the mean, and no less."""
+        batch = self.settings.optimizer_batch
+        if not self.settings.packing:
+            return batch
+        pairs = list(zip(self.plan.sources, self.lengths, strict=True))
+        tokens = sum(source.slots * float(of.tokens.mean()) for source, of in pairs)
+        return batch * max(1.0, self.settings.max_tokens * self.plan.cycle / tokens)
 
     def check_supply(self, steps: int) -> None:
         """Refuse a run that would see general rows twice, unless the settings allow it.
@@ -286,9 +312,10 @@ class PreparedData:
         """Return the content of `plan.json` for a run of `steps` optimizer steps."""
         units = steps * self.settings.optimizer_batch
         realised = realise(self.plan, self.units.blocks(units), self.lengths)
-        return {
+        plan = {
             **self.plan.describe(),
             "steps": steps,
+            "length": self.length.why if self.length else None,
             "unit": self.units.unit,
             "bins": self._bins(units, realised) if self.settings.packing else None,
             "optimizer_batch": self.settings.optimizer_batch,
@@ -298,6 +325,8 @@ class PreparedData:
             "notes": rendering_notes(self.encoder.renderer, self.source_reports, self._spelt()),
             "task_examples": {name: list(ids) for name, ids in self.drawn_ids.items()},
         }
+        by_tokens = self.settings.mixture.task_share_in == "tokens"
+        return {**plan, "advice": list(advice(plan, by_tokens=by_tokens))}
 
     def _spelt(self) -> dict[str, int]:
         """Count the rows to score that spell a control token."""
@@ -314,3 +343,14 @@ class PreparedData:
         capacity = self.settings.max_tokens
         filled = tokens / (units * capacity) if realised["complete"] else None
         return {"number": units, "tokens": capacity, "filled": filled}
+
+
+def first_of_each(rows: LossRows, most: int | None) -> LossRows:
+    """Keep the first rows of each source; None: all."""
+    seen: Counter[str] = Counter()
+    kept = []
+    for name, row in rows:
+        seen[name] += 1
+        if most is None or seen[name] <= most:
+            kept.append((name, row))
+    return kept

@@ -82,8 +82,11 @@ class General:
     """Instead of train: how many rows the base writes itself, a chat model: instructions, and its
     answers to them. They are kept in the cache. Without held_out a twentieth of them, at least 20,
     is held out."""
+    closings: tuple[str, ...] = ()
+    """With generate: texts that end the prompts in turn, after an empty line, such as Answer in one
+    or two sentences. An empty one adds nothing. Short answers are sooner written and trained."""
     held_out: Location | None = None
-    """Rows never trained on; their loss shows what the model forgets."""
+    """Rows never trained on; the loss of the first 500 shows what the model forgets."""
     fields: Fields = Fields()
     """The names of the fields of a row."""
     weight: float | None = None
@@ -103,7 +106,7 @@ class Mixture:
     anchor: Variant = "given"
     """The anchor of task rows, in training and evaluation: given, none, arbitrary (fixed words
     without a meaning), random (other such words for each row), end (given, after the prompt)."""
-    task_share: float | None = 0.1
+    task_share: float | None = 0.2
     """Task slots over all slots of a cycle, 0 to 1; null: it follows from task_passes."""
     task_share_in: Literal["examples", "tokens"] = "examples"
     """Whether task_share counts examples or tokens, prompt and response together. With tokens, long
@@ -113,7 +116,8 @@ class Mixture:
     pass over the general rows. An order that is not mixed needs all passes in one cycle."""
     cycles: float | None = None
     """Length of the run in cycles; then set trainer.max_steps: null. null: the run ends after
-    trainer.max_steps."""
+    trainer.max_steps. If that is not set either: after ten passes over the task examples, at least
+    150 and at most 500 steps (`tell_lightning/data/length.py`)."""
     task_examples: int | None = None
     """Examples drawn of each task; null: all. A smaller draw is part of a larger one."""
     general_repeat: bool = False
@@ -146,9 +150,9 @@ class DataSettings:
     packing: bool = False
     """Whether examples share bins of max_tokens tokens instead of being padded. An example attends
     only to itself; optimizer_batch and micro_batch then count bins."""
-    optimizer_batch: int = 32
+    optimizer_batch: int = 16
     """Examples (or bins) per optimizer step, over all devices and accumulation steps."""
-    micro_batch: int | Literal["auto"] = 16
+    micro_batch: int | Literal["auto"] = 8
     """Examples (or bins) per device and forward pass; the accumulation steps follow from it. auto:
     the largest that fits, found by trying the longest rows before training; on a CPU at most 16, in
     half of the available memory. The order is the same for all; rounding is not."""

@@ -215,6 +215,11 @@ def check_general(sources: Mapping[str, General]) -> None:
                 f"{key}: must have train, or generate for rows that the base writes itself, got "
                 f"{got}. Give one of the two."
             )
+        if source.closings and source.generate is None:
+            raise SplitError(
+                f"{key}.closings: must go with generate, got {source.closings[0]!r:.60} for rows "
+                "of a file. Remove it."
+            )
         if source.generate is not None and source.fields != Fields():
             raise SplitError(
                 f"{key}.fields: must be left out where the base writes the rows, which have prompt "

@@ -38,7 +38,9 @@ _MESSAGES = """\
     {%- set role = 'system' if turn['role'] == 'developer' else turn['role'] %}
     {%- set tell.text = turn['content'] %}
     {#- parts #}
-    {%- if tell.text is string and role in ['system', 'user', 'assistant'] %}
+    {%- if turn['tool_calls'] or role not in ['system', 'user', 'assistant'] %}
+        {%- set tell.turns = tell.turns + [turn] %}
+    {%- elif tell.text is string %}
         {%- for token in tell_control %}
             {%- if token in tell.text %}
                 {%- set tell.text = tell.text | replace(token, token[0] + ' ' + token[1:]) %}
@@ -67,10 +69,8 @@ _MESSAGES = """\
         {%- if role != 'system' or tell.text.strip() %}
             {%- set tell.turns = tell.turns + [{'role': role, 'content': tell.text}] %}
         {%- endif %}
-    {%- elif role in ['system', 'user'] %}
-        {{- raise_exception('the content of a ' + role + ' turn must be text') }}
     {%- else %}
-        {%- set tell.turns = tell.turns + [turn] %}
+        {{- raise_exception('the content of a ' + role + ' turn must be text') }}
     {%- endif %}
 {%- endfor %}
 """

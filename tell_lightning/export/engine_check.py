@@ -7,6 +7,9 @@ from typing import Any
 from tell_lightning.export.engines import Engine
 from tell_lightning.metrics.predictions import Prediction, strip_prefix
 
+ROUNDING = 1e-3
+"""Nats that the log-probability of an answer may differ by for no other reason than rounding."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -51,7 +54,8 @@ class EngineCheck:
             found.append("answers are not those of `predict`")
         if not self.changed:
             found.append("no answer differs from the base's: the adapter is not on")
-        if self.noise is not None and (self.difference or 0.0) > 2 * self.noise:
+        bound = None if self.noise is None else max(2 * self.noise, ROUNDING)
+        if bound is not None and (self.difference or 0.0) > bound:
             found.append("log-probabilities differ by more than twice the noise of the base")
         return found
 

@@ -7,10 +7,10 @@ as many tokens as its budget, which is halved if memory runs out:
     A A Q Q Q Q | R . . .        A is read once for all batches (`prefix`), '.' is masked or cut
                                  off, R ends before the stop token
 
-Before the first answer, `layout` finds out whether the model gives the same answers in this way;
-otherwise less of it is used. Each new token of a batch takes one forward pass. Ranks may have
-different numbers of prompts. If the model is sharded (FSDP2), all ranks still make the same number
-of forward passes.
+On a CPU, rows that have ended leave the batch (`one_batch`). Before the first answer, `layout`
+finds out whether the model gives the same answers in this way; otherwise less of it is used. Each
+new token of a batch takes one forward pass. Ranks may have different numbers of prompts. If the
+model is sharded (FSDP2), all ranks still make the same number of forward passes.
 """
 
 import logging
@@ -30,8 +30,8 @@ from tell_lightning.generation.layout import (
     is_sharded,
     layout_of,
 )
-from tell_lightning.generation.one_batch import new_tokens
-from tell_lightning.generation.prefix import Prefix
+from tell_lightning.generation.one_batch import in_rounds, new_tokens
+from tell_lightning.generation.prefix import Prefix, keeps_everything
 from tell_lightning.memory import is_out_of_memory
 from tell_lightning.model.evaluating import evaluating
 
@@ -136,6 +136,13 @@ class _Batches:
         self.sharded = is_sharded(model)
         self.layout, self.cache = self._begin(prefix)
         self.prefix = () if self.cache is None else prefix.ids
+        # A GPU takes about as long for a few rows as for all.
+        self.rounds = (
+            self.layout == Layout.PREFIX
+            and not self.sharded
+            and self.model.device.type == "cpu"
+            and keeps_everything(model)
+        )
         self.config = generation_config(
             max_new_tokens=decoding.max_new_tokens,
             min_new_tokens=decoding.min_new_tokens,
@@ -222,8 +229,13 @@ class _Batches:
     ) -> tuple[list[list[int]], list[Noted]]:
         how = self.decoding
         choices = Choices(seeds, how.temperature, self.model.dtype, how.top_p)
-        options = {"synced_gpus": True} if self.sharded else {}
-        new_ids = new_tokens(self.model, batch, choices, self.config, cache=self.cache, **options)
+        if self.rounds:
+            new_ids = in_rounds(self.model, batch, choices, self.config, cache=self.cache)
+        else:
+            options = {"synced_gpus": True} if self.sharded else {}
+            new_ids = new_tokens(
+                self.model, batch, choices, self.config, cache=self.cache, **options
+            )
         ended = [_through_stop(ids, self.decoding.stop_ids) for ids in new_ids]
         return ended, choices.noted([len(ids) for ids in ended])
 

@@ -65,6 +65,7 @@ class Choices:
         self._temperature, self._top_p = temperature, top_p
         self._last_digit = torch.finfo(dtype).eps
         self._draws = [torch.Generator().manual_seed(seed % 2**63) for seed in seeds]
+        self._size, self._rows = len(seeds), torch.arange(len(seeds))
         self._logprobs: list[Tensor] = []
         self._ties: list[Tensor] = []
 
@@ -87,9 +88,21 @@ class Choices:
             values = values / self._temperature + self._noise(values)
         best, chosen = values.topk(2, dim=-1)
         near = (scores.float().amax(-1).abs() * 2 * self._last_digit).clamp(min=NEAR_TIE)
-        self._ties.append(best[:, 0] - best[:, 1] < near)
-        self._logprobs.append(scores.float().log_softmax(-1).gather(1, chosen[:, :1])[:, 0])
+        self._ties.append(self._spread(best[:, 0] - best[:, 1] < near))
+        logprobs = scores.float().log_softmax(-1).gather(1, chosen[:, :1])[:, 0]
+        self._logprobs.append(self._spread(logprobs))
         return values
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with some of the present rows alone, given by their index among these."""
+        self._draws = [self._draws[row] for row in rows]
+        self._rows = self._rows[torch.tensor(rows)]
+
+    def _spread(self, values: Tensor) -> Tensor:
+        """Put the values of the present rows in the places of all rows [B]; the others are 0."""
+        if len(self._rows) == self._size:
+            return values
+        return values.new_zeros(self._size).index_copy(0, self._rows.to(values.device), values)
 
     def _noise(self, values: Tensor) -> Tensor:
         """Draw Gumbel noise for values [B, K], each row by its own seed."""

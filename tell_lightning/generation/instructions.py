@@ -41,7 +41,7 @@ from tell_lightning.data.records import Turn
 from tell_lightning.data.settings import DataSettings, General
 from tell_lightning.data.splits import cache_folder
 from tell_lightning.data.templates import Renderer
-from tell_lightning.data.tokenizer import BaseModelError, base_path, load_tokenizer
+from tell_lightning.data.tokenizer import BaseModelError, load_tokenizer
 from tell_lightning.data.tokens import Encoder
 from tell_lightning.files import as_json, write_whole
 from tell_lightning.generation.batched import Budget, Generated, generate
@@ -59,7 +59,8 @@ RECIPE = 1
 PROMPTS = Decoding(stop_ids=(), max_new_tokens=64, temperature=0.9, top_p=0.95)
 """How prompts are drawn: varied."""
 ANSWERS = Decoding(stop_ids=(), max_new_tokens=256, temperature=0.6, top_p=0.95)
-"""How answers are drawn: near the most probable ones, but greedy answers often loop."""
+"""How answers are drawn: near the most probable ones, but greedy answers often loop. An answer also
+has at most half of data.max_tokens."""
 BLOCK = {"cpu": 32, "cuda": 256}
 """Attempts of a block, by device. A killed process loses at most one."""
 BATCH_TOKENS = 2**15
@@ -98,7 +99,9 @@ def generate_general(
     rows: int,
     *,
     seed: int = 42,
+    closings: Sequence[str] = (),
     held_out: bool = True,
+    max_tokens: int = 1024,
     thinking: Literal["strip", "keep"] = "strip",
     revision: str | None = None,
     trust_remote_code: bool = False,
@@ -110,7 +113,9 @@ def generate_general(
         base: A chat model: hub id, folder, or a name such as 'microworld'.
         rows: How many rows.
         seed: Another seed gives other rows.
+        closings: Texts that end the prompts in turn, as in `General`.
         held_out: Whether some rows are set apart, to see by their loss what is forgotten.
+        max_tokens: As in `TellDataModule`; an answer has at most half of them.
         thinking: As in `TellDataModule`.
         revision: Commit, tag or branch of a hub model.
         trust_remote_code: Whether code from the model's repository may run on this machine.
@@ -124,22 +129,23 @@ def generate_general(
         GenerationError: Too few of its rows are fit to train on.
     """
     model = ModelSettings(base=base, revision=revision, trust_remote_code=trust_remote_code)
-    settings = DataSettings(cache_dir=cache_dir, thinking=thinking)
-    written = write_rows(model, settings, rows, seed=seed, key="rows")
+    settings = DataSettings(cache_dir=cache_dir, max_tokens=max_tokens, thinking=thinking)
+    wanted = General(generate=rows, closings=tuple(closings))
+    written = write_rows(model, settings, wanted, seed=seed, key="rows")
     if not held_out or written.held_out is None:
         return General(train=str(written.rows))
     return General(train=str(written.train), held_out=str(written.held_out))
 
 
 def write_rows(
-    model: ModelSettings, data: DataSettings, rows: int, *, seed: int, key: str
+    model: ModelSettings, data: DataSettings, source: General, *, seed: int, key: str
 ) -> Written:
     """Let a base write rows, unless they are in the cache. One process writes, others wait.
 
     Args:
         model: The model section.
-        data: The data section, for the cache and for `thinking`.
-        rows: How many rows.
+        data: The data section, for the cache, `max_tokens` and `thinking`.
+        source: The source, with `generate`.
         seed: The run's seed.
         key: What an error names, such as data.general.self.generate.
 
@@ -147,9 +153,10 @@ def write_rows(
         BaseModelError: As `generate_general`.
         GenerationError: As `generate_general`.
     """
+    rows = source.generate or 0
     tokenizer = load_tokenizer(model.base, **model.hub_options)
-    author = _Author(model, tokenizer, Renderer(tokenizer, data.thinking), seed, key)
-    folder = cache_folder(data) / f"instructions-{_key(author)}"
+    author = _Author(model, data, source.closings, tokenizer, seed, key)
+    folder = cache_folder(data) / f"instructions-{author.digest}"
     report = folder / f"report-{rows}.json"
     rate = ""
     if not report.is_file():
@@ -173,14 +180,21 @@ class Attempt:
     Attributes:
         prompt: With any control token in it.
         ended: Whether the turn ended.
+        closing: The text after the prompt; it is not the base's.
         answer: None if the prompt was not answered, because it has a fault.
         answer_ended: Whether the turn of the answer ended.
     """
 
     prompt: str
     ended: bool
+    closing: str = ""
     answer: str | None = None
     answer_ended: bool = False
+
+    @property
+    def whole(self) -> str:
+        """The prompt as it was answered."""
+        return f"{self.prompt}\n\n{self.closing}" if self.closing else self.prompt
 
 
 class Sieve:
@@ -227,7 +241,7 @@ class Sieve:
             if fault:
                 self.faults[fault] += 1
             else:
-                self.kept.append({"prompt": attempt.prompt, "response": answer})
+                self.kept.append({"prompt": attempt.whole, "response": answer})
 
     def _prompt_fault(self, attempt: Attempt) -> str:
         fault = prompt_fault(attempt.prompt, ended=attempt.ended, control=self._control)
@@ -276,14 +290,22 @@ class _Author:
     """The base; its weights are loaded when it first writes."""
 
     def __init__(
-        self, model: ModelSettings, tokenizer: Any, renderer: Renderer, seed: int, key: str
+        self,
+        model: ModelSettings,
+        data: DataSettings,
+        closings: Sequence[str],
+        tokenizer: Any,
+        seed: int,
+        key: str,
     ) -> None:
-        self.settings, self.seed, self.key = model, seed, key
-        self.tokenizer, self.renderer = tokenizer, renderer
+        self.settings, self.tokenizer, self.seed, self.key = model, tokenizer, seed, key
+        self.renderer = renderer = Renderer(tokenizer, data.thinking)
+        self._closings = closings or ("",)
         self._encoder = Encoder(tokenizer, renderer)
         self._opening, ends = users_turn(tokenizer, renderer, model.base)
+        longest = max(1, min(ANSWERS.max_new_tokens, data.max_tokens // 2))
         self._prompts = replace(PROMPTS, stop_ids=ends)
-        self._answers = replace(ANSWERS, stop_ids=renderer.stop_ids)
+        self._answers = replace(ANSWERS, stop_ids=renderer.stop_ids, max_new_tokens=longest)
         self._budget = Budget(BATCH_TOKENS)
         self._model: Any = None
 
@@ -296,11 +318,15 @@ class _Author:
         """Write the attempts of a block, and say what is wrong with their prompts."""
         numbers = range(start, start + BLOCK[self.device])
         drawn = self._generate("prompt", numbers, [self._opening] * len(numbers), self._prompts)
-        attempts = [Attempt(self._text(each), each.stopped) for each in drawn]
+        closings = [self._closings[number % len(self._closings)] for number in numbers]
+        attempts = [
+            Attempt(self._text(each), each.stopped, closing)
+            for each, closing in zip(drawn, closings, strict=True)
+        ]
         faults = sieve.prompt_faults(attempts)
         good = [place for place, fault in enumerate(faults) if not fault]
         asked = [
-            Example("", self.key, (Turn("user", attempts[place].prompt),), {}) for place in good
+            Example("", self.key, (Turn("user", attempts[place].whole),), {}) for place in good
         ]
         tokens = self._encoder.prompt_ids(asked)
         asking = [numbers[place] for place in good]
@@ -342,11 +368,25 @@ class _Author:
             device = torch.device(self.device)
             if device.type == "cuda":
                 device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-            settings = self.settings
-            if settings.dtype == "auto" and device.type == "cpu" and _is_bfloat16(settings):
-                settings = replace(settings, dtype="bfloat16")
-            self._model = load_base(settings, device.type).to(device)
+            self._model = load_base(self.settings, device.type).to(device)
         return self._model
+
+    @property
+    def digest(self) -> str:
+        """Of what rows depend on, besides their number and the kind of machine."""
+        parts = {
+            "recipe": RECIPE,
+            "drawing": [
+                (how.max_new_tokens, how.temperature, how.top_p)
+                for how in (self._prompts, self._answers)
+            ],
+            "closings": self._closings,
+            "base": base_digests(self.settings.base, self.settings.revision),
+            "template": self.renderer.template_digest,
+            "probe": probe_prompts(),
+            "seed": self.seed,
+        }
+        return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def close(self) -> None:
         """Free the memory of the weights for the training."""
@@ -354,14 +394,6 @@ class _Author:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def _is_bfloat16(settings: ModelSettings) -> bool:
-    """Say whether a base is stored in bfloat16, and the processor has instructions for it."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(base_path(settings.base), **settings.hub_options)
-    return config.dtype == torch.bfloat16 and bool(torch.cpu._is_avx512_bf16_supported())
 
 
 @contextmanager
@@ -378,22 +410,6 @@ def _grouped_heads(device: str) -> Iterator[None]:
     finally:
         if before is None:
             del os.environ[name]
-
-
-def _key(author: _Author) -> str:
-    """Digest what rows depend on, besides their number and the kind of machine."""
-    parts = {
-        "recipe": [RECIPE, *map(_drawing, (PROMPTS, ANSWERS))],
-        "base": base_digests(author.settings.base, author.settings.revision),
-        "template": author.renderer.template_digest,
-        "probe": probe_prompts(),
-        "seed": author.seed,
-    }
-    return blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
-
-
-def _drawing(decoding: Decoding) -> list[float]:
-    return [decoding.max_new_tokens, decoding.temperature, decoding.top_p]
 
 
 def _write(author: _Author, folder: Path, rows: int) -> str:

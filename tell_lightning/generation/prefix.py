@@ -75,12 +75,10 @@ class Prefix:
             all positions (a sliding window, a recurrent state), which cannot be copied.
         """
         base = unwrapped(model)
-        if not self.ids or not base._supports_default_dynamic_cache():
+        if not self.ids or not keeps_everything(model):
             return None
         if self._cache is None or self._cache.get_seq_length() < len(self.ids):
             cache = DynamicCache(config=base.config)
-            if any(type(layer) is not DynamicLayer for layer in cache.layers):
-                return None
             ids = torch.tensor([list(self.ids)], device=model.device)
             options = {"logits_to_keep": 1} if base._supports_logits_to_keep() else {}
             model(input_ids=ids, past_key_values=cache, use_cache=True, **options)
@@ -89,6 +87,14 @@ class Prefix:
             self._cache = cache
         self._cache.crop(len(self.ids) - self._cache.get_seq_length())  # negative: removes so many
         return self._cache
+
+
+def keeps_everything(model: Any) -> bool:
+    """Say whether the cache of a model holds keys and values of all positions, and nothing else."""
+    base = unwrapped(model)
+    if not base._supports_default_dynamic_cache():
+        return False
+    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=base.config).layers)
 
 
 def for_batch(cache: DynamicCache, rows: int) -> DynamicCache:

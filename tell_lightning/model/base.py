@@ -7,7 +7,6 @@ a CPU with AMX, if the base is large. Training, the loss of dev and test rows, a
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from logging import ERROR, getLogger
 from typing import Any
 
 import torch
@@ -169,15 +168,16 @@ def _quantization(settings: ModelSettings, dtype: str) -> dict[str, Any]:
         return {}
     from transformers import BitsAndBytesConfig
 
-    # It says, at its first product on a CPU, that a package of kernels from the hub is missing.
-    getLogger("bitsandbytes").setLevel(ERROR)
     config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,
         bnb_4bit_quant_type=settings.quantize,
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=getattr(torch, dtype),
     )
-    return {"quantization_config": config, "device_map": {"": torch.get_default_device()}}
+    device: Any = torch.get_default_device()
+    if device.type == "cuda":
+        device = torch.cuda.current_device()
+    return {"quantization_config": config, "device_map": {"": device}}
 
 
 @contextmanager
@@ -201,18 +201,31 @@ def _room_for(settings: ModelSettings, dtype: str) -> Iterator[None]:
         ) from error
 
 
+def load_config(settings: ModelSettings) -> Any:
+    """Load the configuration of the base model.
+
+    Raises:
+        BaseModelError: It cannot be loaded.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(base_path(settings.base), **settings.hub_options)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise unavailable("configuration", settings.base, error) from error
+
+
 def load_skeleton(settings: ModelSettings) -> Any:
     """Build the base model without weights, to check its layers; takes no memory.
 
     Raises:
         BaseModelError: The configuration of the model cannot be loaded.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     auto: Any = AutoModelForCausalLM
-    path = base_path(settings.base)
+    config = load_config(settings)
     try:
-        config = AutoConfig.from_pretrained(path, **settings.hub_options)
         with torch.device("meta"):
             return auto.from_config(
                 config,

@@ -26,6 +26,7 @@ from tell_lightning.model.isolation import IsolationError, check_isolation
 from tell_lightning.model.lora import AdapterError, ParameterCount, add_adapters, load_weights
 from tell_lightning.model.loss import sums_by_source, token_losses
 from tell_lightning.model.micro_batch import largest_micro_batch
+from tell_lightning.model.rate import with_rate
 from tell_lightning.model.schedule import lr_scale
 from tell_lightning.model.settings import (
     RANGES,
@@ -96,7 +97,8 @@ class TellModule(pl.LightningModule):
             activation_checkpointing: Whether to recompute activations in the backward pass.
             trust_remote_code: Whether code from the model's repository may run on this machine.
             lora: The adapters.
-            optimizer: The optimizer and the schedule of its learning rate.
+            optimizer: The optimizer and the schedule of its learning rate. With lr: auto, the
+                number follows when the base is loaded; `settings` and checkpoints then hold it.
             init_seed: Seed of the adapters' initial values; None: derived from `seed`.
             dropout_seed: Seed of dropout; None: derived from `seed`.
             seed: The run's seed.
@@ -141,6 +143,8 @@ class TellModule(pl.LightningModule):
         """
         if self.model is not None:
             return
+        self.settings = with_rate(self.settings)
+        self.save_hyperparameters({**plain(self.settings), "seed": self.seed})
         seed = seed_for("init", self.seed, self.settings.init_seed)
         mesh = self.device_mesh
         check_quantize(self.settings, "fsdp2" if mesh else "auto")
@@ -263,6 +267,7 @@ class TellModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return AdamW over the trained parameters, with warm-up and decay by optimizer step."""
         settings = self.settings.optimizer
+        assert settings.lr != "auto"  # the base is loaded
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(
             trained,

@@ -43,8 +43,9 @@ class LoraSettings:
 class OptimizerSettings:
     """AdamW and the schedule of its learning rate."""
 
-    lr: float = 5e-4
-    """Learning rate after the warm-up."""
+    lr: float | Literal["auto"] = "auto"
+    """Learning rate after the warm-up; auto: by the width and family of the base
+    (`tell_lightning/model/rate.py`)."""
     weight_decay: float = 0.0
     """Decoupled weight decay; usually zero for adapters, because they are small."""
     betas: tuple[float, float] = (0.9, 0.99)

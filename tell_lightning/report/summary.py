@@ -269,9 +269,9 @@ def _seconds(seconds: Mapping[str, float]) -> str:
     parts = [
         f"{seconds[name]:,.0f} s {what}"
         for name, what in (
-            ("before", "scoring the base"),
-            ("training", "training and scoring dev"),
-            ("after", "scoring the adapter"),
+            ("setup", "set-up"),
+            ("training", "training"),
+            ("scoring", "scoring"),
         )
         if name in seconds
     ]

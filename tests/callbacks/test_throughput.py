@@ -41,5 +41,9 @@ def test_the_clock_stands_before_training_during_validation_and_after(
     clock.on_train_batch_end(trainer, module, None, batch, 1)
     clock.on_train_end(trainer, module)
     validate()
-    assert clock.seconds == 5.0
+    assert clock.spent() == {"training": 5.0, "scoring": 300.0}
+    clock.on_test_start(trainer, module)
+    wait(7)
+    clock.on_test_end(trainer, module)
+    assert clock.spent() == {"training": 5.0, "scoring": 307.0}
     assert clock.tokens_per_second(trainer) == 2 * 10 / 5

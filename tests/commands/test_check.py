@@ -8,7 +8,7 @@ import yaml
 from messages import Says, says
 
 from tell_lightning.cli import main
-from tell_lightning.commands.check import RANGES, check, check_training, neutral
+from tell_lightning.commands.check import RANGES, check, neutral
 from tell_lightning.settings import ConfigError
 
 
@@ -32,27 +32,6 @@ def test_a_saved_configuration_keeps_the_end(tmp_path: Path) -> None:
     assert check(["-c", str(saved)]) == config
     longer = check(["-c", str(saved), "--data.mixture.cycles=1"])
     assert longer.data.mixture.cycles == 1
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        ["--trainer.max_steps=null"],
-        ["--trainer.max_steps=-1"],
-        ["-c", "mine.yaml", "--model.base=b"],
-    ],
-)
-def test_a_training_without_an_end_is_refused(
-    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("mine.yaml").write_text("run: {name: x}\n")
-    with pytest.raises(ConfigError) as caught:
-        check_training(check(options))
-    assert str(caught.value) == says(
-        "trainer.max_steps", got="nothing", cure=["--trainer.max_steps=", "--data.mixture.cycles="]
-    )
-    check_training(check([*options, "--data.mixture.cycles=1"]))
 
 
 def test_no_steps_are_refused() -> None:

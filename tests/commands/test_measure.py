@@ -13,7 +13,7 @@ from tell_lightning.commands import price as pricing
 from tell_lightning.commands.check import Config, check
 from tell_lightning.commands.measure import main as run_measure
 from tell_lightning.commands.measure import measure
-from tell_lightning.commands.price import price, print_price
+from tell_lightning.commands.price import hand_over, price, print_price
 from tell_lightning.commands.room import MemoryRanOutError
 from tell_lightning.data.prepared import PreparedData
 from tell_lightning.data.tokenizer import load_tokenizer
@@ -26,6 +26,11 @@ PACKED = ("--data.packing=true", "--data.max_tokens=128")
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return make_world(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(autouse=True)
+def _no_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
 
 
 def opened(config: Config) -> PreparedData:
@@ -136,7 +141,7 @@ def test_what_cannot_be_measured_is_refused(
     with pytest.raises(TellError, check=says("--measure", got="trainer.strategy: fsdp2")):
         measure(sharded)
     with pytest.raises(SystemExit) as exit_:
-        run_measure([str(tmp_path / "x.json"), *world.overlay, "--trainer.strategy=fsdp2"])
+        run_measure(hand_over(sharded, tmp_path))
     assert exit_.value.code == 2
     assert "error: --measure: " in capsys.readouterr().err
 
@@ -155,7 +160,7 @@ def test_a_measuring_process_that_is_killed_is_explained(monkeypatch: pytest.Mon
     monkeypatch.setattr(pricing.subprocess, "run", lambda *_, **__: Killed())
     cure = ["data.micro_batch", "data.max_tokens"]
     with pytest.raises(TellError, check=says("--measure", got="a process that", cure=cure)):
-        pricing.measured([])
+        pricing.measured(check([]))
 
 
 def test_it_goes_with_nothing_that_shows_rows(capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,7 +55,10 @@ def plan(configured: Callable[..., Path], capsys: pytest.CaptureFixture[str]) ->
         main(["plan", "-c", str(configured(scoring, splits))])
         said = capsys.readouterr()
         screen = said.out[said.out.index("Left out:") :].splitlines()[1:]
-        return [*screen, *(line for line in said.err.splitlines() if line.startswith("note: "))]
+        return [
+            *screen,
+            *(line for line in said.err.splitlines() if line.startswith("note: data.")),
+        ]
 
     return run
 

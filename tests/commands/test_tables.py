@@ -150,7 +150,7 @@ def test_brackets_and_colons_of_a_name_are_no_markup(capsys):
 
 def test_end_names_cost_folder_and_next_command(capsys):
     record = {
-        "seconds": {"total": 120.4, "training": 97.6},
+        "seconds": {"total": 120.4, "setup": 12.2, "training": 77.6, "scoring": 30.6},
         "steps": 1300,
         "tokens_per_second": 8120.4,
         "peak_memory_bytes": 2**30,
@@ -158,7 +158,7 @@ def test_end_names_cost_folder_and_next_command(capsys):
     print_cost(record)
     print_next(Path("runs/20260102-030405"), "translate")
     assert capsys.readouterr().out.splitlines() == [
-        "Took 120 s, 98 s of it training and scoring dev: 1,300 steps, "
+        "Took 120 s: set-up 12, training 78, scoring 31; 1,300 steps, "
         "8,120 tokens/s, peak memory 1.00 GiB.",
         "Run: runs/20260102-030405, with run.json and adapter/",
         "Next, answers to the lines that you type:",

@@ -752,12 +752,21 @@ def test_one_batch_is_enough_to_try_it_out(ready: Ready, tmp_path: Path) -> None
     assert fit_plain(ready(), tmp_path, fast_dev_run=True).positions == list(range(4))
 
 
+@leaves
+def test_without_steps_and_epochs_the_length_follows_from_the_rows(
+    ready: Ready, tmp_path: Path
+) -> None:
+    datamodule = ready()
+    found = fit_plain(datamodule, tmp_path, max_epochs=-1)
+    assert datamodule.prepared.length is not None
+    assert len(found.positions) == 8 * datamodule.prepared.length.steps
+
+
 @pytest.mark.parametrize(
     ("options", "mixture", "error"),
     [
         ({"overfit_batches": 2, "max_steps": 2}, {}, "overfit_batches: .* never repeats .* got 2"),
         ({"max_steps": 2, "limit_train_batches": 3}, {}, "limit_train_batches: .* got 3"),
-        ({"max_time": "00:01:00:00"}, {}, "max_steps: the stream has no end"),
         ({"max_epochs": 2}, {"cycles": 2}, "data.mixture.cycles: .* got 2 and 2 epochs"),
     ],
 )

@@ -220,8 +220,12 @@ def test_nothing_to_read_is_an_error(data: Data) -> None:
             General(generate=9),
             says("data.general.self.generate", got="9 to write", cure="generate_general(base, 9)"),
         ),
+        (
+            General(train="general.jsonl", closings=("Be brief.",)),
+            says("data.general.self.closings", rule="generate", got="'Be brief.'", cure="Remove"),
+        ),
     ],
-    ids=["neither", "both", "fields", "unwritten"],
+    ids=["neither", "both", "fields", "unwritten", "closings"],
 )
 def test_a_general_source_has_rows_of_one_kind(source: General, message: str, data: Data) -> None:
     with pytest.raises(SplitError, check=message):

@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import shutil
+import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from io import StringIO
@@ -224,6 +225,34 @@ def test_the_card_says_what_the_hub_reads_and_a_person_asks(
     other = ModelCard.load(whole[0] / "README.md")
     assert other.data.library_name == "transformers"
     assert JUDGE not in other.text  # --task turn
+
+
+# An engine
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("forgets", [False, True])
+def test_an_engine_is_checked_by_its_answers_to_plain_prompts(
+    forgets: bool, export: Exports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in = Path(__file__).parents[1] / "fixtures/stand_in_engine.py"
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "vllm").write_text("#!/bin/sh\n")
+    (programs / "python").write_text(f'#!/bin/sh\nexec {sys.executable} {stand_in} "$@"\n')
+    for program in programs.iterdir():
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{os.environ['PATH']}{os.pathsep}{programs}")
+    if forgets:
+        monkeypatch.setenv("STAND_IN", "plain")
+        with pytest.raises(SystemExit) as exit_:
+            export("letters", "--check", "vllm")
+        assert exit_.value.code == 1
+        return
+    export("letters", "--check", "vllm")
+    assert "All of it holds." in export.printed
+    rows = re.findall(r"answers of `predict` +20 of 20 +20 of 20", export.printed)
+    assert len(rows) == 1
 
 
 # What is refused

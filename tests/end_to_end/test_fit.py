@@ -118,7 +118,13 @@ def test_record_holds_what_ran_on_what(run: Run) -> None:
         assert re.fullmatch(r"[0-9a-f]{64}", record["data"]["inputs"][name]["sha256"])
     assert record["tokens_per_second"] > 0
     assert record["peak_memory_bytes"] > 1e7
-    assert {"before", "training", "after", "total"} <= set(record["seconds"])
+    parts = dict(record["seconds"])
+    assert parts.pop("total") == pytest.approx(sum(parts.values()), abs=0.1)
+    assert set(parts) == {"setup", "training", "scoring"}
+    assert min(parts.values()) > 0
+    assert re.search(
+        r"^Took \d+ s: set-up \d+, training \d+, scoring \d+; 4 steps, ", run.stdout, re.M
+    )
     assert record["steps"] == 4
     assert record["parameters"]["trained"] < record["parameters"]["total"]
     assert record["selected"]["by"] == "best dev score"

@@ -82,6 +82,8 @@ def test_a_run_goes_on_and_is_tested_with_the_same_rows(
     main(["prepare", *config])
     assert f"self: {ROWS} rows that the base wrote itself" in capsys.readouterr().out
     monkeypatch.setattr(instructions, "load_base", lambda *_: pytest.fail("written again"))
+    main(["plan", *config, "--measure"])
+    assert "Answers may end sooner" in capsys.readouterr().out
     main(["fit", *config])
     (run,) = tmp_path.iterdir()
     main(["test", str(run)])

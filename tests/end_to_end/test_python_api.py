@@ -250,7 +250,9 @@ def test_settings_may_be_dictionaries_and_mistakes_are_named(tiny: dict[str, Any
     assert made.settings.lora == LoraSettings(rank=3)
     with pytest.raises(ConfigError, match=r"^model\.lora\.rnk: .* Did you mean 'rank'\?"):
         TellModule(tiny["base"], lora={"rnk": 3})
-    with pytest.raises(ConfigError, match=r"^model\.optimizer\.lr: must be float, got fast"):
+    with pytest.raises(
+        ConfigError, match=r"^model\.optimizer\.lr: must be float or .*auto.*, got fast"
+    ):
         TellModule(tiny["base"], optimizer={"lr": "fast"})
     with pytest.raises(ConfigError, match=r"^eval\.dev_rows: must be at least 1, got 0"):
         GenerationEvaluation(dev_rows=0)

@@ -299,11 +299,12 @@ def test_a_developer_is_the_system_and_other_roles_stay() -> None:
     messages = [
         {"role": "developer", "content": "Be brief."},
         {"role": "user", "content": "Why?"},
+        {"role": "assistant", "content": "", "tool_calls": [{"name": "sum"}]},
         {"role": "tool", "content": "42", "name": "sum"},
     ]
     text = compiled(template).render(messages=messages, add_generation_prompt=True)
     assert text.startswith(f"<|im_start|>system\n{TEXT}\n\nBe brief.<|im_end|>\n")
-    assert "<|im_start|>tool\n42<|im_end|>" in text
+    assert "<|im_start|>assistant\n<|im_end|>\n<|im_start|>tool\n42<|im_end|>" in text
     with pytest.raises(jinja2.TemplateError, match="the content of a user turn must be text"):
         compiled(template).render(messages=[{"role": "user", "content": None}])
 

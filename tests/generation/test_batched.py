@@ -11,6 +11,7 @@ from tell_lightning.generation.batched import Budget, generate
 from tell_lightning.generation.decoding import Choices, Decoding
 from tell_lightning.generation.layout import layout_of
 from tell_lightning.generation.prefix import Prefix
+from tell_lightning.model.base import unwrapped
 from tell_lightning.model.evaluating import evaluating
 
 TEXTS = ["a", "Hello, world", "one two three four five", "zz top", "??", "x" * 30, "y=2x+1", "Q:"]
@@ -118,6 +119,33 @@ def test_right_padding_or_lost_positions_would_change_the_answers(gpt2, tokenize
     assert answers(left, left_mask, position_ids=counted_from_padding) != good
 
 
+@pytest.mark.parametrize("name", ["llama", "gpt2", "adapted"])
+@pytest.mark.parametrize("least", [0, 3])
+def test_rows_that_have_ended_leave_the_batch_and_change_no_answer(name, least, request, tokenizer):
+    model = request.getfixturevalue(name)
+    letters = "abcdefgh"
+    prompts = [tokenizer(text, add_special_tokens=False).input_ids for text in letters]
+    plain = generate(model, tokenizer, prompts, LIMITS, budget=Budget(1))
+    ends = [x.token_ids[3 + n % 2] for n, x in enumerate(plain[:6]) if len(x.token_ids) > 4]
+    limits = replace(LIMITS, stop_ids=(0, *ends), min_new_tokens=least)
+    alone = [generate(model, tokenizer, [p], limits, budget=Budget(1))[0] for p in prompts]
+    rows = []
+    handle = (
+        unwrapped(model)
+        .get_output_embeddings()
+        .register_forward_hook(lambda layer, inputs, output: rows.append(len(output)))
+    )
+    together = generate(model, tokenizer, prompts, limits, budget=Budget(10_000))
+    handle.remove()
+    assert [replace(x, logprob=0.0) for x in together] == [replace(x, logprob=0.0) for x in alone]
+    for ours, one in zip(together, alone, strict=True):
+        assert ours.logprob == pytest.approx(one.logprob, abs=1e-4)
+    lengths = [len(answer.token_ids) + answer.stopped for answer in alone]
+    assert sorted(lengths)[3] < max(lengths)
+    assert rows == sorted(rows, reverse=True)
+    assert sum(rows) < len(prompts) * max(lengths)
+
+
 def test_an_answer_ends_before_the_first_stop_token(llama, tokenizer, prompts):
     free = generate(llama, tokenizer, prompts, LIMITS, budget=Budget(10_000))
     stop = free[1].token_ids[5]
@@ -220,6 +248,9 @@ def calls(llama, monkeypatch):
     run = llama.generate
 
     def watched(input_ids, **options):
+        past = options.get("past_key_values")
+        if past is not None and past.get_seq_length() == input_ids.shape[1] - 1:
+            return run(input_ids=input_ids, **options)  # goes on with a part of the batch
         shapes.append((len(input_ids), input_ids.shape[1] + LIMITS.max_new_tokens))
         if shapes[-1][0] * shapes[-1][1] > memory["tokens"]:
             raise memory["error"]

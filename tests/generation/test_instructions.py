@@ -44,7 +44,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 def write(cache: Path, rows: int = ROWS, *, seed: int = 42) -> instructions.Written:
     data = DataSettings(cache_dir=str(cache))
     model = ModelSettings(base="microworld", dtype="float32")
-    return write_rows(model, data, rows, seed=seed, key=KEY)
+    return write_rows(model, data, General(generate=rows), seed=seed, key=KEY)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_rows_do_not_depend_on_batches_or_blocks_but_on_the_seed(
 
 PROGRAM = """
 import sys, time
-from tell_lightning.data.settings import DataSettings
+from tell_lightning.data.settings import DataSettings, General
 from tell_lightning.generation import instructions
 from tell_lightning.model.settings import ModelSettings
 
@@ -161,8 +161,46 @@ def slowly(path, lines):
 instructions._write_lines = slowly
 model = ModelSettings(base="microworld", dtype="float32")
 data = DataSettings(cache_dir=sys.argv[2])
-instructions.write_rows(model, data, int(sys.argv[1]), seed=42, key="")
+instructions.write_rows(model, data, General(generate=int(sys.argv[1])), seed=42, key="")
 """
+
+
+def test_closings_end_the_prompts_in_turn(tmp_path: Path) -> None:
+    closings = ["Be brief.", "", "Say it in English."]
+    source = generate_general(
+        "microworld", 6, closings=closings, held_out=False, cache_dir=str(tmp_path)
+    )
+    attempts = [
+        json.loads(line)
+        for path in sorted(rows_folder(tmp_path).glob("0*.jsonl"))
+        for line in lines(path)
+    ]
+    assert [each["closing"] for each in attempts[:4]] == [*closings, closings[0]]
+    written = {
+        f"{each['prompt']}\n\n{each['closing']}".strip(): each["answer"] for each in attempts
+    }
+    rows = [json.loads(line) for line in lines(Path(str(source.train)))]
+    assert all(written[row["prompt"]] == row["response"] for row in rows)
+    assert any(row["prompt"].endswith("\n\nBe brief.") for row in rows)
+
+
+@pytest.mark.parametrize(("max_tokens", "longest"), [(20, 10), (2000, 256)])
+def test_an_answer_has_at_most_half_of_the_tokens_of_a_row(
+    max_tokens: int, longest: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = []
+
+    def stop(*arguments: object, **_: object) -> None:
+        limits.append(arguments[3].max_new_tokens)
+        if len(limits) == 2:
+            raise GenerationError("enough")
+        return generate(*arguments, **_)
+
+    generate = instructions.generate
+    monkeypatch.setattr(instructions, "generate", stop)
+    with pytest.raises(GenerationError, match="enough"):
+        generate_general("microworld", 6, max_tokens=max_tokens, cache_dir=str(tmp_path))
+    assert limits == [64, longest]
 
 
 @pytest.mark.long
@@ -207,21 +245,24 @@ def test_a_second_process_waits_for_the_first(
 
 def test_the_probe_and_repeats_are_no_rows() -> None:
     sieve = Sieve(3, ControlTokens(["<end>"]))
-    good = Attempt("How do I peel an egg?", True, "Under water.", True)
+    good = Attempt("How do I peel an egg?", True, "Be brief.", "Under water.", True)
     attempts = [
         Attempt(probe_prompts()[0], True),
         good,
         good,
         Attempt("So how do I peel an egg?", True),
         Attempt("Say <end> twice to me", True),
-        Attempt("Who wrote so long a book?", True, "It was", False),
-        Attempt("Where do the cranes go in winter?", True, "South.", True),
+        Attempt("Who wrote so long a book?", True, "", "It was", False),
+        Attempt("Where do the cranes go in winter?", True, "", "South.", True),
     ]
     faults = sieve.prompt_faults(attempts)
     wanted = ["repeat", "", "repeat", "near repeat", "control tokens", "", ""]
     assert faults == wanted
     sieve.take(attempts, faults)
-    assert [row["response"] for row in sieve.kept] == ["Under water.", "South."]
+    assert sieve.kept == [
+        {"prompt": "How do I peel an egg?\n\nBe brief.", "response": "Under water."},
+        {"prompt": "Where do the cranes go in winter?", "response": "South."},
+    ]
     assert sieve.faults == {
         "repeat": 2, "near repeat": 1, "control tokens": 1, "unfinished answer": 1
     }  # fmt: skip

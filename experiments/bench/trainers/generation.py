@@ -18,7 +18,7 @@ from trainers.meter import peak_bytes, say, versions
 def run(job: Job) -> None:
     """Answer the prompts twice; report the second time."""
     tokenizer = AutoTokenizer.from_pretrained(job.base)
-    model = build(job).eval()
+    model = our_model(job) if job.options["ours"] else build(job)
     rows = job.unpacked()[: job.options["prompts"]]
     prompts = [row["input_ids"][: row["labels"].count(IGNORE)] for row in rows]
     answer = ours if job.options["ours"] else plain
@@ -36,6 +36,16 @@ def run(job: Job) -> None:
         peak_bytes=peak_bytes(job.device),
         versions=versions(),
     )
+
+
+def our_model(job: Job) -> Any:
+    """Load the base as a run of ours does."""
+    from trainers.ours import make_module
+
+    module = make_module(job)
+    with torch.device(job.device):
+        module.configure_model()
+    return module.model.to(job.device)
 
 
 def ours(model: Any, tokenizer: Any, prompts: list[list[int]], new_tokens: int) -> None:
@@ -60,5 +70,6 @@ def plain(model: Any, tokenizer: Any, prompts: list[list[int]], new_tokens: int)
         pad_token_id=tokenizer.pad_token_id,
     )
     padded = tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
+    model.eval()
     with torch.inference_mode():
         model.generate(**padded.to(model.device), generation_config=config)

@@ -51,8 +51,8 @@ class Meter:
         if step == 1:
             self.first = time.time() - float(os.environ["BENCH_STARTED"])
         say(step=step)
-        if job.gate:
-            sys.stdin.readline()
+        if job.gate and not sys.stdin.readline():
+            os._exit(1)  # `train.py` has ended
         self.since = time.perf_counter()
 
     def end(self, tokens: list[int]) -> None:

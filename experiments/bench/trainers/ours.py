@@ -40,22 +40,6 @@ def run(job: Job) -> None:
     """Train on the stream; packed, its bins are those of `bins.jsonl`."""
     meter = Meter(job)
     steps = Steps(meter)
-    dtype = {"dtype": "bfloat16" if job.bfloat16 else "float32"}
-    attention = job.options.get("attention")
-    module = TellModule(
-        base=job.base,
-        lora={"rank": job.rank, "alpha": 2 * job.rank, "dropout": 0.0},
-        optimizer={
-            "lr": job.lr,
-            "betas": (0.9, 0.99),
-            "warmup_share": 0.0,
-            "schedule": "constant",
-        },
-        activation_checkpointing=job.checkpointing,
-        **dtype,
-        **({"attn_implementation": attention} if attention else {}),
-        **job.options.get("model", {}),
-    )
     trainer = pl.Trainer(
         max_steps=job.steps,
         accelerator="gpu" if job.device == "cuda" else "cpu",
@@ -70,8 +54,25 @@ def run(job: Job) -> None:
         enable_model_summary=False,
         callbacks=[Throughput(), steps],
     )
-    trainer.fit(module, datamodule=data_module(job))
+    trainer.fit(make_module(job), datamodule=data_module(job))
     meter.end([int(tokens) for tokens in steps.tokens])
+
+
+def make_module(job: Job) -> TellModule:
+    """Return the module of a job; its option `model` holds other arguments."""
+    return TellModule(
+        base=job.base,
+        dtype="bfloat16" if job.bfloat16 else "float32",
+        lora={"rank": job.rank, "alpha": 2 * job.rank, "dropout": 0.0},
+        optimizer={
+            "lr": job.lr,
+            "betas": (0.9, 0.99),
+            "warmup_share": 0.0,
+            "schedule": "constant",
+        },
+        activation_checkpointing=job.checkpointing,
+        **job.options.get("model", {}),
+    )
 
 
 def data_module(job: Job) -> TellDataModule:

@@ -1,0 +1,230 @@
+"""Engines in processes of their own, and what is concluded from their answers."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from messages import says
+
+from tell_lightning.export.engine_check import LINES, Asked, EngineCheck, check_task
+from tell_lightning.export.engines import (
+    Command,
+    EngineAnswer,
+    EngineError,
+    HttpEngine,
+    transformers_command,
+    vllm_command,
+)
+from tell_lightning.export.serving import Served
+from tell_lightning.metrics.predictions import Prediction
+
+SERVER = """
+import json, os, subprocess, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Answers(BaseHTTPRequestHandler):
+    def reply(self, status, body):
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(body).encode())
+
+    def do_GET(self):
+        self.reply(200, {"data": []})
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if asked.get("bad"):
+            return self.reply(400, {"error": "no such key"})
+        choice = {"message": {"content": json.dumps(asked)}}
+        if asked.get("logprobs"):
+            choice["logprobs"] = {"content": [{"logprob": -0.5}, {"logprob": -0.25}]}
+        self.reply(200, {"choices": [choice], "usage": {"prompt_tokens": 7}})
+
+    def log_message(self, *_):
+        pass
+
+child = subprocess.Popen(["sleep", "1000"])
+open(sys.argv[1], "w").write(f"{os.getpid()} {child.pid}")
+assert sys.argv[2:5:2] == ["--host", "--port"] and sys.argv[3] == "127.0.0.1"
+HTTPServer(("127.0.0.1", int(sys.argv[5])), Answers).serve_forever()
+"""
+
+
+@pytest.fixture
+def pids(tmp_path: Path) -> Path:
+    return tmp_path / "pids"
+
+
+@pytest.fixture
+def engine(pids: Path) -> Iterator[HttpEngine]:
+    made = HttpEngine(
+        Command([sys.executable, "-c", SERVER, str(pids)], "mine", "base", logprobs=True)
+    )
+    made.start()
+    yield made
+    made.stop()
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_an_engine_is_asked_by_http_and_ended_with_its_children(
+    engine: HttpEngine, pids: Path
+) -> None:
+    turn = [{"role": "user", "content": "Hví?"}]
+    answer = engine.ask(turn, chat_template_kwargs={"task": "t"})
+    assert (answer.prompt_tokens, answer.logprob) == (7, -0.75)
+    body = json.loads(answer.text)
+    assert body["messages"] == turn
+    assert body["model"] == "mine"
+    assert body["chat_template_kwargs"] == {"task": "t"}
+    assert json.loads(engine.ask(turn, base=True).text)["model"] == "base"
+    with pytest.raises(EngineError) as error:
+        engine.ask(turn, bad=True)
+    assert str(error.value) == says("--check", rule="answer", got='400: {"error": "no such key"}')
+    engine.stop()
+    deadline = time.monotonic() + 600
+    while not all(is_gone(int(pid)) for pid in pids.read_text().split()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    engine.stop()  # a second time does nothing
+
+
+def test_an_engine_that_ends_at_once_says_why() -> None:
+    made = HttpEngine(Command([sys.executable, "-c", "1/0"], "mine"))
+    try:
+        with pytest.raises(EngineError) as error:
+            made.start()
+    finally:
+        made.stop()
+    assert str(error.value) == says(
+        "--check", rule="start", got="ZeroDivisionError: division by zero", cure="1/0"
+    )
+
+
+# What is concluded
+
+
+def prediction(number: int, text: str, near_ties: int = 0) -> Prediction:
+    return Prediction(
+        id=str(number),
+        prediction=text,
+        reference=None,
+        row={},
+        stopped=True,
+        prefix_found=None,
+        new_tokens=2,
+        prompt_tokens=9,
+        logprob=-1.0,
+        near_ties=near_ties,
+    )
+
+
+class Spoken:
+    """An engine that gives the answers of a list, and to the base those of another."""
+
+    def __init__(self, texts: Sequence[str], *, tokens: int = 9, off: float = 0.001) -> None:
+        self.texts, self.tokens, self.off, self.has_base = texts, tokens, off, True
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def ask(
+        self, messages: Sequence[Mapping[str, str]], *, base: bool = False, **extra: Any
+    ) -> EngineAnswer:
+        number = int(messages[0]["content"])
+        if base:
+            return EngineAnswer(f"b{number}", 9, -1.001)
+        return EngineAnswer(f"So: {self.texts[number]}", self.tokens, -1.0 - self.off)
+
+
+def checked(engine: Spoken, near_ties: int = 0) -> EngineCheck:
+    asked = Asked(
+        [[{"role": "user", "content": str(n)}] for n in range(3)],
+        [prediction(n, f"a{n}", near_ties) for n in range(3)],
+        [prediction(n, f"b{n}") for n in range(3)],
+        "So: ",
+    )
+    return check_task(engine, asked)
+
+
+def test_answers_of_predict_hold_and_each_fault_is_named() -> None:
+    right = ["a0", "a1", "a2"]
+    found = checked(Spoken(right))
+    assert found.faults == []
+    assert (found.alike, found.changed, found.prompts) == (3, 3, 3)
+    assert found.difference == pytest.approx(0.001)
+    assert len(found.cells()) == len(LINES)
+    (fault,) = checked(Spoken(right, tokens=5)).faults
+    assert "the anchor is lost" in fault
+    (fault,) = checked(Spoken(["a0", "a1", "x"])).faults
+    assert "not those of `predict`" in fault
+    assert checked(Spoken(["a0", "a1", "x"]), near_ties=1).faults == []
+    assert "not on" in checked(Spoken(["b0", "b1", "b2"])).faults[-1]
+    (fault,) = checked(Spoken(right, off=0.01)).faults
+    assert "twice the noise" in fault
+
+
+# The commands
+
+SERVED = Served("/to/letters", "adapter", "owner/base", "abc", 20, ["a", "b"], "Why?")
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An environment with both engines, at the end of PATH."""
+    for name in ("vllm", "transformers", "python"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path / "python"
+
+
+def test_commands_take_the_python_of_the_engine_and_the_flags_that_are_printed(
+    installed: Path,
+) -> None:
+    made = vllm_command(SERVED, on_gpu=False)
+    assert made.words[0] == str(installed)
+    line = " ".join(made.words)
+    for part in (
+        *("--model owner/base", "--revision abc", "--enable-lora --max-lora-rank 32"),
+        *("--lora-modules letters=/to/letters", "--chat-template /to/letters/chat_template.jinja"),
+        *("--generation-config /to/letters", "--dtype float32 --enforce-eager"),
+    ):
+        assert part in line
+    assert (made.model, made.base, made.logprobs) == ("letters", "owner/base", True)
+    assert "float32" not in vllm_command(SERVED, on_gpu=True).words
+    whole = replace(SERVED, form="merged")
+    assert vllm_command(whole, on_gpu=True).words[4] == "/to/letters"
+    serve = transformers_command(whole, on_gpu=False)
+    assert serve.words[1:5] == ["-m", "transformers.cli.transformers", "serve", "/to/letters"]
+    assert (serve.base, serve.logprobs) == (None, False)
+
+
+def test_an_engine_that_is_missing_or_cannot_serve_the_form_is_named(
+    installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(
+        EngineError, check=says("--check vllm", rule="512", got="rank 513", cure="merged")
+    ):
+        vllm_command(replace(SERVED, rank=513), on_gpu=False)
+    with pytest.raises(
+        EngineError, check=says("--check transformers", rule="whole", got="--format adapter")
+    ):
+        transformers_command(SERVED, on_gpu=False)
+    monkeypatch.setenv("PATH", os.path.dirname(os.devnull))
+    with pytest.raises(
+        EngineError, check=says("--check", rule="`vllm`", got="none", cure=["PATH", "serving.md"])
+    ):
+        vllm_command(SERVED, on_gpu=False)
