@@ -33,7 +33,7 @@ class FusedLinear(Linear):
         mixed = torch.is_autocast_enabled(x.device.type)
         if not mixed and (x.dtype != a.dtype or self.base_layer.weight.dtype != a.dtype):
             return super().forward(x)
-        result = self.base_layer(x)
+        result = self.base_layer(x).contiguous()
         dropout = self.lora_dropout[name]
         share = dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
         function: Any = _AddProduct

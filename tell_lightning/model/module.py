@@ -274,7 +274,7 @@ class TellModule(pl.LightningModule):
             lr=settings.lr,
             betas=settings.betas,
             weight_decay=settings.weight_decay,
-            fused=self._has_fused_step(trained),
+            fused=self._has_fused_step(trained) or None,  # None: PyTorch's choice
         )
         optimizer.register_load_state_dict_pre_hook(_with_own_kernel)
         # Lightning takes every fused optimizer for one that undoes the scale of float16 itself, and

@@ -76,8 +76,8 @@ class ModelSettings:
     are computed in, and the type of the other weights."""
     attn_implementation: str = "auto"
     """Attention kernel: auto, or any name that transformers takes, such as sdpa, eager,
-    flash_attention_2 or flex_attention. auto: sdpa, which computes packed rows example by example
-    where the model allows it."""
+    flash_attention_2 or flex_attention. auto: sdpa; where the model allows it, packed rows are
+    computed example by example, on a GPU by PyTorch's own FlashAttention for several lengths."""
     activation_checkpointing: bool = False
     """Whether to recompute activations in the backward pass: less memory, a third more time."""
     trust_remote_code: bool = False

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tell_lightning.data.batches import Batch, collate, indexed
 from tell_lightning.model.attention import use_packed_kernel
 from tell_lightning.model.loss import sums_by_source, token_losses
+from tell_lightning.model.module import DivergedError, Watched
 
 READS = ("nonzero", "_local_scalar_dense", "item", "unique", "masked_select", "equal", "is_nonzero")
 
@@ -94,6 +95,19 @@ def test_a_batch_that_is_not_indexed_has_the_same_losses(
     found, _ = token_losses(model, batch)
     assert torch.equal(found, wanted)
     assert torch.equal(sums_by_source(found, batch), sums_by_source(found, indexed(batch)))
+
+
+def test_numbers_that_arrive_late_are_checked_before_anything_is_saved(
+    training: ModuleType, llama_folder: Path
+) -> None:
+    """As on a GPU, where the host is ahead."""
+    module = training.fit(llama_folder, micro_batch=2, accumulate=1).module
+    late: Any = SimpleNamespace(query=lambda: False, synchronize=lambda: None)
+    for save in (module.on_save_checkpoint, lambda _: module.on_validation_epoch_start()):
+        module._watched.append(Watched(3, "adapters", torch.tensor([torch.nan]), late))
+        module._check_watched(wait=False)
+        with pytest.raises(DivergedError, match="adapters that are no numbers at step 3"):
+            save({})
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: CUDA reports waiting")
