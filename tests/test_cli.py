@@ -137,9 +137,9 @@ def test_a_process_has_the_exit_code_and_the_lines_of_its_command(
 @pytest.mark.parametrize(
     ("name", "usage"),
     [
-        ("fit", "[--resume RUN] [--accept-base] [-c FILE]... [--KEY=VALUE]..."),
+        ("fit", "[--resume RUN] [--folder RUN] [--accept-base] [-c FILE]... [--KEY=VALUE]..."),
         ("prepare", "[-c FILE]... [--KEY=VALUE]..."),
-        ("plan", "[--show N | --positions A:B] [--format {table,jsonl}] [-c FILE]..."),
+        ("plan", "[--show N | --positions A:B | --measure] [--format {table,jsonl}] [-c FILE]..."),
         ("test", "[--trust] [--accept-base] RUN [-c FILE]... [--KEY=VALUE]..."),
         ("validate", "[--trust] [--accept-base] RUN [-c FILE]... [--KEY=VALUE]..."),
         ("predict", "(--run RUN | --adapter DIR | --base) [-c FILE]"),
