@@ -1,4 +1,4 @@
-"""A base of 4 bits a weight beside bfloat16 and float32: loss, memory and speed, one process each.
+"""A base of 4 bits a weight beside bfloat16 and float32: loss and memory, one process each.
 
     python experiments/bench/quantized.py [--base DIR] [--rows 16] [--steps 4]
 
@@ -109,13 +109,12 @@ def measure(base: str, name: str, rows: int, steps: int) -> dict[str, Any]:
 def table(found: dict[str, Any]) -> str:
     """Return the table as Markdown."""
     lines = [
-        "| base | frozen weights | peak of training | loss before | after | s a step |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| base | frozen weights | peak of training | loss before | after |",
+        "| --- | --- | --- | --- | --- |",
     ]
     lines += [
         f"| {name} | {each['weights_bytes'] / 2**20:,.0f} MiB | {each['peak_bytes'] / 2**20:,.0f} "
-        f"MiB | {each['losses'][0]:.4f} | {each['losses'][-1]:.4f} | "
-        f"{each['seconds_per_step']:.1f} |"
+        f"MiB | {each['losses'][0]:.4f} | {each['losses'][-1]:.4f} |"
         for name, each in found.items()
     ]
     return "\n".join(lines)
