@@ -73,6 +73,7 @@ WRONG = {
     "data.tasks.*.max_new_tokens": "0",
     "data.tasks.*.min_new_tokens": "-1",
     "data.general.*.weight": "0",
+    "data.general.*.generate": "0",
     "model.lora.rank": "0",
     "model.lora.alpha": "0",
     "model.lora.dropout": "1",

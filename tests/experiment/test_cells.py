@@ -239,7 +239,7 @@ def test_a_base_without_a_recipe_or_of_another_made_one_is_refused(root: Path) -
     (root / "bases.yaml").write_text(yaml.safe_dump(twice))
     with pytest.raises(SpecificationError) as caught:
         recipe(experiment(root), "a")
-    assert str(caught.value) == says("bases.yaml: a.tuned", got="'made:plain'", cure="'microworld'")
+    assert str(caught.value) == says("bases.yaml: a.tuned", got="'made:plain'", cure="microworld")
 
 
 def test_where_the_order_is_not_mixed_the_run_is_one_cycle(root: Path) -> None:
