@@ -26,7 +26,7 @@ from tell_lightning.commands.check import Config, check, check_training
 from tell_lightning.commands.config_files import read_config
 from tell_lightning.commands.evaluate import check_run_base
 from tell_lightning.commands.general import with_written_rows
-from tell_lightning.commands.plan import print_plan, say_contradictions
+from tell_lightning.commands.plan import advice_lines, print_plan, say_contradictions
 from tell_lightning.commands.preview import print_lines, scoring_lines
 from tell_lightning.commands.reference import keys_help
 from tell_lightning.commands.room import room_to_score, room_to_train
@@ -354,6 +354,7 @@ def _write_inputs(
     if device_type == "cpu" and precision.startswith("bf16"):
         print(f"Computes in bfloat16 (trainer.precision: {precision}, base: {dtype}).")
     print_plan(plan)
+    print_lines(advice_lines(plan))
     record.write(
         base={
             "name": config.model.base,

@@ -85,10 +85,11 @@ def plan(arguments: list[str]) -> None:
         _print_positions(data, asked.positions, asked.format or "table")
         return
     steps = data.steps(config.trainer["max_steps"])
-    print_plan(data.describe(steps) | {"learning_rate": rate_facts(rate, config.model, steps)})
+    resolved = data.describe(steps) | {"learning_rate": rate_facts(rate, config.model, steps)}
+    print_plan(resolved)
     data.check_supply(steps)
-    notes = serving_notes(config.model.lora)
-    print_lines([*written, *scoring_lines(data, config.eval), *notes])
+    scoring, notes = scoring_lines(data, config.eval), serving_notes(config.model.lora)
+    print_lines([*advice_lines(resolved), *written, *scoring, *notes])
     if asked.measure:
         print_price(price(measured(config), data, config))
     if asked.show:
@@ -148,7 +149,15 @@ def print_plan(plan: Mapping[str, Any]) -> None:
     print(f"Left out: {'; '.join(left_out) or 'nothing'}.")
     for note in plan["notes"]:
         print(note)
-    print_lines([f"note: {line}" for line in plan["advice"]])
+
+
+def advice_lines(plan: Mapping[str, Any]) -> list[str]:
+    """Return what is probably not meant in a plan, as notes. An error comes before notes.
+
+    Args:
+        plan: What `plan.json` holds.
+    """
+    return [f"note: {line}" for line in plan["advice"]]
 
 
 def say_contradictions(splits: Splits) -> None:
