@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from messages import says
-from tiny_runs import Fits, Run
+from tiny_runs import Fits, Run, refused
 
 from tell_lightning.cli import main
 from tell_lightning.model.module import DivergedError, TellModule
@@ -32,14 +32,6 @@ def check_files(folder: Path) -> None:
         if "wandb" not in path.parts:
             for text in path.read_text("utf-8").splitlines() if path.suffix == ".jsonl" else [""]:
                 strict(text or path.read_text("utf-8"))
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    with pytest.raises(SystemExit) as exit_:
-        main(list(arguments))
-    assert exit_.value.code == 2
-    (error,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
-    return error.removeprefix("error: ")
 
 
 def test_a_step_that_makes_infinite_adapters_ends_the_run_and_the_last_checkpoint_stays(

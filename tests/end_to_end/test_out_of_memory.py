@@ -11,10 +11,9 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from messages import says
-from tiny_runs import environment
+from tiny_runs import environment, refused
 from tiny_world import World
 
-from tell_lightning.cli import main
 from tell_lightning.data.tokenizer import BaseModelError
 from tell_lightning.generation import batched
 from tell_lightning.memory import available_bytes, is_out_of_memory, resident_bytes
@@ -35,14 +34,6 @@ def raising(error: BaseException) -> Callable[..., Any]:
         raise error
 
     return run
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    with pytest.raises(SystemExit) as exit_:
-        main(list(arguments))
-    assert exit_.value.code == 2
-    (error,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
-    return error.removeprefix("error: ")
 
 
 def test_training_names_the_batch_and_the_longest_row(
