@@ -5,11 +5,12 @@ from itertools import chain
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import get_peft_model
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
 from trainers.job import IGNORE, Job, step_tokens
+from trainers.lora import lora
 from trainers.meter import Meter
 
 
@@ -52,14 +53,7 @@ def build(job: Job) -> Any:
     if job.checkpointing:
         enable = getattr(model, "activation_checkpointing_enable", None)
         (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
-    lora = LoraConfig(
-        r=job.rank,
-        lora_alpha=2 * job.rank,
-        lora_dropout=0.0,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
-    return get_peft_model(model, lora).train()
+    return get_peft_model(model, lora(job)).train()
 
 
 def summed_loss(model: Any, job: Job, rows: list[dict[str, Any]]) -> Any:

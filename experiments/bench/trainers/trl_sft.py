@@ -7,27 +7,20 @@ and `seq_lengths`, which its padding-free collator turns into positions.
 from typing import Any
 
 from datasets import Dataset
-from peft import LoraConfig
 from trl import SFTConfig, SFTTrainer
 
 from trainers.hugging_face import Steps, arguments
 from trainers.job import Job, step_tokens
+from trainers.lora import lora
 from trainers.meter import Meter
 
 
 def run(job: Job) -> None:
     """Train on the bins, or on their rows one by one."""
     meter = Meter(job)
-    lora = LoraConfig(
-        r=job.rank,
-        lora_alpha=2 * job.rank,
-        lora_dropout=0.0,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
     load = {"dtype": "bfloat16" if job.bfloat16 else "float32"}
     load["attn_implementation"] = job.options.get("attention", "sdpa")
-    train(job, meter, job.base, {"peft_config": lora}, {"model_init_kwargs": load})
+    train(job, meter, job.base, {"peft_config": lora(job)}, {"model_init_kwargs": load})
 
 
 def train(job: Job, meter: Meter, model: Any, parts: Any, settings: Any) -> None:
