@@ -5,6 +5,7 @@ from hashlib import sha256
 from typing import Any, Literal
 
 from tell_lightning.callbacks.folder import RunFolder, existing_folder, read_record, write_json
+from tell_lightning.callbacks.settings import SWAPPED
 from tell_lightning.commands.arguments import KEYS, CommandParser
 from tell_lightning.commands.check import Config, check
 from tell_lightning.commands.general import with_written_rows
@@ -115,7 +116,7 @@ def _score(
             run(module, datamodule=session.datamodule, verbose=False)
     if trainer.is_global_zero:
         metrics = scores_json(session.evaluation)
-        swapped = {name: found for name, found in metrics.items() if name.startswith("test_")}
+        swapped = {name: found for name, found in metrics.items() if name in SWAPPED}
         write_json(target.path / f"scores-{split}.json", metrics[split] | swapped)
         if target is folder:  # the base was scored on these rows
             scored = read_record(folder).get("metrics", {}).get(split, {})

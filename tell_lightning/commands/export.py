@@ -27,6 +27,7 @@ from tell_lightning.export.anchor_file import (
     WEIGHTS,
     AnchorFile,
     TaskPrompt,
+    check_template,
     check_weights,
     read_anchor_file,
 )
@@ -99,11 +100,7 @@ def export(arguments: list[str]) -> None:
     if not asked.accept_base:
         check_base(anchors.base_files, model.base, model.revision)
     encoder = Encoder(tokenizer, Renderer(tokenizer, anchors.thinking))
-    if encoder.renderer.template_digest != anchors.template_digest:
-        raise TellError(
-            f"{source.run.adapter}: the base's chat template must be the one of the training, got "
-            "another. Use the base (model.base, model.revision) that the adapter was trained on."
-        )
+    check_template(source.run.adapter, anchors.template_digest, encoder.renderer.template_digest)
     served_anchors = _served_anchors(encoder, source)
     rows = {name: list(_rows(source, name)) for name in source.tasks}
     base = base_path(model.base)
@@ -406,17 +403,14 @@ def _answers(
     from tell_lightning.export.prompt_check import predict_rows
     from tell_lightning.generation.answer import answer_rows
     from tell_lightning.generation.batched import Budget
-    from tell_lightning.model.base import default_precision, load_base, precision_context
+    from tell_lightning.model.base import answering, load_base, precision_context
     from tell_lightning.model.lora import load_adapter
 
     asked = {name: some[:CHECKED] for name, some in rows.items() if some}
     if not asked:
         return {}
-    trainer = source.config.trainer
-    device = _device(source.config)
     settings = source.config.model
-    accelerator = str(trainer.get("accelerator"))
-    precision = str(trainer.get("precision") or default_precision(settings, accelerator))
+    device, precision = answering(settings, source.config.trainer)
     if merged is not None:
         settings = replace(settings, base=str(merged), revision=None, quantize=None)
     with Progress("loading the model"), torch.device(device):
@@ -442,14 +436,6 @@ def _answers(
         }
 
 
-def _device(config: Config) -> str:
-    """Return the device that `predict` uses: 'cuda' or 'cpu'."""
-    import torch
-
-    wanted = config.trainer.get("accelerator") != "cpu"
-    return "cuda" if wanted and torch.cuda.is_available() else "cpu"
-
-
 # An engine
 
 
@@ -464,6 +450,7 @@ def _check_engine(
     from tell_lightning.data.prediction_rows import settle_anchor
     from tell_lightning.export.engine_check import LINES, Asked, check_task
     from tell_lightning.export.prompt_check import messages
+    from tell_lightning.model.base import answering
 
     few = {task: list(some[:ASKED]) for task, some in rows.items() if some}
     if not few:
@@ -472,7 +459,8 @@ def _check_engine(
             f"data.tasks.{next(iter(source.tasks), 'NAME')}.test."
         )
     make = {"vllm": vllm_command, "transformers": transformers_command}[name]
-    engine = HttpEngine(make(served, on_gpu=_device(source.config) == "cuda"))
+    device, _ = answering(source.config.model, source.config.trainer)
+    engine = HttpEngine(make(served, on_gpu=device == "cuda"))
     predicted, of_base = (_answers(source, encoder, few, adapter_off=off) for off in (False, True))
     found = {}
     with ended_by_sigterm(), ended(engine):

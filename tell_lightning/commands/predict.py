@@ -29,7 +29,6 @@ from tell_lightning.data.evaluation_rows import EvaluationRows
 from tell_lightning.data.prediction_rows import CheckedRows, settle_anchor
 from tell_lightning.data.records import other_columns
 from tell_lightning.data.settings import Task
-from tell_lightning.errors import TellError
 from tell_lightning.export.answers_file import (
     AnswersFile,
     AnswersStream,
@@ -150,25 +149,19 @@ def _answer(request: PredictionRequest, answers: Answers, progress: Progress) ->
     from tell_lightning.data.templates import Renderer
     from tell_lightning.data.tokenizer import load_tokenizer
     from tell_lightning.data.tokens import Encoder
+    from tell_lightning.export.anchor_file import check_template
     from tell_lightning.generation.answer import answer_rows, prompt_digest
     from tell_lightning.generation.batched import Budget
     from tell_lightning.generation.prefix import Prefix
-    from tell_lightning.model.base import default_precision, precision_context
+    from tell_lightning.model.base import answering, precision_context
 
     tokenizer = load_tokenizer(request.model.base, **request.model.hub_options)
     check_base(request.base_files, request.model.base, request.model.revision)
     encoder = Encoder(tokenizer, Renderer(tokenizer, request.config.data.thinking))
     template = encoder.renderer.template_digest
-    if request.template_digest not in {None, template}:
-        raise TellError(
-            f"{request.adapter}: the base's chat template must be the one of the training, got "
-            "another. Use the base (model.base, model.revision) that the adapter was trained on."
-        )
-    trainer = request.config.trainer
-    accelerator = str(trainer.get("accelerator"))
-    cuda = torch.cuda.is_available() and accelerator != "cpu"
-    device = torch.device("cuda" if cuda else "cpu")
-    precision = str(trainer.get("precision") or default_precision(request.model, accelerator))
+    check_template(request.adapter, request.template_digest, template)
+    device_type, precision = answering(request.model, request.config.trainer)
+    device = torch.device(device_type)
     model = cache(lambda: _load(request, device))
     weights = _weights(request, device.type, precision)
     if request.total is None and sys.stdin.isatty():

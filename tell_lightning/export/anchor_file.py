@@ -155,6 +155,24 @@ def check_weights(folder: Path, anchors: AnchorFile) -> None:
         )
 
 
+def check_template(folder: Path | None, wanted: str | None, found: str) -> None:
+    """Check that the base's chat template is the one that an adapter was trained with.
+
+    Args:
+        folder: The adapter folder, which an error names.
+        wanted: The template's digest in `anchor.json`; None: nothing is checked.
+        found: The digest of the template that is used now.
+
+    Raises:
+        AdapterFolderError: It is another one.
+    """
+    if wanted not in {None, found}:
+        raise AdapterFolderError(
+            f"{folder}: the base's chat template must be the one of the training, got "
+            "another. Use the base (model.base, model.revision) that the adapter was trained on."
+        )
+
+
 def _variant(value: object, path: Path) -> Variant:
     if value not in get_args(Variant):
         raise AdapterFolderError(

@@ -20,18 +20,15 @@ their rounding may, so the rows are those of one kind of machine.
 import gc
 import json
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from filelock import FileLock, Timeout
 
 from tell_lightning.data.anchors import Example
 from tell_lightning.data.base_files import base_digests
@@ -43,7 +40,7 @@ from tell_lightning.data.splits import cache_folder
 from tell_lightning.data.templates import Renderer
 from tell_lightning.data.tokenizer import BaseModelError, load_tokenizer
 from tell_lightning.data.tokens import Encoder
-from tell_lightning.files import as_json, write_whole
+from tell_lightning.files import as_json, in_turn, write_whole
 from tell_lightning.generation.batched import Budget, Generated, generate
 from tell_lightning.generation.decoding import Decoding
 from tell_lightning.generation.layout import GenerationError
@@ -65,8 +62,6 @@ BLOCK = {"cpu": 32, "cuda": 256}
 """Attempts of a block, by device. A killed process loses at most one."""
 BATCH_TOKENS = 2**15
 """Tokens of a batch, padding and answers included; halved if memory runs out."""
-PATIENCE = 2.0
-"""Seconds of waiting for another process before a line says so."""
 FIRST = 256
 """Attempts before it is judged whether enough of them become rows."""
 LEAST_KEPT = 0.05
@@ -160,7 +155,8 @@ def write_rows(
     report = folder / f"report-{rows}.json"
     rate = ""
     if not report.is_file():
-        with _held(FileLock(folder.with_name(f".{folder.name}.lock"))):
+        lock = folder.with_name(f".{folder.name}.lock")
+        with in_turn(lock, "waiting for another process that writes the same general rows"):
             if not report.is_file():
                 folder.mkdir(exist_ok=True)
                 rate = _write(author, folder, rows)
@@ -464,18 +460,3 @@ def _line(rows: int, facts: dict[str, Any], rate: str) -> str:
         f"{rows:,} rows that the base wrote itself, in {facts['attempts']:,} attempts{rate}; "
         f"left out: {left_out}"
     )
-
-
-@contextmanager
-def _held(lock: FileLock) -> Iterator[None]:
-    """Hold a lock; if it takes a while to get, local rank 0 says so."""
-    try:
-        lock.acquire(timeout=PATIENCE)
-    except Timeout:
-        if os.environ.get("LOCAL_RANK", "0") == "0":
-            sys.stderr.write("waiting for another process that writes the same general rows\n")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

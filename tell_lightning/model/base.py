@@ -5,8 +5,9 @@ a CPU with AMX, if the base is large. Training, the loss of dev and test rows, a
 `fit` and `predict` all run in the Trainer's precision: bf16-mixed there, 32-true elsewhere.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
@@ -52,9 +53,13 @@ def computes_in_bfloat16(settings: ModelSettings, device_type: str) -> bool:
 
 def parameters(settings: ModelSettings) -> int:
     """Count the parameters of a base from its configuration."""
-    if settings.base == "microworld":
-        return 1_500_000  # it stays far below LARGE, and its configuration need not be read
-    return sum(parameter.numel() for parameter in load_skeleton(settings).parameters())
+    return _parameters(settings.base, settings.revision, settings.trust_remote_code)
+
+
+@cache
+def _parameters(base: str, revision: str | None, trust_remote_code: bool) -> int:
+    given = ModelSettings(base=base, revision=revision, trust_remote_code=trust_remote_code)
+    return sum(parameter.numel() for parameter in load_skeleton(given).parameters())
 
 
 def default_precision(settings: ModelSettings, accelerator: str) -> str:
@@ -64,9 +69,27 @@ def default_precision(settings: ModelSettings, accelerator: str) -> str:
         settings: The model section.
         accelerator: That of the Trainer.
     """
-    on_gpu = accelerator != "cpu" and torch.cuda.is_available()
-    faster = computes_in_bfloat16(settings, "cuda" if on_gpu else "cpu")
+    faster = computes_in_bfloat16(settings, _device_type(accelerator))
     return "bf16-mixed" if faster else "32-true"
+
+
+def answering(settings: ModelSettings, trainer: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the device and the precision of a Trainer for answers without a Trainer.
+
+    Args:
+        settings: The model section.
+        trainer: The trainer section; what it lacks is chosen.
+
+    Returns:
+        'cuda' or 'cpu', and a Trainer's precision.
+    """
+    accelerator = str(trainer.get("accelerator"))
+    precision = trainer.get("precision") or default_precision(settings, accelerator)
+    return _device_type(accelerator), str(precision)
+
+
+def _device_type(accelerator: str) -> str:
+    return "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def precision_context(precision: str, device_type: str) -> AbstractContextManager[object]:

@@ -17,7 +17,7 @@ from tiny_models import save_llama
 from tiny_runs import environment
 from tiny_tokenizers import byte_tokenizer, chat_template, family_tokenizer
 
-from tell_lightning import TellDataModule, generate_general
+from tell_lightning import TellDataModule, files, generate_general
 from tell_lightning.data.control import ControlTokens
 from tell_lightning.data.reading import read_records
 from tell_lightning.data.records import Fields
@@ -223,7 +223,7 @@ def test_a_killed_process_goes_on_from_its_last_block(cache: Path, tmp_path: Pat
 def test_a_second_process_waits_for_the_first(
     own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(instructions, "PATIENCE", 0.01)
+    monkeypatch.setattr(files, "PATIENCE", 0.01)
     monkeypatch.setattr(instructions, "load_base", refuse)
     folder = rows_folder(own)
     report = folder / f"report-{ROWS}.json"
