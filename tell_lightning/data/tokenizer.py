@@ -87,6 +87,9 @@ def load_tokenizer(
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise unavailable("tokenizer", base, error) from error
+    if "local_files_only" in tokenizer.init_kwargs:
+        # Where the files came from is no part of a tokenizer, but would be saved and digested.
+        tokenizer.init_kwargs["local_files_only"] = False
     if tokenizer.eos_token_id is None:
         raise BaseModelError(
             f"model.base: the tokenizer needs an end-of-text token, got none in "
