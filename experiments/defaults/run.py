@@ -23,11 +23,11 @@ README, RESULTS = HERE / "README.md", HERE / "results"
 TASK, GENERAL = "travel", "instructions"
 ANCHOR = "You sort travellers' requests: answer with the intent of the request."
 RATES = (3e-4, 6e-4, 1.3e-3, 3e-3)
-DEV = 60
-"""Rows of the task, from the first on, that the loss after training is computed of."""
+FIRST = {"dev": 60, "test": 150}
+"""Rows of the task, from the first on, that are scored."""
 HELD_OUT = 50
 """General rows that no run trains on."""
-LONGEST = 70
+LONGEST = 50
 """Words of the general rows that are used."""
 
 
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--base", default="smollm2")
     parser.add_argument("--rates", action="store_true")
-    parser.add_argument("--steps", type=int, default=50, help="of the runs of --rates")
+    parser.add_argument("--steps", type=int, default=40, help="of the runs of --rates")
     parser.add_argument("--readme", action="store_true")
     given = parser.parse_args()
     if not given.readme:
@@ -65,12 +65,12 @@ def write_files(data: Path, folder: Path) -> dict[str, Any]:
         text = "".join(json.dumps(row) + "\n" for row in part)
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
     task = data / "real/clinc_travel"
-    lines = (task / "dev.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    (folder / "dev.jsonl").write_text("".join(lines[:DEV]), encoding="utf-8")
-    return {
-        **{split: str((task / f"{split}.jsonl").resolve()) for split in ("train", "test")},
-        **{name: str(folder / f"{name}.jsonl") for name in ("dev", "general", "held_out")},
-    }
+    for split, count in FIRST.items():
+        lines = (task / f"{split}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        (folder / f"{split}.jsonl").write_text("".join(lines[:count]), encoding="utf-8")
+    names = ("dev", "test", "general", "held_out")
+    written = {name: str(folder / f"{name}.jsonl") for name in names}
+    return {"train": str((task / "train.jsonl").resolve()), **written}
 
 
 def words(row: dict[str, str]) -> int:
@@ -90,7 +90,7 @@ def rate_cells(steps: int) -> Iterator[tuple[str, dict[str, Any]]]:
                 "data.optimizer_batch": 8,
                 "data.micro_batch": 8,
                 "model.optimizer.lr": lr,
-                "eval": {"before": False, "test": False, "probe": False, "dev_rows": DEV}
+                "eval": {"before": False, "test": False, "probe": False, "dev_rows": FIRST["dev"]}
                 | {"every_steps": steps, "select": "last"},
                 "trainer": {"max_steps": steps},
             },
