@@ -85,10 +85,6 @@ def rate_cells(steps: int) -> Iterator[tuple[str, dict[str, Any]]]:
             f"rates-{n}-{arm}-{lr:g}",
             {
                 "data.mixture": {"arm": arm, "task_share": 0.2, "task_examples": n},
-                "data.max_tokens": 128,
-                "data.packing": True,
-                "data.optimizer_batch": 8,
-                "data.micro_batch": 8,
                 "model.optimizer.lr": lr,
                 "eval": {"before": False, "test": False, "probe": False, "dev_rows": FIRST["dev"]}
                 | {"every_steps": steps, "select": "last"},
