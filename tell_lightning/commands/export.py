@@ -31,8 +31,19 @@ from tell_lightning.export.anchor_file import (
     check_weights,
     read_anchor_file,
 )
-from tell_lightning.export.card import card
+from tell_lightning.export.card import DataSource, card
 from tell_lightning.export.engines import HttpEngine, ended, transformers_command, vllm_command
+from tell_lightning.export.lm_eval import lm_eval_line
+from tell_lightning.export.push import (
+    PUBLIC,
+    PUSH,
+    YES,
+    Repository,
+    find_repository,
+    listing,
+    send,
+    upload_line,
+)
 from tell_lightning.export.serving import Served, instructions
 from tell_lightning.files import follow_umask
 from tell_lightning.metrics.predictions import Prediction
@@ -54,6 +65,9 @@ after.
 
 --check ENGINE: starts the engine, which is found on PATH (docs/serving.md); its answers to plain
 prompts must be those of `predict`. The exit code is 1 where they are not.
+
+--push OWNER/NAME: sends the folder to a private repository of the Hugging Face hub, which is made
+if there is none. The list of files is shown first, and you are asked; a card that is there is kept.
 
 Of several tasks, a request names one by chat_template_kwargs: {"task": NAME}; --task NAME exports
 one alone.
@@ -83,6 +97,7 @@ def export(arguments: list[str]) -> None:
         arguments: What follows the command on the command line.
     """
     asked, overrides = _parser().parse_with_keys(arguments)
+    _check_push(asked)
     source = _source(asked, overrides)
     target: Path = asked.to
     if target.exists() or target.is_symlink():
@@ -91,6 +106,7 @@ def export(arguments: list[str]) -> None:
             "remove it."
         )
     quieten()
+    repository = find_repository(asked.push, public=asked.public) if asked.push else None
     from tell_lightning.data.templates import Renderer
     from tell_lightning.data.tokenizer import base_path, load_tokenizer
     from tell_lightning.data.tokens import Encoder
@@ -124,15 +140,21 @@ def export(arguments: list[str]) -> None:
             _write_merged(draft, encoder, source, rows)
         on_page = replace(served, folder=target.name)
         shown = replace(anchors, tasks=dict(source.tasks))
-        text = card(on_page, shown, read_record(source.run), _hub_data(source.config))
+        record = read_record(source.run)
+        text = card(on_page, shown, record, _data_sources(source.config), asked.push)
         (draft / "README.md").write_text(text, encoding="utf-8")
         size = sum(path.stat().st_size for path in draft.rglob("*") if path.is_file())
     print(f"Written: {target} ({asked.format}, {size / 2**20:,.1f} MiB).\n")
     print(instructions(served))
+    print(f"\nMeasure its general ability (experiments/lm_eval):\n{lm_eval_line(served)}")
     if asked.check:
         alike &= _check_engine(asked.check, served, encoder, source, rows)
     if not alike:
+        if repository:
+            print(f"Not pushed, because of what differs above: {upload_line(target, repository)}")
         sys.exit(1)
+    if repository:
+        _push(target, repository, agreed=asked.yes)
 
 
 # The command line
@@ -155,6 +177,11 @@ def _parser() -> CommandParser:
         choices=("vllm", "transformers"),
         help="start this engine on the loopback address, and ask it test rows as a user would",
     )
+    parser.add_argument(
+        PUSH, metavar="OWNER/NAME", help="the repository of the Hugging Face hub to send it to"
+    )
+    parser.add_argument(PUBLIC, action="store_true", help="let everybody read that repository")
+    parser.add_argument(YES, action="store_true", help="send without asking")
     parser.add_argument("--task", metavar="NAME", help="the one task whose anchor is put on")
     parser.add_argument(TRUST, action="store_true", help=TRUST_HELP)
     parser.add_argument(ACCEPT, action="store_true", help=ACCEPT_HELP)
@@ -184,12 +211,47 @@ def _source(asked: argparse.Namespace, overrides: Sequence[str]) -> _Source:
     return _Source(run, config, anchors, tasks)
 
 
-def _hub_data(config: Config) -> list[str]:
-    """List the data sets of the hub that a configuration reads."""
-    places = [t.train for t in config.data.tasks.values()]
-    places += [g.train for g in config.data.general.values()]
-    found = [place.hub for place in places if isinstance(place, DataLocation) and place.hub]
-    return list(dict.fromkeys(found))
+def _data_sources(config: Config) -> dict[str, DataSource]:
+    """Return what a configuration says of its training rows, by task and source."""
+    return {
+        name: DataSource(place.hub, place.revision, source.license)
+        for name, source in {**config.data.tasks, **config.data.general}.items()
+        for place in [source.train if isinstance(source.train, DataLocation) else DataLocation()]
+    }
+
+
+# The hub
+
+
+def _check_push(asked: argparse.Namespace) -> None:
+    """Check the options that belong together."""
+    for given, name in ((asked.public, PUBLIC), (asked.yes, YES)):
+        if given and not asked.push:
+            raise ConfigError(
+                f"{name}: must be given together with {PUSH}, got it alone. Add {PUSH} "
+                "OWNER/NAME, or leave it out."
+            )
+    if asked.push and not asked.yes and not sys.stdin.isatty():
+        raise ConfigError(
+            f"{PUSH}: must ask before it sends, got no terminal to ask on. Add {YES}, which sends "
+            "without asking."
+        )
+
+
+def _push(folder: Path, repository: Repository, *, agreed: bool) -> None:
+    """Show what would be sent, ask unless the user has agreed already, and send it."""
+    files = listing(folder, repository)
+    print(f"\nTo push to {repository.shown}:")
+    print_rows([["file", "size", ""], *files])
+    if not agreed:
+        print("Send these files? [y/N] ", end="", flush=True)
+        agreed = sys.stdin.readline().strip().lower() in {"y", "yes"}
+    if not agreed:
+        print(f"Nothing was sent. Later: {upload_line(folder, repository)}")
+        return
+    with Progress("sending"):
+        address = send(folder, repository)
+    print(f"Sent: {address}")
 
 
 # The parts of the folder

@@ -64,6 +64,8 @@ class Task:
     generated like the rest, and how often it is right is reported."""
     overlong: Overlong = "error"
     """What happens to a training example longer than data.max_tokens."""
+    license: str | None = None
+    """Licence of the rows, such as cc-by-4.0: the model card of an export names it."""
 
     def has(self, split: Literal["dev", "test"]) -> bool:
         """Say whether the task is scored on a split."""
@@ -93,6 +95,8 @@ class General:
     """Share of the general slots, relative to the other sources; null: the number of rows."""
     overlong: Overlong = "drop"
     """What happens to an example longer than data.max_tokens."""
+    license: str | None = None
+    """Licence of the rows, such as cc-by-4.0: the model card of an export names it."""
 
 
 @dataclass(frozen=True, kw_only=True)

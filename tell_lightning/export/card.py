@@ -5,6 +5,7 @@ Everything that it says of the run comes from `run.json` and `anchor.json`.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,34 +17,60 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SWAPPED = {"test_without_anchor": "anchor off", "test_with_anchor": "anchor on"}
 
 
+@dataclass(frozen=True)
+class DataSource:
+    """What the configuration says of the training rows of a task or of a general source."""
+
+    hub: str | None = None
+    """Data set of the hub."""
+    revision: str | None = None
+    license: str | None = None
+
+
 def card(
-    served: Served, anchors: AnchorFile, record: Mapping[str, Any], hub_data: Sequence[str] = ()
+    served: Served,
+    anchors: AnchorFile,
+    record: Mapping[str, Any],
+    sources: Mapping[str, DataSource],
+    repository: str | None = None,
 ) -> str:
     """Write the card.
 
+    The licence in the metadata of the hub is that of the model, which its owner chooses: it is left
+    out. Those of the data stand in the table of the data.
+
     Args:
-        served: The folder, with its place as a reader of the card would write it.
+        served: The folder, with its place as a reader of the card would write it. Of a base in a
+            folder the name alone is written.
         anchors: What `anchor.json` of the run holds.
         record: What `run.json` of the run holds; empty where there is none.
-        hub_data: The data sets of the hub that the run has read.
+        sources: The tasks and general sources of the configuration, by name.
+        repository: Where on the hub the folder is sent, as owner/name.
     """
-    metadata = _metadata(served, anchors, record, hub_data)
+    if Path(served.base).is_dir():
+        served = replace(served, base=Path(served.base).name)
+    inputs = (record.get("data") or {}).get("inputs") or sources
+    sources = {name: sources.get(name, DataSource()) for name in inputs}
+    metadata = _metadata(served, anchors, record, sources)
     parts = [
         f"---\n{metadata}\n---",
         f"# {served.name if served.form == 'adapter' else Path(served.folder).name}",
         _about(served, anchors),
         *_anchors(served, anchors),
         "## How to use it",
-        f"```\n{instructions(served)}\n```",
+        f"```\n{_download(served, repository)}{instructions(served)}\n```",
         *_scores(record),
-        *_data(record),
+        *_data(record, sources),
         *_versions(record),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def _metadata(
-    served: Served, anchors: AnchorFile, record: Mapping[str, Any], hub_data: Sequence[str]
+    served: Served,
+    anchors: AnchorFile,
+    record: Mapping[str, Any],
+    sources: Mapping[str, DataSource],
 ) -> str:
     from huggingface_hub import ModelCardData
     from huggingface_hub.repocard_data import EvalResult
@@ -70,7 +97,7 @@ def _metadata(
         base_model_relation=relation if on_hub else None,
         pipeline_tag="text-generation",
         tags=["tell", "tell_lightning", *(["lora"] if served.form == "adapter" else [])],
-        datasets=list(hub_data) or None,
+        datasets=list(dict.fromkeys(s.hub for s in sources.values() if s.hub)) or None,
         model_name=Path(served.folder).name if results else None,
         eval_results=results or None,
     )
@@ -214,26 +241,39 @@ def _number(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else ""
 
 
-def _data(record: Mapping[str, Any]) -> Iterator[str]:
+def _data(record: Mapping[str, Any], sources: Mapping[str, DataSource]) -> Iterator[str]:
     inputs = (record.get("data") or {}).get("inputs") or {}
-    if not inputs:
-        return
-    sources = (record.get("mixture") or {}).get("sources") or {}
-    yield "## Data"
-    yield _table(
-        ["source", "kind", "rows", "rows seen", "passes", "SHA-256 of its rows"],
-        [
-            [
-                name,
-                str(sources.get(name, {}).get("kind", "")),
-                str(sources.get(name, {}).get("rows", "")),
-                str(sources.get(name, {}).get("rows_seen", "")),
-                f"{sources[name]['passes']:.3g}" if name in sources else "",
-                f"`{entry.get('sha256', '')}`",
-            ]
-            for name, entry in inputs.items()
-        ],
-    )
+    seen = (record.get("mixture") or {}).get("sources") or {}
+    columns = {
+        "source": lambda name: name,
+        "data set": lambda name: _place(sources[name]),
+        "licence": lambda name: sources[name].license or "",
+        "kind": lambda name: str(seen.get(name, {}).get("kind", "")),
+        "rows": lambda name: str(seen.get(name, {}).get("rows", "")),
+        "rows seen": lambda name: str(seen.get(name, {}).get("rows_seen", "")),
+        "passes": lambda name: f"{seen[name]['passes']:.3g}" if name in seen else "",
+        "SHA-256 of its rows": lambda name: _code(inputs.get(name, {}).get("sha256")),
+    }
+    rows = [[cell(name) for cell in columns.values()] for name in sources]
+    filled = [place for place, cells in enumerate(zip(*rows, strict=True)) if any(cells)]
+    if len(filled) > 1:
+        yield "## Data"
+        yield _table(
+            [list(columns)[place] for place in filled],
+            [[row[place] for place in filled] for row in rows],
+        )
+
+
+def _place(source: DataSource) -> str:
+    """Write a data set of the hub as a link, at its revision."""
+    if source.hub is None:
+        return ""
+    link = f"[{source.hub}](https://huggingface.co/datasets/{source.hub})"
+    return f"{link} at {_code(source.revision)}" if source.revision else link
+
+
+def _code(text: str | None) -> str:
+    return f"`{text}`" if text else ""
 
 
 def _versions(record: Mapping[str, Any]) -> Iterator[str]:
@@ -244,7 +284,19 @@ def _versions(record: Mapping[str, Any]) -> Iterator[str]:
         yield ", ".join(named) + (f"; commit `{commit}`" if commit else "") + "."
 
 
+def _download(served: Served, repository: str | None) -> str:
+    """Say how to get the folder that the following lines name."""
+    if repository is None:
+        return ""
+    return f"Get the folder:\nhf download {repository} --local-dir {served.folder}\n\n"
+
+
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Write a table in Markdown."""
     lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(c.replace('|', '&#124;') for c in row)} |" for row in lines)
+    return "\n".join(f"| {' | '.join(map(_in_cell, row))} |" for row in lines)
+
+
+def _in_cell(text: str) -> str:
+    """Write a text so that it neither ends its cell nor its row."""
+    return " ".join(text.replace("|", "&#124;").split())
