@@ -21,6 +21,7 @@ from tell_lightning.commands.trust import TRUST, TRUST_HELP, check_trust, model_
 from tell_lightning.data.base_files import ACCEPT, ACCEPT_HELP, check_base
 from tell_lightning.data.reading import DataLocation, read_records
 from tell_lightning.data.records import Record
+from tell_lightning.data.settings import General, Task
 from tell_lightning.data.splits import resolve_root
 from tell_lightning.errors import TellError
 from tell_lightning.export.anchor_file import (
@@ -212,12 +213,14 @@ def _source(asked: argparse.Namespace, overrides: Sequence[str]) -> _Source:
 
 
 def _data_sources(config: Config) -> dict[str, DataSource]:
-    """Return what a configuration says of its training rows, by task and source."""
-    return {
-        name: DataSource(place.hub, place.revision, source.license)
-        for name, source in {**config.data.tasks, **config.data.general}.items()
-        for place in [source.train if isinstance(source.train, DataLocation) else DataLocation()]
-    }
+    """Return what a configuration says of its training rows, by task and general source."""
+    sources: dict[str, Task | General] = {**config.data.tasks, **config.data.general}
+    return {name: _data_source(source) for name, source in sources.items()}
+
+
+def _data_source(source: Task | General) -> DataSource:
+    place = source.train if isinstance(source.train, DataLocation) else DataLocation()
+    return DataSource(place.hub, place.revision, source.license)
 
 
 # The hub
@@ -242,7 +245,7 @@ def _push(folder: Path, repository: Repository, *, agreed: bool) -> None:
     """Show what would be sent, ask unless the user has agreed already, and send it."""
     files = listing(folder, repository)
     print(f"\nTo push to {repository.shown}:")
-    print_rows([["file", "size", ""], *files])
+    print_rows([["file", "bytes", ""], *files])
     if not agreed:
         print("Send these files? [y/N] ", end="", flush=True)
         agreed = sys.stdin.readline().strip().lower() in {"y", "yes"}

@@ -4,7 +4,7 @@ Everything that it says of the run comes from `run.json` and `anchor.json`.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -244,7 +244,7 @@ def _number(value: object) -> str:
 def _data(record: Mapping[str, Any], sources: Mapping[str, DataSource]) -> Iterator[str]:
     inputs = (record.get("data") or {}).get("inputs") or {}
     seen = (record.get("mixture") or {}).get("sources") or {}
-    columns = {
+    columns: dict[str, Callable[[str], str]] = {
         "source": lambda name: name,
         "data set": lambda name: _place(sources[name]),
         "licence": lambda name: sources[name].license or "",

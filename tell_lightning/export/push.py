@@ -69,7 +69,7 @@ def find_repository(name: str, *, public: bool) -> Repository:
         )
     with _told(f"to push to '{name}'", "Check the network."):
         try:
-            found = api.repo_info(name)
+            found = api.model_info(name)
         except RepositoryNotFoundError:
             return Repository(name, public)
     if not found.private and not public:
@@ -82,17 +82,21 @@ def find_repository(name: str, *, public: bool) -> Repository:
 
 
 def listing(folder: Path, repository: Repository) -> list[list[str]]:
-    """List the files of a folder: path, size, and what happens to each.
+    """List the files of a folder and of its repository: path, size, and what happens to each.
 
     Args:
         folder: The exported folder.
         repository: Where it would be sent.
     """
+    mine = sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    )
     return [
-        [path, f"{(folder / path).stat().st_size:,} bytes", _fate(path, repository)]
-        for path in sorted(
-            each.relative_to(folder).as_posix() for each in folder.rglob("*") if each.is_file()
-        )
+        *([path, f"{(folder / path).stat().st_size:,}", _fate(path, repository)] for path in mine),
+        *(
+            [path, "", "stays there"]
+            for path in sorted(repository.files.difference(mine, {".gitattributes"}))
+        ),
     ]
 
 
@@ -132,7 +136,7 @@ def upload_line(folder: Path, repository: Repository) -> str:
 
 def _check_name(name: str) -> None:
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     try:
         validate_repo_id(name)
@@ -167,8 +171,10 @@ def _told(what: str, advice: str) -> Iterator[None]:
         OfflineModeIsEnabled,
     )
 
-    # The first base is the error of httpx or httpx2: it depends on the version of huggingface_hub.
-    network: tuple[type[BaseException], ...] = HfHubHTTPError.__bases__
+    # The bases are OSError and the error of httpx or httpx2, by the version of huggingface_hub; its
+    # storage raises RuntimeError, and metadata that the hub does not take ValueError.
+    failures: tuple[type[BaseException], ...]
+    failures = (*HfHubHTTPError.__bases__, RuntimeError, ValueError)
     rule = f"{PUSH}: needs the hub, {constants.ENDPOINT}, {what}, got"
     try:
         yield
@@ -185,7 +191,7 @@ def _told(what: str, advice: str) -> Iterator[None]:
         raise ConfigError(
             f"{rule} {_answer(error)}. See `hf auth whoami`, and what the token may do. {advice}"
         ) from error
-    except (*network, ValueError, RuntimeError) as error:  # RuntimeError: of its storage
+    except failures as error:
         said = [str(each).strip().rstrip(".") for each in (error, error.__cause__) if each]
         reason = ": ".join(filter(None, said)) or type(error).__name__
         raise ConfigError(f"{rule}: {reason}. {advice}") from error

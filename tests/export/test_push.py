@@ -81,6 +81,7 @@ def test_a_card_that_is_there_is_kept_and_other_files_are_replaced(
         "additional_chat_templates/turn.jinja": "",
         "anchor.json": "replaces the one there",
         "empty.txt": "",
+        "notes.md": "stays there",
     }
     send(folder, repository)
     files = hub.repositories["Our-Org/letters"].files
