@@ -155,7 +155,7 @@ def export(arguments: list[str]) -> None:
             print(f"Not pushed, because of what differs above: {upload_line(target, repository)}")
         sys.exit(1)
     if repository:
-        _push(target, repository, agreed=asked.yes)
+        _push(served, repository, agreed=asked.yes)
 
 
 # The command line
@@ -241,11 +241,14 @@ def _check_push(asked: argparse.Namespace) -> None:
         )
 
 
-def _push(folder: Path, repository: Repository, *, agreed: bool) -> None:
+def _push(served: Served, repository: Repository, *, agreed: bool) -> None:
     """Show what would be sent, ask unless the user has agreed already, and send it."""
+    folder = Path(served.folder)
     files = listing(folder, repository)
     print(f"\nTo push to {repository.shown}:")
     print_rows([["file", "bytes", ""], *files])
+    if served.form == "adapter" and Path(served.base).is_dir():
+        print(f"adapter_config.json names the base by its folder here: {served.base}")
     if not agreed:
         print("Send these files? [y/N] ", end="", flush=True)
         agreed = sys.stdin.readline().strip().lower() in {"y", "yes"}

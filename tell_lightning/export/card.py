@@ -75,7 +75,7 @@ def _metadata(
     from huggingface_hub import ModelCardData
     from huggingface_hub.repocard_data import EvalResult
 
-    on_hub = bool(_HUB_ID.fullmatch(anchors.base)) and not Path(anchors.base).is_dir()
+    on_hub = _on_hub(anchors.base)
     relation = "adapter" if served.form == "adapter" else "finetune"
     results = [
         EvalResult(
@@ -104,6 +104,10 @@ def _metadata(
     return str(data.to_yaml())
 
 
+def _on_hub(base: str) -> bool:
+    return bool(_HUB_ID.fullmatch(base)) and not Path(base).is_dir()
+
+
 def _after(record: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Yield split, task and scores after training: of test if there are any, else of dev."""
     split, found = _split(record)
@@ -128,6 +132,10 @@ def _about(served: Served, anchors: AnchorFile) -> str:
         "this folder puts the anchor on by itself, on plain prompts; a prompt without a chat "
         "template (`/v1/completions`) needs it put on by hand."
     ]
+    if not _on_hub(anchors.base):
+        lines.append(
+            f"The base was no model of the hub: put its folder in place of `{served.base}` below."
+        )
     if anchors.base_files:
         lines.append("The files of the base, as SHA-256 or commit:")
         lines.append("\n".join(f"- {name}: `{sha}`" for name, sha in anchors.base_files.items()))

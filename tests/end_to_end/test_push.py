@@ -47,6 +47,8 @@ def test_the_folder_is_sent_after_its_files_were_shown_and_a_yes(
     main(["export", str(run.folder), "--to", str(folder), "--push", "me/letters", license_])
     shown, _, sent = capsys.readouterr().out.partition("Send these files? [y/N] ")
     assert "To push to me/letters (new, private):" in shown
+    base = run.record["base"]["name"]
+    assert f"adapter_config.json names the base by its folder here: {base}" in shown
     assert all(f"\n{path} " in shown for path in digests(folder))
     assert sent.startswith(f"Sent: {hub.url}/me/letters/commit/")
     repository = hub.repositories["me/letters"]
@@ -56,7 +58,7 @@ def test_the_folder_is_sent_after_its_files_were_shown_and_a_yes(
     assert "hf download me/letters --local-dir letters" in text
     assert "| cc-by-4.0 |" in text
     assert str(tmp_path) not in text
-    assert run.record["base"]["name"] not in text
+    assert base not in text
 
 
 @pytest.mark.long

@@ -136,8 +136,11 @@ def test_a_base_in_a_folder_is_named_without_the_way_to_it(
     base = tmp_path / "base"
     base.mkdir()
     text = card(served(base=str(base)), replace(anchors, base=str(base)), RECORD, SOURCES)
-    assert "`base`" in text
+    assert "put its folder in place of `base` below" in text
+    assert "vllm serve base " in text
     assert str(tmp_path) not in text
+    on_hub = card(served(), replace(anchors, base="owner/base"), RECORD, SOURCES)
+    assert "in place of" not in on_hub
 
 
 def test_scores_have_intervals_baselines_and_the_anchor_off(anchors: AnchorFile) -> None:
