@@ -48,14 +48,14 @@ def main() -> None:
     if not given.readme:
         if given.run is None:
             parser.error("give RUN or --readme")
-        python = environment()
+        measured, python = facts(given.run), environment()
         with tempfile.TemporaryDirectory() as folder:
             models = exported(given.run, keys, Path(folder))
             found = {
                 name: measure(python, arguments, Path(folder) / f"of-{name}")
                 for name, arguments in models.items()
             }
-        results = compared(found) | facts(given.run)
+        results = compared(found) | measured
         RESULTS.write_text(as_json(results, indent=2) + "\n", encoding="utf-8")
     text = README.read_text(encoding="utf-8")
     before, after = text.split("<!-- table -->")[0], text.split("<!-- /table -->")[1]

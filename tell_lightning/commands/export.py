@@ -255,7 +255,7 @@ def _push(served: Served, repository: Repository, *, agreed: bool) -> None:
     if not agreed:
         print(f"Nothing was sent. Later: {upload_line(folder, repository)}")
         return
-    with Progress("sending"):
+    with Progress("sending", shown=not sys.stderr.isatty()):  # there, the hub's client shows it
         address = send(folder, repository)
     print(f"Sent: {address}")
 

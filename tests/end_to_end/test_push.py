@@ -78,6 +78,23 @@ def test_nothing_is_sent_after_a_no(
     assert folder.is_dir()
 
 
+@pytest.mark.long
+def test_nothing_is_sent_if_a_check_fails(
+    hub: HubServer,
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("tell_lightning.commands.export._check_prompts", lambda *_: False)
+    begin = ["export", str(run.folder), "--to", str(tmp_path / "letters")]
+    with pytest.raises(SystemExit) as exit_:
+        main([*begin, "--push", "me/letters", "--yes"])
+    assert exit_.value.code == 1
+    assert "Not pushed, because of what differs above: hf upload" in capsys.readouterr().out
+    assert hub.repositories == {}
+
+
 def test_options_of_push_that_do_not_fit_are_refused_before_anything_is_made(
     hub: HubServer, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
