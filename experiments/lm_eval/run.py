@@ -21,7 +21,7 @@ from typing import Any
 
 from tell_lightning.callbacks.run_record import git_state
 from tell_lightning.export.lm_eval import PACKAGE
-from tell_lightning.files import as_json
+from tell_lightning.files import as_json, read_yaml
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -173,6 +173,7 @@ def facts(run: Path) -> dict[str, Any]:
         "run": {
             "base": record["base"]["name"],
             "step": record["selected"]["step"],
+            "seed": read_yaml(run / "config.yaml", ValueError)["seed_everything"],
             "command": record["command"],
             "git": record["git"],
             "plan_digest": record["data"]["plan_digest"],
@@ -194,9 +195,10 @@ def written(results: Mapping[str, Any]) -> str:
     ]
     run = results["run"]
     return (
-        "\n".join(lines) + f"\n\n{run['base']}, the adapter after step {run['step']}; "
-        f"{results['questions']} questions, {results['lm_eval']}, float32 on a CPU, seed "
-        f"{results['seed']}, commit {results['git']['commit'][:10]}. ±: lm-eval's standard error. "
+        "\n".join(lines) + f"\n\n{run['base']}, the adapter after step {run['step']} (seed "
+        f"{run['seed']}); {results['questions']} questions, {results['lm_eval']} (seed "
+        f"{results['seed']}), float32 on a CPU, commit {results['git']['commit'][:10]}. "
+        "±: lm-eval's standard error. "
         "Nats: how much the log-likelihood of an answer differs, as the mean over all answers."
     )
 

@@ -146,8 +146,8 @@ def export(arguments: list[str]) -> None:
         (draft / "README.md").write_text(text, encoding="utf-8")
         size = sum(path.stat().st_size for path in draft.rglob("*") if path.is_file())
     print(f"Written: {target} ({asked.format}, {size / 2**20:,.1f} MiB).\n")
+    print(f"To measure its general ability (experiments/lm_eval):\n{lm_eval_line(served)}\n")
     print(instructions(served))
-    print(f"\nMeasure its general ability (experiments/lm_eval):\n{lm_eval_line(served)}")
     if asked.check:
         alike &= _check_engine(asked.check, served, encoder, source, rows)
     if not alike:
