@@ -83,12 +83,12 @@ class EngineCheck:
     def cells(self) -> list[str]:
         """Return the column of a table, in the order of `LINES`."""
         differ = self.rows - self.alike
-        ties = f", {self.near_ties} of {differ} others at near ties" if differ else ""
         return [
             f"{self.prompts} of {self.rows}",
-            f"{self.alike} of {self.rows}{ties}",
+            f"{self.alike} of {self.rows}",
+            f"{self.near_ties} of {differ}",
             f"{self.changed} of {self.rows}",
-            "no other adapter" if self.own is None else f"{self.own} of {self.rows}",
+            "not asked" if self.own is None else f"{self.own} of {self.rows}",
             "not told" if self.difference is None else f"{self.difference:.1e}",
             "not told" if self.noise is None else f"{self.noise:.1e}",
         ]
@@ -97,6 +97,7 @@ class EngineCheck:
 LINES = (
     "prompts with the tokens of `predict`",
     "answers of `predict`",
+    "others, at near ties",
     "answers that the base does not give",
     "answers that no other adapter gives",
     "log-probabilities: difference, nats a token",

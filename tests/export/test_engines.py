@@ -193,6 +193,7 @@ def test_answers_of_predict_hold_and_each_fault_is_named() -> None:
     assert found.difference == found.noise == pytest.approx(0.001)  # of 3 tokens: 2 and a stop
     assert engine.lengths == {4}
     assert len(found.cells()) == len(LINES)
+    assert found.cells()[:5] == ["3 of 3", "3 of 3", "0 of 0", "3 of 3", "not asked"]
     (fault,) = checked(Spoken(right, tokens=5)).faults
     assert "the anchor is lost" in fault
     (fault,) = checked(Spoken(["a0", "a1", "x"])).faults
