@@ -120,7 +120,7 @@ def export(arguments: list[str]) -> None:
         tasks=list(served_anchors),
         prompt=_example(source, rows),
         temperature=source.config.eval.temperature,
-        others={one.run.path.name: str(one.run.adapter.absolute()) for one in beside},
+        others={one.run.path.absolute().name: str(one.run.adapter.absolute()) for one in beside},
     )
     with _draft(target) as draft:
         _write_prompting(draft, encoder, sources, served_anchors)
@@ -224,10 +224,10 @@ def _beside(asked: argparse.Namespace, source: _Source) -> _Source:
             f"--beside: must be a run with data.thinking: {source.anchors.thinking}, got "
             f"{found.anchors.thinking}. Serve them by a server each."
         )
-    if found.run.path.name == asked.to.name:
+    if found.run.path.absolute().name == asked.to.absolute().name:
         raise ConfigError(
             f"--to: must have another name than the folder of --beside, by which requests choose "
-            f"the adapter, got '{asked.to.name}' for both. Name another one."
+            f"the adapter, got '{asked.to.absolute().name}' for both. Name another one."
         )
     return found
 
@@ -554,7 +554,8 @@ def _asked(
 ) -> dict[str, "Asked"]:
     """Return what an engine is asked of the tasks of a run, and what `predict` answers.
 
-    On a CPU `predict` computes in float32, as the engine does there.
+    On a CPU `predict` computes in float32, as the engine does there. A merged model is compared
+    with its own answers by `predict`; what merging changes has been printed before.
 
     Args:
         served: What the engine serves.
@@ -573,7 +574,8 @@ def _asked(
         trainer = {**config.trainer, "accelerator": "cpu", "precision": "32-true"}
         model = replace(config.model, dtype="float32")
         source = replace(source, config=replace(config, model=model, trainer=trainer))
-    predicted = _answers(source, encoder, rows)
+    merged = Path(served.folder) if served.form == "merged" else None
+    predicted = _answers(source, encoder, rows, merged=merged)
     longest = {
         task: base_tokens(answers, source.tasks[task].max_new_tokens)
         for task, answers in predicted.items()

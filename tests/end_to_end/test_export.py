@@ -64,6 +64,18 @@ def whole(run: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str
     return made("whole", "--format", "merged", "--task", "turn"), made.printed
 
 
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Puts a stand-in for vLLM, with a fault, on PATH."""
+
+    def installed(fault: str) -> None:
+        stand_in = Path(__file__).parents[1] / "fixtures/stand_in_engine.py"
+        install(tmp_path / "bin", fault, [sys.executable, str(stand_in)])
+        monkeypatch.setenv("PATH", f"{os.environ['PATH']}{os.pathsep}{tmp_path / 'bin'}")
+
+    return installed
+
+
 def answers(model: Any, folder: Path, prompts: list[str], **keywords: str) -> list[str]:
     """Answer plain prompts as a server does: template and settings of the folder, no anchor."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -181,15 +193,21 @@ def test_the_merged_model_answers_as_base_and_adapter(whole: tuple[Path, str], r
 
 @pytest.mark.long
 def test_weights_are_rounded_once_to_the_type_of_the_base_and_sharded(
-    export: Exports, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    export: Exports,
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    engine: Callable[[str], None],
 ) -> None:
+    engine("none")
     base = tmp_path / "base"
     shutil.copytree(run.record["base"]["name"], base)
     AutoModelForCausalLM.from_pretrained(base).to(torch.bfloat16).save_pretrained(base)
     monkeypatch.setattr(merged, "SHARD", "40KB")
-    options = [f"--model.base={base}", "--accept-base", "--format", "merged"]
+    options = [f"--model.base={base}", "--accept-base", "--format", "merged", "--check", "vllm"]
     folder = export("whole", *options)
     assert re.search(r"Merged: \d+ of 48 answers .* the weights are bfloat16", export.printed)
+    assert "All of it holds." in export.printed  # of the merged model, whatever rounding changed
     assert len(list(folder.glob("model-*.safetensors"))) > 1
     config = json.loads((run.folder / "adapter/adapter_config.json").read_text())
     weights = load_file(run.folder / "adapter/adapter_model.safetensors")
@@ -248,18 +266,6 @@ def second(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     main(["fit", "-c", str(path), "--eval.test=false"])
     (folder,) = runs.iterdir()
     return Run(folder)
-
-
-@pytest.fixture
-def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Puts a stand-in for vLLM, with a fault, on PATH."""
-
-    def installed(fault: str) -> None:
-        stand_in = Path(__file__).parents[1] / "fixtures/stand_in_engine.py"
-        install(tmp_path / "bin", fault, [sys.executable, str(stand_in)])
-        monkeypatch.setenv("PATH", f"{os.environ['PATH']}{os.pathsep}{tmp_path / 'bin'}")
-
-    return installed
 
 
 @pytest.mark.long

@@ -65,3 +65,17 @@ def demo(engines: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = command(["fit", "-c", "microworld", *anchors, *short], home=home)
     assert done.returncode == 0, done.stderr
     return home / "run"
+
+
+@pytest.fixture(scope="session")
+def second(engines: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run of another task on the demo's base."""
+    home = tmp_path_factory.mktemp("second")
+    task = {split: f"judge/{split}.jsonl" for split in ("train", "dev", "test")}
+    task |= {"anchor": {"text": "Is it true?", "position": "suffix"}, "max_new_tokens": 24}
+    config = {"extends": "microworld", "data": {"tasks": {"verdict": task}}}
+    (home / "second.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    short = ["--trainer.max_steps=30", "--eval.test=false", "--folder", str(home / "notes")]
+    done = command(["fit", "-c", str(home / "second.yaml"), *short], home=home)
+    assert done.returncode == 0, done.stderr
+    return home / "notes"

@@ -37,10 +37,10 @@ def test_smollm2_gets_both_anchors_from_the_server(
 
 
 def test_adapters_of_two_runs_are_served_by_one_vllm(
-    letters: Path, own_task: Path, tmp_path: Path
+    demo: Path, second: Path, tmp_path: Path
 ) -> None:
-    options = ["--to", str(tmp_path / "served"), "--check", "vllm", "--beside", str(own_task)]
-    done = typed(["export", str(letters), *options])
+    options = ["--to", str(tmp_path / "served"), "--check", "vllm", "--beside", str(second)]
+    done = command(["export", str(demo), *options], home=tmp_path)
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(rf"{ALL}( +20 of 20){{3}}", done.stdout)
@@ -60,19 +60,20 @@ def test_a_merged_model_of_the_demo_needs_no_flags(demo: Path, tmp_path: Path) -
     [
         ("louder", "log-probabilities differ by more than twice the noise of the base."),
         ("off", "no answer differs from the base's: the adapter is not on."),
+        ("swapped", "answers are not those of `predict`."),
         ("anchorless", "prompts have other tokens than those of `predict`: the anchor is lost."),
     ],
 )
 def test_a_vllm_with_a_fault_is_refused(
-    fault: str, said: str, demo: Path, engines: Path, tmp_path: Path
+    fault: str, said: str, demo: Path, second: Path, engines: Path, tmp_path: Path
 ) -> None:
     install(tmp_path / "bin", fault, [str(engines)])
     path = os.pathsep.join([str(tmp_path / "bin"), os.environ["PATH"]])
-    options = ["--to", str(tmp_path / "served"), "--check", "vllm"]
+    options = ["--to", str(tmp_path / "served"), "--check", "vllm", "--beside", str(second)]
     done = command(["export", str(demo), *options], home=tmp_path, PATH=path)
     print(done.stdout)
     assert done.returncode == 1, done.stdout + done.stderr
-    for task in ("translate", "judge"):
+    for task in ("translate", "judge", "verdict"):
         assert f"{task}: {said}" in done.stdout
 
 
