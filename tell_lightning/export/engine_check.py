@@ -1,4 +1,9 @@
-"""Check that an engine answers plain prompts as `predict` does, and that the adapter is on."""
+"""Check that an engine answers plain prompts as `predict` does, and that the adapter is on.
+
+Log-probabilities of answers, in nats a token, are compared with those of `predict`. Two programs
+never agree to the last digit. How much these two differ is measured on the base without adapter, in
+the same run and over answers of about the same length; with the adapter it may be twice as much.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,8 +12,8 @@ from typing import Any
 from tell_lightning.export.engines import Engine
 from tell_lightning.metrics.predictions import Prediction, strip_prefix
 
-ROUNDING = 1e-3
-"""Nats that the log-probability of an answer may differ by for no other reason than rounding."""
+ROUNDING = 1e-4
+"""Nats a token that log-probabilities may always differ by, as the logits of a near tie do."""
 
 
 @dataclass(frozen=True)
@@ -19,11 +24,17 @@ class Asked:
     predicted: Sequence[Prediction]
     """The answers of base and adapter."""
     of_base: Sequence[Prediction]
-    """The answers of the base alone, to the same prompts."""
+    """The answers of the base alone to the same prompts, of at most `base_tokens`."""
+    base_tokens: int = field(kw_only=True)
+    """Longest answer of the base, in tokens: what `base_tokens` returns."""
     response_prefix: str = ""
     """What answers begin with, and `predict` leaves out."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """More keys of the requests, such as the task."""
+    adapter: str | None = None
+    """The name of the adapter, if it is not the one that the engine was started for."""
+    others: Sequence[str] = ()
+    """The names of the other adapters on the same engine."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +51,13 @@ class EngineCheck:
     changed: int
     """Answers that are not those of the base."""
     difference: float | None
-    """Mean difference of an answer's log-probability from that of `predict`, in nats."""
+    """How much log-probabilities differ from those of `predict`, in nats a token."""
     noise: float | None
     """The same for the base without adapter: what engine and `predict` differ by in any case."""
+    has_base: bool
+    """Whether the engine serves the base without adapter, too."""
+    own: int | None
+    """Answers that no other adapter on the engine gives; None: there is no other."""
 
     @property
     def faults(self) -> list[str]:
@@ -54,19 +69,26 @@ class EngineCheck:
             found.append("answers are not those of `predict`")
         if not self.changed:
             found.append("no answer differs from the base's: the adapter is not on")
-        bound = None if self.noise is None else max(2 * self.noise, ROUNDING)
-        if bound is not None and (self.difference or 0.0) > bound:
-            found.append("log-probabilities differ by more than twice the noise of the base")
+        if self.own == 0:
+            found.append("another adapter gives all of these answers: the right one may not be on")
+        if self.has_base and self.difference is not None:
+            if self.noise is None:
+                found.append(
+                    "no answer of the base is that of `predict`: there is no noise to go by"
+                )
+            elif self.difference > max(2 * self.noise, ROUNDING):
+                found.append("log-probabilities differ by more than twice the noise of the base")
         return found
 
     def cells(self) -> list[str]:
         """Return the column of a table, in the order of `LINES`."""
         differ = self.rows - self.alike
-        ties = f", {self.near_ties} of {differ} others at near ties" if differ else ""
         return [
             f"{self.prompts} of {self.rows}",
-            f"{self.alike} of {self.rows}{ties}",
+            f"{self.alike} of {self.rows}",
+            f"{self.near_ties} of {differ}",
             f"{self.changed} of {self.rows}",
+            "not asked" if self.own is None else f"{self.own} of {self.rows}",
             "not told" if self.difference is None else f"{self.difference:.1e}",
             "not told" if self.noise is None else f"{self.noise:.1e}",
         ]
@@ -75,11 +97,27 @@ class EngineCheck:
 LINES = (
     "prompts with the tokens of `predict`",
     "answers of `predict`",
+    "others, at near ties",
     "answers that the base does not give",
-    "log-probability of an answer: difference, nats",
+    "answers that no other adapter gives",
+    "log-probabilities: difference, nats a token",
     "the same for the base alone",
 )
 """What the cells of a check say."""
+
+
+def base_tokens(predicted: Sequence[Prediction], max_new_tokens: int) -> int:
+    """Return how long answers of the base are to be, so that they compare with the adapter's.
+
+    A base goes on where the adapter stops. One token more than the longest answer of the adapter
+    tells the two apart; over hundreds more, engine and `predict` would part ways.
+
+    Args:
+        predicted: The answers of base and adapter.
+        max_new_tokens: Their longest allowed.
+    """
+    longest = max(answer.new_tokens + answer.stopped for answer in predicted)
+    return min(longest + 1, max_new_tokens)
 
 
 def check_task(
@@ -92,30 +130,56 @@ def check_task(
         asked: The rows and what is expected.
         answered: Called with 1 after each row.
     """
-    prompts = alike = near_ties = changed = 0
-    differences: list[float] = []
-    noises: list[float] = []
+    prompts = alike = near_ties = changed = own = 0
+    with_adapter, with_base = _Distance(), _Distance()
+    extra = {**asked.extra, **({"model": asked.adapter} if asked.adapter else {})}
     rows = zip(asked.messages, asked.predicted, asked.of_base, strict=True)
     for messages, predicted, of_base in rows:
-        answer = engine.ask(messages, **asked.extra)
+        answer = engine.ask(messages, **extra)
         text = strip_prefix(answer.text, asked.response_prefix)[0]
         prompts += answer.prompt_tokens == predicted.prompt_tokens
         changed += text != of_base.prediction
         if text == predicted.prediction:
             alike += 1
-            differences += _difference(answer.logprob, predicted)
+            with_adapter.add(answer.logprob, predicted)
         else:
             near_ties += predicted.near_ties > 0
         if engine.has_base:
-            plain = engine.ask(messages, base=True, **asked.extra)
+            short = {**asked.extra, "max_tokens": asked.base_tokens}
+            plain = engine.ask(messages, base=True, **short)
             if strip_prefix(plain.text, asked.response_prefix)[0] == of_base.prediction:
-                noises += _difference(plain.logprob, of_base)
+                with_base.add(plain.logprob, of_base)
+        own += all(
+            engine.ask(messages, **{**asked.extra, "model": other}).text != answer.text
+            for other in asked.others
+        )
         answered(1)
-    mean = [sum(some) / len(some) if some else None for some in (differences, noises)]
-    return EngineCheck(len(asked.messages), prompts, alike, near_ties, changed, *mean)
+    return EngineCheck(
+        rows=len(asked.messages),
+        prompts=prompts,
+        alike=alike,
+        near_ties=near_ties,
+        changed=changed,
+        difference=with_adapter.mean,
+        noise=with_base.mean,
+        has_base=engine.has_base,
+        own=own if asked.others else None,
+    )
 
 
-def _difference(told: float | None, predicted: Prediction) -> list[float]:
-    if told is None or predicted.logprob is None:
-        return []
-    return [abs(told - predicted.logprob)]
+class _Distance:
+    """How much log-probabilities differ from those of `predict`, in nats a token, over answers."""
+
+    def __init__(self) -> None:
+        self._nats, self._tokens = 0.0, 0
+
+    def add(self, told: float | None, predicted: Prediction) -> None:
+        """Take the log-probability of an answer with the same tokens, if the engine tells it."""
+        if told is not None and predicted.logprob is not None:
+            self._nats += abs(told - predicted.logprob)
+            self._tokens += predicted.new_tokens + predicted.stopped
+
+    @property
+    def mean(self) -> float | None:
+        """The mean; None: no answer was compared."""
+        return self._nats / self._tokens if self._tokens else None

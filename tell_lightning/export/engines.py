@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tell_lightning.errors import TellError
-from tell_lightning.export.serving import Served, vllm_rank
+from tell_lightning.export.serving import Served, lora_modules, vllm_rank
 
 PATIENCE = 900.0
 """Seconds until an engine must answer; compiling kernels may take minutes."""
@@ -49,7 +49,10 @@ class Engine(Protocol):
     def ask(
         self, messages: Sequence[Mapping[str, str]], *, base: bool = False, **extra: object
     ) -> EngineAnswer:
-        """Send the messages of a caller, to the adapter or to the base."""
+        """Send the messages of a caller, to the adapter or to the base.
+
+        `extra` holds more keys of the request; `model` asks another adapter.
+        """
 
     def stop(self) -> None:
         """End the engine with all of its processes."""
@@ -89,7 +92,7 @@ def vllm_command(served: Served, *, on_gpu: bool) -> Command:
         words += ["--model", served.folder]
     else:
         words += ["--model", served.base, "--enable-lora", "--max-lora-rank", str(rank)]
-        words += ["--lora-modules", f"{served.name}={served.folder}"]
+        words += ["--lora-modules", *lora_modules(served)]
         words += ["--chat-template", f"{served.folder}/chat_template.jinja"]
         words += ["--generation-config", served.folder]
         words += ["--revision", served.revision] if served.revision else []
@@ -181,7 +184,7 @@ class HttpEngine:
         Args:
             messages: The turns.
             base: Whether the base is asked, instead of the adapter.
-            extra: More keys of the request.
+            extra: More keys of the request; `model` asks another adapter.
 
         Raises:
             EngineError: The engine refuses the request.

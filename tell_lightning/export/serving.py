@@ -2,8 +2,8 @@
 
 import json
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -25,11 +25,14 @@ class Served:
     """Folder or hub id of the base."""
     revision: str | None
     rank: int
+    """The largest rank of the adapters."""
     tasks: Sequence[str]
     """The tasks whose anchors the template puts on; a request names one of several."""
     prompt: str
     """A prompt to try."""
     temperature: float = 0.0
+    others: Mapping[str, str] = field(default_factory=dict)
+    """Folders of other adapters on the same server, by the name of each in requests."""
 
     @property
     def name(self) -> str:
@@ -70,6 +73,13 @@ def serving_notes(lora: LoraSettings) -> list[str]:
     return notes
 
 
+def lora_modules(served: Served) -> list[str]:
+    """Return the values of vLLM's --lora-modules."""
+    return [
+        f"{name}={folder}" for name, folder in {served.name: served.folder, **served.others}.items()
+    ]
+
+
 def vllm_line(served: Served) -> str | None:
     """Return the command that starts vLLM; None if it cannot serve the adapter."""
     folder = served.folder
@@ -83,7 +93,7 @@ def vllm_line(served: Served) -> str | None:
         ["vllm", "serve", served.base],
         ["--revision", served.revision] if served.revision else [],
         ["--enable-lora", "--max-lora-rank", str(needed)],
-        ["--lora-modules", f"{served.name}={folder}"],
+        ["--lora-modules", *lora_modules(served)],
         ["--chat-template", f"{folder}/chat_template.jinja", "--generation-config", folder],
         greedy,
     )
@@ -141,10 +151,12 @@ def python_lines(served: Served) -> str:
 
 def instructions(served: Served) -> str:
     """Return what to type to serve the folder and to ask it, for each engine."""
-    parts = []
+    parts, names = [], [served.name, *served.others]
     if line := vllm_line(served):
         note = "\nThe template counts for all requests to this server, also to the base."
         parts.append(f"With vLLM:\n{line}{note if served.form == 'adapter' else ''}")
+        if served.others:
+            parts[-1] += f"\nThe key `model` chooses the adapter: {', '.join(names)}."
     else:
         parts.append(f"vLLM cannot serve rank {served.rank}: export --format merged.")
     if served.form == "merged":

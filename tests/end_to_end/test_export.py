@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
+from faulty_engine import install
 from huggingface_hub import ModelCard
 from messages import says
 from safetensors.torch import load_file
@@ -36,8 +38,10 @@ class Exports:
 
     def __call__(self, name: str, *options: str) -> Path:
         with redirect_stdout(StringIO()) as printed:
-            main(["export", str(self.run.folder), "--to", str(self.parent / name), *options])
-        self.printed = printed.getvalue()
+            try:
+                main(["export", str(self.run.folder), "--to", str(self.parent / name), *options])
+            finally:
+                self.printed = printed.getvalue()
         return self.parent / name
 
 
@@ -58,6 +62,18 @@ def whole(run: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str
     """The exported merged model of one task, and what the command printed."""
     made = Exports(run, tmp_path_factory.mktemp("exported"))
     return made("whole", "--format", "merged", "--task", "turn"), made.printed
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Puts a stand-in for vLLM, with a fault, on PATH."""
+
+    def installed(fault: str) -> None:
+        stand_in = Path(__file__).parents[1] / "fixtures/stand_in_engine.py"
+        install(tmp_path / "bin", fault, [sys.executable, str(stand_in)])
+        monkeypatch.setenv("PATH", f"{os.environ['PATH']}{os.pathsep}{tmp_path / 'bin'}")
+
+    return installed
 
 
 def answers(model: Any, folder: Path, prompts: list[str], **keywords: str) -> list[str]:
@@ -177,15 +193,21 @@ def test_the_merged_model_answers_as_base_and_adapter(whole: tuple[Path, str], r
 
 @pytest.mark.long
 def test_weights_are_rounded_once_to_the_type_of_the_base_and_sharded(
-    export: Exports, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    export: Exports,
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    engine: Callable[[str], None],
 ) -> None:
+    engine("none")
     base = tmp_path / "base"
     shutil.copytree(run.record["base"]["name"], base)
     AutoModelForCausalLM.from_pretrained(base).to(torch.bfloat16).save_pretrained(base)
     monkeypatch.setattr(merged, "SHARD", "40KB")
-    options = [f"--model.base={base}", "--accept-base", "--format", "merged"]
+    options = [f"--model.base={base}", "--accept-base", "--format", "merged", "--check", "vllm"]
     folder = export("whole", *options)
     assert re.search(r"Merged: \d+ of 48 answers .* the weights are bfloat16", export.printed)
+    assert "All of it holds." in export.printed  # of the merged model, whatever rounding changed
     assert len(list(folder.glob("model-*.safetensors"))) > 1
     config = json.loads((run.folder / "adapter/adapter_config.json").read_text())
     weights = load_file(run.folder / "adapter/adapter_model.safetensors")
@@ -230,29 +252,67 @@ def test_the_card_says_what_the_hub_reads_and_a_person_asks(
 # An engine
 
 
+@pytest.fixture(scope="module")
+def second(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Another run on the base of the shared one, with one task of another name."""
+    config = yaml.safe_load((run.folder / "config.yaml").read_text(encoding="utf-8"))
+    tasks = {"other": config["data"]["tasks"]["verdict"]}
+    tasks["other"]["anchor"] |= {"text": "Judge.", "position": "system"}
+    runs = tmp_path_factory.mktemp("second") / "runs"
+    data = {**config["data"], "tasks": tasks}
+    config |= {"data": data, "run": {**config["run"], "dir": str(runs)}, "seed_everything": 7}
+    path = runs.parent / "second.yaml"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    main(["fit", "-c", str(path), "--eval.test=false"])
+    (folder,) = runs.iterdir()
+    return Run(folder)
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("forgets", [False, True])
 def test_an_engine_is_checked_by_its_answers_to_plain_prompts(
-    forgets: bool, export: Exports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    export: Exports, second: Run, engine: Callable[[str], None]
 ) -> None:
-    stand_in = Path(__file__).parents[1] / "fixtures/stand_in_engine.py"
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    (programs / "vllm").write_text("#!/bin/sh\n")
-    (programs / "python").write_text(f'#!/bin/sh\nexec {sys.executable} {stand_in} "$@"\n')
-    for program in programs.iterdir():
-        program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{os.environ['PATH']}{os.pathsep}{programs}")
-    if forgets:
-        monkeypatch.setenv("STAND_IN", "plain")
-        with pytest.raises(SystemExit) as exit_:
-            export("letters", "--check", "vllm")
-        assert exit_.value.code == 1
-        return
-    export("letters", "--check", "vllm")
+    engine("none")
+    folder = export("letters", "--check", "vllm", "--beside", str(second.folder))
     assert "All of it holds." in export.printed
-    rows = re.findall(r"answers of `predict` +20 of 20 +20 of 20", export.printed)
-    assert len(rows) == 1
+    for line in ("prompts with the tokens of `predict`", "answers of `predict`"):
+        assert re.search(rf"{line}( +20 of 20){{3}}", export.printed)
+    modules = f"letters={folder} {second.folder.name}={second.folder / 'adapter'}"
+    assert f"--lora-modules {modules}" in export.printed
+    assert f"chooses the adapter: letters, {second.folder.name}." in export.printed
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert str(second.folder) not in card
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("louder", "log-probabilities differ by more than twice the noise of the base"),
+        ("off", "no answer differs from the base's: the adapter is not on"),
+        ("anchorless", "prompts have other tokens than those of `predict`: the anchor is lost"),
+    ],
+)
+def test_an_engine_with_a_fault_is_refused(
+    fault: str, said: str, export: Exports, engine: Callable[[str], None]
+) -> None:
+    engine(fault)
+    with pytest.raises(SystemExit) as exit_:
+        export("letters", "--check", "vllm")
+    assert exit_.value.code == 1
+    assert f"turn: {said}." in export.printed
+
+
+@pytest.mark.long
+def test_an_adapter_that_answers_for_another_is_found(
+    export: Exports, second: Run, engine: Callable[[str], None]
+) -> None:
+    engine("swapped")
+    with pytest.raises(SystemExit) as exit_:
+        export("letters", "--check", "vllm", "--beside", str(second.folder))
+    assert exit_.value.code == 1
+    assert "other: answers are not those of `predict`." in export.printed
+    assert re.search(r"prompts with the tokens of `predict`( +20 of 20){3}", export.printed)
 
 
 # What is refused
@@ -280,6 +340,12 @@ def test_what_cannot_be_exported_is_refused_in_one_line(
     assert ask(run) == says("export", rule="--to", got="none", cure="--help")
     said = ask(run, "--to", new, "--format", "gguff")
     assert said == says("--format", rule=["adapter", "merged"], got="'gguff'")
+    said = ask(run, "--to", new, "--beside", run, "--format", "merged")
+    assert said == says("--beside", rule="adapter", got="merged", cure="Leave")
+    said = ask(run, "--to", new, "--beside", run)
+    assert said == says("--beside", rule="other names", got="'turn' in both", cure="server each")
+    said = ask(run, "--to", new, "--check", "vllm", "--eval.temperature=0.7")
+    assert said == says("--check", rule="greedy", got="eval.temperature: 0.7", cure="=0")
     weights = copied.folder / "adapter/adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     said = ask(run, "--to", new)

@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 from messages import says
 
-from tell_lightning.export.engine_check import LINES, Asked, EngineCheck, check_task
+from tell_lightning.export.engine_check import (
+    LINES,
+    Asked,
+    EngineCheck,
+    base_tokens,
+    check_task,
+)
 from tell_lightning.export.engines import (
     Command,
     EngineAnswer,
@@ -133,8 +139,18 @@ def prediction(number: int, text: str, near_ties: int = 0) -> Prediction:
 class Spoken:
     """An engine that gives the answers of a list, and to the base those of another."""
 
-    def __init__(self, texts: Sequence[str], *, tokens: int = 9, off: float = 0.001) -> None:
+    def __init__(
+        self,
+        texts: Sequence[str],
+        *,
+        tokens: int = 9,
+        off: float = 0.003,
+        base: str = "b",
+        others: str = "o",
+    ) -> None:
         self.texts, self.tokens, self.off, self.has_base = texts, tokens, off, True
+        self.base, self.others = base, others
+        self.lengths: set[int] = set()
 
     def start(self) -> None: ...
 
@@ -145,35 +161,77 @@ class Spoken:
     ) -> EngineAnswer:
         number = int(messages[0]["content"])
         if base:
-            return EngineAnswer(f"b{number}", 9, -1.001)
+            assert "model" not in extra
+            self.lengths.add(extra["max_tokens"])
+            return EngineAnswer(f"{self.base}{number}", 9, -1.003)
+        if extra["model"] == "other":
+            return EngineAnswer(f"So: {self.others}{number}", 9, -1.0)
+        assert (extra["model"], extra["max_tokens"]) == ("mine", 30)
         return EngineAnswer(f"So: {self.texts[number]}", self.tokens, -1.0 - self.off)
 
 
-def checked(engine: Spoken, near_ties: int = 0) -> EngineCheck:
+def checked(engine: Spoken, near_ties: int = 0, others: Sequence[str] = ()) -> EngineCheck:
     asked = Asked(
         [[{"role": "user", "content": str(n)}] for n in range(3)],
         [prediction(n, f"a{n}", near_ties) for n in range(3)],
         [prediction(n, f"b{n}") for n in range(3)],
         "So: ",
+        {"max_tokens": 30},
+        "mine",
+        others,
+        base_tokens=4,
     )
     return check_task(engine, asked)
 
 
 def test_answers_of_predict_hold_and_each_fault_is_named() -> None:
     right = ["a0", "a1", "a2"]
-    found = checked(Spoken(right))
+    engine = Spoken(right)
+    found = checked(engine)
     assert found.faults == []
-    assert (found.alike, found.changed, found.prompts) == (3, 3, 3)
-    assert found.difference == pytest.approx(0.001)
+    assert (found.alike, found.changed, found.prompts, found.own) == (3, 3, 3, None)
+    assert found.difference == found.noise == pytest.approx(0.001)  # of 3 tokens: 2 and a stop
+    assert engine.lengths == {4}
     assert len(found.cells()) == len(LINES)
+    assert found.cells()[:5] == ["3 of 3", "3 of 3", "0 of 0", "3 of 3", "not asked"]
     (fault,) = checked(Spoken(right, tokens=5)).faults
     assert "the anchor is lost" in fault
     (fault,) = checked(Spoken(["a0", "a1", "x"])).faults
     assert "not those of `predict`" in fault
     assert checked(Spoken(["a0", "a1", "x"]), near_ties=1).faults == []
     assert "not on" in checked(Spoken(["b0", "b1", "b2"])).faults[-1]
-    (fault,) = checked(Spoken(right, off=0.01)).faults
+
+
+def test_log_probabilities_may_differ_by_twice_the_noise_of_the_base() -> None:
+    right = ["a0", "a1", "a2"]
+    assert checked(Spoken(right, off=0.0059)).faults == []
+    (fault,) = checked(Spoken(right, off=0.0061)).faults
     assert "twice the noise" in fault
+    (fault,) = checked(Spoken(right, base="x")).faults  # without noise, nothing is taken for right
+    assert "no answer of the base" in fault
+
+
+def test_another_adapter_on_the_engine_must_answer_otherwise() -> None:
+    right = ["a0", "a1", "a2"]
+    found = checked(Spoken(right), others=["other"])
+    assert (found.own, found.faults) == (3, [])
+    found = checked(Spoken(right, others="a"), others=["other"])
+    assert found.own == 0
+    (fault,) = found.faults
+    assert "another adapter" in fault
+
+
+@pytest.mark.parametrize(
+    ("tokens", "stopped", "longest"), [([3, 8], True, 10), ([8, 20], False, 20), ([19], True, 20)]
+)
+def test_the_base_answers_about_as_long_as_the_adapter(
+    tokens: list[int], stopped: bool, longest: int
+) -> None:
+    answers = [
+        replace(prediction(n, "a"), new_tokens=count, stopped=stopped)
+        for n, count in enumerate(tokens)
+    ]
+    assert base_tokens(answers, 20) == longest
 
 
 # The commands
@@ -204,6 +262,8 @@ def test_commands_take_the_python_of_the_engine_and_the_flags_that_are_printed(
     ):
         assert part in line
     assert (made.model, made.base, made.logprobs) == ("letters", "owner/base", True)
+    two = vllm_command(replace(SERVED, others={"notes": "/to/notes"}), on_gpu=False)
+    assert "--lora-modules letters=/to/letters notes=/to/notes --chat" in " ".join(two.words)
     assert "float32" not in vllm_command(SERVED, on_gpu=True).words
     whole = replace(SERVED, form="merged")
     assert vllm_command(whole, on_gpu=True).words[4] == "/to/letters"

@@ -112,13 +112,17 @@ def run(name: str, cwd: Path, home: Path, sockets: Path, **variables: str) -> st
 
 
 @pytest.mark.long
-def test_the_quickstart_ends_with_a_scored_adapter_and_its_answers(tmp_path, sockets):
+def test_the_quickstart_ends_with_a_scored_adapter_its_answers_and_what_a_server_needs(
+    tmp_path, sockets
+):
     printed = run("01_quickstart.ipynb", tmp_path, tmp_path / "home", sockets)
     (folder,) = (tmp_path / "quickstart" / "runs").iterdir()
     scores = json.loads((folder / "run.json").read_text(encoding="utf-8"))["metrics"]["test"]
     bleu = [scores[when]["tasks"]["translate"]["values"]["bleu"] for when in ("before", "after")]
     assert bleu[0] < 10 < 30 < bleu[1]
     assert f"{bleu[1]:5.1f}" in printed
+    assert "Prompts: 80 of 80 rows of translate have the tokens of `predict`" in printed
+    assert (tmp_path / "quickstart/velsk/chat_template.jinja").is_file()
     assert (folder / "report.html").is_file()
     assert len((tmp_path / "quickstart" / "answers.jsonl").read_text("utf-8").splitlines()) == 3
 
