@@ -1,6 +1,7 @@
 """`export`: write a run's adapter, or the merged model, so that servers prompt as training did."""
 
 import argparse
+import json
 import os
 import shutil
 import sys
@@ -32,8 +33,15 @@ from tell_lightning.export.anchor_file import (
     read_anchor_file,
 )
 from tell_lightning.export.card import card
-from tell_lightning.export.engines import HttpEngine, ended, transformers_command, vllm_command
-from tell_lightning.export.serving import Served, instructions
+from tell_lightning.export.engines import (
+    HttpEngine,
+    ended,
+    llama_command,
+    transformers_command,
+    vllm_command,
+)
+from tell_lightning.export.gguf import TYPES, check_adapter, check_gguf_file
+from tell_lightning.export.serving import ADAPTER_GGUF, MODEL_GGUF, MODELFILE, Served, instructions
 from tell_lightning.files import follow_umask
 from tell_lightning.metrics.predictions import Prediction
 from tell_lightning.progress import Progress
@@ -42,6 +50,7 @@ from tell_lightning.settings import ConfigError
 if TYPE_CHECKING:
     from tell_lightning.data.tokens import Encoder
     from tell_lightning.export.chat_template import ServedAnchor
+    from tell_lightning.export.engine_check import Asked
 
 DESCRIPTION = """
 Write a run's adapter so that a server prompts it as in training: the chat template of the folder
@@ -50,7 +59,8 @@ compared with those of `predict`. What to type for each engine is printed.
 
 --format adapter: PEFT's files, for vLLM and PEFT. --format merged: the base with the adapter in its
 weights, for everything that loads a Hugging Face model; a few test rows are answered before and
-after.
+after. --format gguf: the same as one GGUF file for llama.cpp and Ollama, by llama.cpp's converters,
+with a Modelfile; --gguf-base FILE: the adapter alone, to be loaded with that GGUF file of the base.
 
 --check ENGINE: starts the engine, which is found on PATH (docs/serving.md); its answers to plain
 prompts must be those of `predict`. The exit code is 1 where they are not.
@@ -64,6 +74,12 @@ CHECKED = 32
 """How many rows of a task the merged model answers, to be compared."""
 ASKED = 20
 """How many rows of a task an engine is asked."""
+ENGINES = {
+    "vllm": vllm_command,
+    "transformers": transformers_command,
+    "llama.cpp": llama_command,
+}
+"""How each engine is started."""
 
 
 @dataclass(frozen=True)
@@ -113,16 +129,27 @@ def export(arguments: list[str]) -> None:
         tasks=list(served_anchors),
         prompt=_example(source, rows),
         temperature=source.config.eval.temperature,
+        max_new_tokens=max((t.max_new_tokens for t in source.tasks.values()), default=256),
+        gguf_base=str(asked.gguf_base.absolute()) if asked.gguf_base else None,
     )
+    converters = _converters(source, base) if asked.format == "gguf" else None
     with _draft(target) as draft:
-        _write_prompting(draft, encoder, source, served_anchors)
-        alike = _check_prompts(draft, encoder, source, rows, served_anchors)
+        # GGUF is made of a Hugging Face folder, which is removed then.
+        folder = Path(tempfile.mkdtemp(dir=draft)) if converters else draft
+        _write_prompting(folder, encoder, source, served_anchors)
+        alike = _check_prompts(folder, encoder, source, rows, served_anchors)
         if asked.format == "adapter":
             for name in ("adapter_config.json", WEIGHTS, "anchor.json"):
                 shutil.copyfile(source.run.adapter / name, draft / name)
-        else:
-            _write_merged(draft, encoder, source, rows)
-        on_page = replace(served, folder=target.name)
+        elif served.gguf_base is None:
+            _write_merged(folder, encoder, source, rows)
+        if converters:
+            _write_gguf(draft, folder, converters, source, served, asked.gguf_type)
+            written = _write_modelfiles(draft, encoder, served, served_anchors, source)
+            served = replace(served, modelfiles=written)
+            shutil.rmtree(folder)
+        base_file = Path(served.gguf_base).name if served.gguf_base else None
+        on_page = replace(served, folder=target.name, gguf_base=base_file)
         shown = replace(anchors, tasks=dict(source.tasks))
         text = card(on_page, shown, read_record(source.run), _hub_data(source.config))
         (draft / "README.md").write_text(text, encoding="utf-8")
@@ -146,13 +173,24 @@ def _parser() -> CommandParser:
     )
     parser.add_argument(
         "--format",
-        choices=("adapter", "merged"),
+        choices=("adapter", "merged", "gguf"),
         default="adapter",
         help="what to write; default: adapter",
     )
     parser.add_argument(
+        "--gguf-base",
+        metavar="FILE",
+        type=as_path,
+        help="the GGUF file that the adapter alone is written for, by --format gguf",
+    )
+    parser.add_argument(
+        "--gguf-type",
+        choices=(*TYPES.values(), "q8_0"),
+        help="the type of merged GGUF weights; default: that of the base",
+    )
+    parser.add_argument(
         "--check",
-        choices=("vllm", "transformers"),
+        choices=tuple(ENGINES),
         help="start this engine on the loopback address, and ask it test rows as a user would",
     )
     parser.add_argument("--task", metavar="NAME", help="the one task whose anchor is put on")
@@ -175,6 +213,7 @@ def _source(asked: argparse.Namespace, overrides: Sequence[str]) -> _Source:
     config = check(["-c", str(run.latest_config), *trained, *overrides], None)
     if not asked.trust:
         check_trust(run.path, model_code(config.values), overrides)
+    _check_gguf_options(asked, run.adapter)
     if asked.task is not None and asked.task not in anchors.tasks:
         raise ConfigError(
             f"--task: must be one of {', '.join(anchors.tasks) or 'none'}, got '{asked.task}'. "
@@ -182,6 +221,25 @@ def _source(asked: argparse.Namespace, overrides: Sequence[str]) -> _Source:
         )
     tasks = {name: t for name, t in anchors.tasks.items() if asked.task in {None, name}}
     return _Source(run, config, anchors, tasks)
+
+
+def _check_gguf_options(asked: argparse.Namespace, adapter: Path) -> None:
+    """Refuse options of another format, and an adapter that GGUF cannot carry by itself."""
+    for name, given in (("--gguf-base", asked.gguf_base), ("--gguf-type", asked.gguf_type)):
+        if given is not None and asked.format != "gguf":
+            raise ConfigError(
+                f"{name}: belongs to --format gguf, got --format {asked.format}. Write --format "
+                f"gguf, or leave {name} out."
+            )
+    if asked.gguf_base is None:
+        return
+    if asked.gguf_type is not None:
+        raise ConfigError(
+            "--gguf-type: is the type of a merged model, got --gguf-base, with which the adapter "
+            "alone is written. Leave one of them out."
+        )
+    check_gguf_file(asked.gguf_base)
+    check_adapter(json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8")))
 
 
 def _hub_data(config: Config) -> list[str]:
@@ -381,6 +439,87 @@ def _write_merged(
         )
 
 
+def _converters(source: _Source, base: str) -> Path:
+    """Bring llama.cpp's converters, and check that they know the base."""
+    from tell_lightning.data.settings import DataSettings
+    from tell_lightning.data.splits import cache_folder
+    from tell_lightning.export.converters import converters_dir
+    from tell_lightning.export.gguf import check_base
+
+    cache = cache_folder(DataSettings(), "--format gguf", "Set XDG_CACHE_HOME to such a folder")
+    converters = converters_dir(cache)
+    with Progress("asking llama.cpp's converter whether it knows the base"):
+        check_base(converters, _base_folder(source, base))
+    return converters
+
+
+def _base_folder(source: _Source, base: str) -> Path:
+    """Return the folder of the base; of a hub model it is in the cache."""
+    if Path(base).is_dir():
+        return Path(base)
+    from transformers.utils import cached_file
+
+    revision = source.config.model.revision
+    return Path(str(cached_file(base, "config.json", revision=revision))).parent
+
+
+def _write_gguf(
+    draft: Path,
+    folder: Path,
+    converters: Path,
+    source: _Source,
+    served: Served,
+    kind: str | None,
+) -> None:
+    """Convert the merged model in a folder, or the adapter alone, and keep the templates."""
+    from tell_lightning.data.tokenizer import base_path
+    from tell_lightning.export.gguf import convert_adapter, convert_model
+    from tell_lightning.export.merged import own_dtype
+
+    model = source.config.model
+    with Progress("converting to GGUF"):
+        if served.gguf_base is None:
+            kind = kind or TYPES[own_dtype(model)]
+            convert_model(converters, folder, draft / MODEL_GGUF, kind)
+        else:
+            base = _base_folder(source, base_path(model.base))
+            convert_adapter(converters, source.run.adapter, base, draft / ADAPTER_GGUF)
+    for name in ("chat_template.jinja", "additional_chat_templates"):
+        if (folder / name).exists():
+            os.rename(folder / name, draft / name)
+
+
+def _write_modelfiles(
+    draft: Path,
+    encoder: "Encoder",
+    served: Served,
+    anchors: Mapping[str, "ServedAnchor"],
+    source: _Source,
+) -> bool:
+    """Write a Modelfile for each task, or say why Ollama cannot prompt as training did."""
+    from tell_lightning.export.modelfile import ModelfileError, modelfile, turn_texts
+
+    try:
+        texts = turn_texts(encoder)
+    except ModelfileError as error:
+        print(error)
+        return False
+    for name, anchor in anchors.items():
+        task = source.tasks.get(name)
+        text = modelfile(
+            texts,
+            anchor,
+            model=served.gguf_base or f"./{MODEL_GGUF}",
+            adapter=f"./{ADAPTER_GGUF}" if served.gguf_base else None,
+            stop=[*encoder.renderer.stop_texts, *(task.stop_tokens if task else ())],
+            temperature=served.temperature,
+            max_new_tokens=task.max_new_tokens if task else served.max_new_tokens,
+        )
+        file = MODELFILE if len(anchors) == 1 else f"{MODELFILE}-{name}"
+        (draft / file).write_text(text, encoding="utf-8")
+    return True
+
+
 def _answers(
     source: _Source,
     encoder: "Encoder",
@@ -447,9 +586,7 @@ def _check_engine(
     rows: Mapping[str, Sequence[Record]],
 ) -> bool:
     """Ask an engine test rows as a user would, print what was found, and say whether it holds."""
-    from tell_lightning.data.prediction_rows import settle_anchor
-    from tell_lightning.export.engine_check import LINES, Asked, check_task
-    from tell_lightning.export.prompt_check import messages
+    from tell_lightning.export.engine_check import LINES, check_task
     from tell_lightning.model.base import answering
 
     few = {task: list(some[:ASKED]) for task, some in rows.items() if some}
@@ -458,30 +595,27 @@ def _check_engine(
             f"--check: needs test rows to ask, got none that can be read. Set "
             f"data.tasks.{next(iter(source.tasks), 'NAME')}.test."
         )
-    make = {"vllm": vllm_command, "transformers": transformers_command}[name]
     device, _ = answering(source.config.model, source.config.trainer)
-    engine = HttpEngine(make(served, on_gpu=device == "cuda"))
+    # llama.cpp serves one task at a time.
+    groups = [[task] for task in few] if served.form == "gguf" else [list(few)]
+    parts = [served.of_task(tasks[0]) if len(groups) > 1 else served for tasks in groups]
+    engines = [HttpEngine(ENGINES[name](part, on_gpu=device == "cuda")) for part in parts]
     predicted, of_base = (_answers(source, encoder, few, adapter_off=off) for off in (False, True))
     found = {}
-    with ended_by_sigterm(), ended(engine):
-        with Progress(f"starting {name}"):
-            engine.start()
-        with Progress(f"asking {name}", sum(map(len, few.values()))) as progress:
-            for task, some in few.items():
-                prompt = source.tasks[task]
-                plain = [settle_anchor(r, prompt.anchor, "none", free=True)[0] for r in some]
-                # vLLM has the limit from the folder; `transformers serve` has one of its own.
-                extra: dict[str, Any] = {"max_tokens": prompt.max_new_tokens}
-                if len(served.tasks) > 1:
-                    extra["chat_template_kwargs"] = {"task": task}
-                sent = Asked(
-                    [messages(record) for record in plain],
-                    predicted[task],
-                    of_base[task],
-                    "" if prompt.force_response_prefix else prompt.anchor.response_prefix,
-                    extra,
-                )
-                found[task] = check_task(engine, sent, progress.advance)
+    for engine, tasks, part in zip(engines, groups, parts, strict=True):
+        with ended_by_sigterm(), ended(engine):
+            with Progress(f"starting {name}"):
+                engine.start()
+            with Progress(f"asking {name}", sum(len(few[task]) for task in tasks)) as progress:
+                for task in tasks:
+                    sent = _sent(
+                        source.tasks[task],
+                        few[task],
+                        predicted[task],
+                        of_base[task],
+                        {"chat_template_kwargs": {"task": task}} if len(part.tasks) > 1 else {},
+                    )
+                    found[task] = check_task(engine, sent, progress.advance)
     print(f"\n{name}, asked plain prompts through its chat endpoint:")
     columns = zip(*(check.cells() for check in found.values()), strict=True)
     print_rows(
@@ -490,3 +624,25 @@ def _check_engine(
     faults = [f"{task}: {fault}." for task, check in found.items() for fault in check.faults]
     print("\n".join(faults) or "All of it holds.")
     return not faults
+
+
+def _sent(
+    task: TaskPrompt,
+    records: Sequence[Record],
+    predicted: Sequence[Prediction],
+    of_base: Sequence[Prediction],
+    extra: Mapping[str, Any],
+) -> "Asked":
+    """Return the rows of a task as a user sends them, without the anchor."""
+    from tell_lightning.data.prediction_rows import settle_anchor
+    from tell_lightning.export.engine_check import Asked
+    from tell_lightning.export.prompt_check import messages
+
+    return Asked(
+        [messages(settle_anchor(r, task.anchor, "none", free=True)[0]) for r in records],
+        predicted,
+        of_base,
+        "" if task.force_response_prefix else task.anchor.response_prefix,
+        # vLLM has the limit from the folder; `transformers serve` has one of its own.
+        {"max_tokens": task.max_new_tokens, **extra},
+    )

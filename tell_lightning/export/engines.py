@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tell_lightning.errors import TellError
-from tell_lightning.export.serving import Served, vllm_rank
+from tell_lightning.export.serving import Served, llama_server_words, vllm_rank
 
 PATIENCE = 900.0
 """Seconds until an engine must answer; compiling kernels may take minutes."""
@@ -63,8 +63,8 @@ class Command:
     """The command line, without host and port."""
     model: str
     """The name of what is checked, in requests."""
-    base: str | None = None
-    """The name of the base, in requests; None: it is not served."""
+    base: Mapping[str, Any] | None = None
+    """The keys of a request that ask the base instead; None: it is not served."""
     logprobs: bool = False
     """Whether the endpoint tells log-probabilities."""
 
@@ -76,9 +76,13 @@ def vllm_command(served: Served, *, on_gpu: bool) -> Command:
     package `vllm`, which is not installed.
 
     Raises:
-        EngineError: vLLM is not on PATH, or cannot serve the adapter.
+        EngineError: vLLM is not on PATH, or cannot serve the form.
     """
     rank = vllm_rank(served.rank)
+    if served.form == "gguf":
+        raise EngineError(
+            "--check vllm: loads Hugging Face folders, got --format gguf. Write --check llama.cpp."
+        )
     if served.form == "adapter" and rank is None:
         raise EngineError(
             f"--check vllm: serves adapters up to rank 512, got rank {served.rank}. Write "
@@ -95,7 +99,8 @@ def vllm_command(served: Served, *, on_gpu: bool) -> Command:
         words += ["--revision", served.revision] if served.revision else []
     words += ["--override-generation-config", json.dumps({"temperature": served.temperature})]
     words += [] if on_gpu else ["--dtype", "float32", "--enforce-eager"]
-    return Command(words, served.name, served.base if served.form == "adapter" else None, True)
+    base = {"model": served.base} if served.form == "adapter" else None
+    return Command(words, served.name, base, logprobs=True)
 
 
 def transformers_command(served: Served, *, on_gpu: bool) -> Command:
@@ -112,6 +117,31 @@ def transformers_command(served: Served, *, on_gpu: bool) -> Command:
     words = [_python_of("transformers"), "-m", "transformers.cli.transformers"]
     words += ["serve", served.folder, *([] if on_gpu else ["--dtype", "float32"])]
     return Command(words, served.name)
+
+
+def llama_command(served: Served, *, on_gpu: bool) -> Command:
+    """Return the command for `llama-server`: the printed one, with a float32 cache on a CPU.
+
+    Raises:
+        EngineError: It is not on PATH, or the folder is not GGUF.
+    """
+    if served.form != "gguf":
+        raise EngineError(
+            f"--check llama.cpp: loads GGUF, got --format {served.form}. Write --format gguf."
+        )
+    (name, *first), *others = llama_server_words(served)
+    found = shutil.which(name)
+    if found is None:
+        raise EngineError(
+            f"--check llama.cpp: needs `{name}` on PATH, got none. Install llama.cpp or build it "
+            '(docs/serving.md), and type: PATH="$PATH:/its/folder" before the command.'
+        )
+    words = [found, *first, *(word for group in others for word in group), "--parallel", "1"]
+    if not on_gpu:
+        words += ["--flash-attn", "off", "--cache-type-k", "f32", "--cache-type-v", "f32"]
+    # The scale of an adapter is a key of every request.
+    base = {"lora": [{"id": 0, "scale": 0.0}]} if served.gguf_base else None
+    return Command(words, served.name, base, logprobs=True)
 
 
 def _python_of(program: str) -> str:
@@ -186,8 +216,9 @@ class HttpEngine:
         Raises:
             EngineError: The engine refuses the request.
         """
-        model = self.command.base if base else self.command.model
-        body: dict[str, Any] = {"model": model, "messages": list(messages), **extra}
+        body: dict[str, Any] = {"model": self.command.model, "messages": list(messages), **extra}
+        if base:
+            body |= self.command.base or {}
         if self.command.logprobs:
             body["logprobs"] = True
         found = self._post("/v1/chat/completions", body)
