@@ -114,7 +114,7 @@ def modelfile(
     carried = anchor.anchor
     lines = [f"FROM {model}", *([f"ADAPTER {adapter}"] if adapter else [])]
     lines.append(f'TEMPLATE """{go_template(texts, anchor)}"""')
-    if carried.text and carried.position == "system" and '"""' not in carried.text:
+    if carried.position == "system" and _can_stand_quoted(carried.text):
         lines.append(f'SYSTEM """{carried.text}"""')
     lines += [f"PARAMETER stop {_parameter(text)}" for text in dict.fromkeys(stop)]
     lines.append(f"PARAMETER temperature {temperature:g}")
@@ -187,8 +187,14 @@ def _text(text: str) -> str:
 
 
 def _literal(text: str) -> str:
-    """Write a text as Go does; a letter stays a letter."""
-    return json.dumps(text, ensure_ascii=False)
+    """Write a text as Go does; Ollama drops what is not printable, such as a no-break space."""
+    written = json.dumps(text, ensure_ascii=False)
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in written)
+
+
+def _can_stand_quoted(text: str) -> bool:
+    """Say whether a text can stand between three quotes as it is; the template has it anyway."""
+    return bool(text) and '"""' not in text and all(c.isprintable() or c in "\n\t" for c in text)
 
 
 def _parameter(text: str) -> str:
