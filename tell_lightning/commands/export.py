@@ -443,14 +443,14 @@ def _converters(source: _Source, base: str) -> Path:
     """Bring llama.cpp's converters, and check that they know the base."""
     from tell_lightning.data.settings import DataSettings
     from tell_lightning.data.splits import cache_folder
-    from tell_lightning.export.converters import converters_dir
+    from tell_lightning.export import converters
     from tell_lightning.export.gguf import check_base
 
     cache = cache_folder(DataSettings(), "--format gguf", "Set XDG_CACHE_HOME to such a folder")
-    converters = converters_dir(cache)
+    folder = converters.converters_dir(cache)
     with Progress("asking llama.cpp's converter whether it knows the base"):
-        check_base(converters, _base_folder(source, base))
-    return converters
+        check_base(folder, _base_folder(source, base))
+    return folder
 
 
 def _base_folder(source: _Source, base: str) -> Path:

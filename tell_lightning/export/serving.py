@@ -86,7 +86,7 @@ def serving_notes(lora: LoraSettings) -> list[str]:
     if lora.rslora:
         notes.append(
             "llama.cpp and Ollama scale adapters by alpha / rank, not as model.lora.rslora does: "
-            "serve it there by `export --format merged`, or set rslora: false."
+            "serve it there by `export --format gguf`, which merges, or set rslora: false."
         )
     return notes
 
