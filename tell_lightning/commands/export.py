@@ -457,7 +457,7 @@ def _base_folder(source: _Source, base: str) -> Path:
     """Return the folder of the base; of a hub model it is in the cache."""
     if Path(base).is_dir():
         return Path(base)
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     revision = source.config.model.revision
     return Path(str(cached_file(base, "config.json", revision=revision))).parent

@@ -65,10 +65,7 @@ def turn_texts(encoder: Encoder) -> TurnTexts:
         ModelfileError: The template writes turns differently from place to place.
     """
     system = Turn("system", "Mark0")
-    turns = [
-        Turn(role, f"Mark{n}")
-        for n, role in enumerate(("user", "assistant", "user", "assistant", "user"), start=1)
-    ]
+    turns = [Turn("user" if n % 2 else "assistant", f"Mark{n}") for n in range(1, 6)]
     rest = _rendered(encoder, [system, *turns])
     pieces = []
     for n in range(6):
