@@ -137,9 +137,11 @@ def llama_command(served: Served, *, on_gpu: bool) -> Command:
             '(docs/serving.md), and type: PATH="$PATH:/its/folder" before the command.'
         )
     words = [found, *first, *(word for group in others for word in group), "--parallel", "1"]
+    # The base is asked by a scale of 0 in a request. What the server has computed of a prompt
+    # before would be used again for the same prompt with another scale.
+    words.append("--no-cache-prompt")
     if not on_gpu:
         words += ["--flash-attn", "off", "--cache-type-k", "f32", "--cache-type-v", "f32"]
-    # The scale of an adapter is a key of every request.
     base = {"lora": [{"id": 0, "scale": 0.0}]} if served.gguf_base else None
     return Command(words, served.name, base, logprobs=True)
 

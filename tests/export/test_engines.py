@@ -221,7 +221,7 @@ def test_llama_server_gets_the_template_of_one_task(installed: Path) -> None:
     for part in (
         *("-m /base.gguf --lora /to/letters/adapter.gguf", "--jinja", "--alias letters"),
         "--chat-template-file /to/letters/additional_chat_templates/b.jinja",
-        *("--temp 0 --n-predict 40", "--cache-type-k f32"),
+        *("--temp 0 --n-predict 40", "--cache-type-k f32", "--no-cache-prompt"),
     ):
         assert part in line
     assert (made.model, made.logprobs) == ("letters", True)
