@@ -10,6 +10,9 @@ from tell_lightning.metrics.predictions import Prediction, strip_prefix
 ROUNDING = 1e-3
 """Nats that the log-probability of an answer may differ by for no other reason than rounding."""
 
+LEAST_ALIKE = 0.5
+"""Share of answers that must be those of `predict` where an engine rounds more than it does."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -43,6 +46,8 @@ class EngineCheck:
     """Mean difference of an answer's log-probability from that of `predict`, in nats."""
     noise: float | None
     """The same for the base without adapter: what engine and `predict` differ by in any case."""
+    rounds: bool = False
+    """Whether the engine rounds more than `predict`: some other answers are then no fault."""
 
     @property
     def faults(self) -> list[str]:
@@ -50,7 +55,8 @@ class EngineCheck:
         found = []
         if self.prompts < self.rows:
             found.append("prompts have other tokens than those of `predict`: the anchor is lost")
-        if self.alike + self.near_ties < self.rows:
+        least = LEAST_ALIKE * self.rows if self.rounds else self.rows
+        if self.alike + self.near_ties < least:
             found.append("answers are not those of `predict`")
         if not self.changed:
             found.append("no answer differs from the base's: the adapter is not on")
@@ -112,7 +118,9 @@ def check_task(
                 noises += _difference(plain.logprob, of_base)
         answered(1)
     mean = [sum(some) / len(some) if some else None for some in (differences, noises)]
-    return EngineCheck(len(asked.messages), prompts, alike, near_ties, changed, *mean)
+    return EngineCheck(
+        len(asked.messages), prompts, alike, near_ties, changed, *mean, rounds=engine.rounds
+    )
 
 
 def _difference(told: float | None, predicted: Prediction) -> list[float]:

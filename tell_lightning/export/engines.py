@@ -42,6 +42,8 @@ class Engine(Protocol):
 
     has_base: bool
     """Whether it serves the base without the adapter, too."""
+    rounds: bool
+    """Whether it rounds more than `predict` does."""
 
     def start(self) -> None:
         """Start, and return when requests are answered."""
@@ -67,6 +69,8 @@ class Command:
     """The keys of a request that ask the base instead; None: it is not served."""
     logprobs: bool = False
     """Whether the endpoint tells log-probabilities."""
+    rounds: bool = False
+    """Whether the engine rounds more than `predict` does."""
 
 
 def vllm_command(served: Served, *, on_gpu: bool) -> Command:
@@ -143,7 +147,8 @@ def llama_command(served: Served, *, on_gpu: bool) -> Command:
     if not on_gpu:
         words += ["--flash-attn", "off", "--cache-type-k", "f32", "--cache-type-v", "f32"]
     base = {"lora": [{"id": 0, "scale": 0.0}]} if served.gguf_base else None
-    return Command(words, served.name, base, logprobs=True)
+    # Its products of bfloat16 and of smaller weights round the other factor to the same digits.
+    return Command(words, served.name, base, logprobs=True, rounds=True)
 
 
 def _python_of(program: str) -> str:
@@ -165,6 +170,7 @@ class HttpEngine:
     def __init__(self, command: Command) -> None:
         """Take the command; nothing is started yet."""
         self.command, self.has_base = command, command.base is not None
+        self.rounds = command.rounds
         self._process: subprocess.Popen[bytes] | None = None
         self._log: Path | None = None
         self._url = ""

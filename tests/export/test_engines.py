@@ -134,8 +134,11 @@ def prediction(number: int, text: str, near_ties: int = 0) -> Prediction:
 class Spoken:
     """An engine that gives the answers of a list, and to the base those of another."""
 
-    def __init__(self, texts: Sequence[str], *, tokens: int = 9, off: float = 0.001) -> None:
+    def __init__(
+        self, texts: Sequence[str], *, tokens: int = 9, off: float = 0.001, rounds: bool = False
+    ) -> None:
         self.texts, self.tokens, self.off, self.has_base = texts, tokens, off, True
+        self.rounds = rounds
 
     def start(self) -> None: ...
 
@@ -172,6 +175,9 @@ def test_answers_of_predict_hold_and_each_fault_is_named() -> None:
     (fault,) = checked(Spoken(["a0", "a1", "x"])).faults
     assert "not those of `predict`" in fault
     assert checked(Spoken(["a0", "a1", "x"]), near_ties=1).faults == []
+    assert checked(Spoken(["a0", "a1", "x"], rounds=True)).faults == []
+    (fault,) = checked(Spoken(["a0", "x", "x"], rounds=True)).faults
+    assert "not those of `predict`" in fault
     assert "not on" in checked(Spoken(["b0", "b1", "b2"])).faults[-1]
     (fault,) = checked(Spoken(right, off=0.01)).faults
     assert "twice the noise" in fault
@@ -224,7 +230,7 @@ def test_llama_server_gets_the_template_of_one_task(installed: Path) -> None:
         *("--temp 0 --n-predict 40", "--cache-type-k f32", "--no-cache-prompt"),
     ):
         assert part in line
-    assert (made.model, made.logprobs) == ("letters", True)
+    assert (made.model, made.logprobs, made.rounds) == ("letters", True, True)
     assert made.base == {"lora": [{"id": 0, "scale": 0.0}]}
     whole = llama_command(replace(alone, gguf_base=None, tasks=["a"]), on_gpu=True)
     assert whole.base is None
