@@ -117,9 +117,16 @@ def check_task(
             if strip_prefix(plain.text, asked.response_prefix)[0] == of_base.prediction:
                 noises += _difference(plain.logprob, of_base)
         answered(1)
-    mean = [sum(some) / len(some) if some else None for some in (differences, noises)]
+    difference, noise = (sum(some) / len(some) if some else None for some in (differences, noises))
     return EngineCheck(
-        len(asked.messages), prompts, alike, near_ties, changed, *mean, rounds=engine.rounds
+        len(asked.messages),
+        prompts,
+        alike,
+        near_ties,
+        changed,
+        difference,
+        noise,
+        engine.rounds,
     )
 
 
