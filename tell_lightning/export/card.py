@@ -54,7 +54,7 @@ def card(
     metadata = _metadata(served, anchors, record, sources)
     parts = [
         f"---\n{metadata}\n---",
-        f"# {served.name if served.form == 'adapter' else Path(served.folder).name}",
+        f"# {Path(served.folder).name}",
         _about(served, anchors),
         *_anchors(served, anchors),
         "## How to use it",
@@ -76,7 +76,8 @@ def _metadata(
     from huggingface_hub.repocard_data import EvalResult
 
     on_hub = _on_hub(anchors.base)
-    relation = "adapter" if served.form == "adapter" else "finetune"
+    relation = "adapter" if served.is_alone else "finetune"
+    library = {"adapter": "peft", "merged": "transformers", "gguf": "gguf"}[served.form]
     results = [
         EvalResult(
             task_type="text-generation",
@@ -92,11 +93,11 @@ def _metadata(
         if scores["values"].get(name) is not None
     ]
     data = ModelCardData(
-        library_name="peft" if served.form == "adapter" else "transformers",
+        library_name=library,
         base_model=anchors.base if on_hub else None,
         base_model_relation=relation if on_hub else None,
         pipeline_tag="text-generation",
-        tags=["tell", "tell_lightning", *(["lora"] if served.form == "adapter" else [])],
+        tags=["tell", "tell_lightning", *(["lora"] if served.is_alone else [])],
         datasets=list(dict.fromkeys(s.hub for s in sources.values() if s.hub)) or None,
         model_name=Path(served.folder).name if results else None,
         eval_results=results or None,
@@ -122,7 +123,7 @@ def _split(record: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
 
 
 def _about(served: Served, anchors: AnchorFile) -> str:
-    what = "A LoRA adapter for" if served.form == "adapter" else "A model, merged of an adapter and"
+    what = "A LoRA adapter for" if served.is_alone else "A model, merged of an adapter and"
     base = Path(anchors.base).name if Path(anchors.base).is_dir() else anchors.base
     revision = f" at revision `{anchors.revision}`" if anchors.revision else ""
     lines = [

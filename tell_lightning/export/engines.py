@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tell_lightning.errors import TellError
-from tell_lightning.export.serving import Served, lora_modules, vllm_rank
+from tell_lightning.export.serving import Served, llama_server_words, lora_modules, vllm_rank
 
 PATIENCE = 900.0
 """Seconds until an engine must answer; compiling kernels may take minutes."""
@@ -42,6 +42,8 @@ class Engine(Protocol):
 
     has_base: bool
     """Whether it serves the base without the adapter, too."""
+    rounds: bool
+    """Whether it rounds more than `predict` does."""
 
     def start(self) -> None:
         """Start, and return when requests are answered."""
@@ -66,10 +68,12 @@ class Command:
     """The command line, without host and port."""
     model: str
     """The name of what is checked, in requests."""
-    base: str | None = None
-    """The name of the base, in requests; None: it is not served."""
+    base: Mapping[str, Any] | None = None
+    """The keys of a request that ask the base instead; None: it is not served."""
     logprobs: bool = False
     """Whether the endpoint tells log-probabilities."""
+    rounds: bool = False
+    """Whether the engine rounds more than `predict` does."""
 
 
 def vllm_command(served: Served, *, on_gpu: bool) -> Command:
@@ -79,9 +83,13 @@ def vllm_command(served: Served, *, on_gpu: bool) -> Command:
     package `vllm`, which is not installed.
 
     Raises:
-        EngineError: vLLM is not on PATH, or cannot serve the adapter.
+        EngineError: vLLM is not on PATH, or cannot serve the form.
     """
     rank = vllm_rank(served.rank)
+    if served.form == "gguf":
+        raise EngineError(
+            "--check vllm: loads Hugging Face folders, got --format gguf. Write --check llama.cpp."
+        )
     if served.form == "adapter" and rank is None:
         raise EngineError(
             f"--check vllm: serves adapters up to rank 512, got rank {served.rank}. Write "
@@ -98,7 +106,8 @@ def vllm_command(served: Served, *, on_gpu: bool) -> Command:
         words += ["--revision", served.revision] if served.revision else []
     words += ["--override-generation-config", json.dumps({"temperature": served.temperature})]
     words += [] if on_gpu else ["--dtype", "float32", "--enforce-eager"]
-    return Command(words, served.name, served.base if served.form == "adapter" else None, True)
+    base = {"model": served.base} if served.form == "adapter" else None
+    return Command(words, served.name, base, logprobs=True)
 
 
 def transformers_command(served: Served, *, on_gpu: bool) -> Command:
@@ -115,6 +124,34 @@ def transformers_command(served: Served, *, on_gpu: bool) -> Command:
     words = [_python_of("transformers"), "-m", "transformers.cli.transformers"]
     words += ["serve", served.folder, *([] if on_gpu else ["--dtype", "float32"])]
     return Command(words, served.name)
+
+
+def llama_command(served: Served, *, on_gpu: bool) -> Command:
+    """Return the command for `llama-server`: the printed one, with a float32 cache on a CPU.
+
+    Raises:
+        EngineError: It is not on PATH, or the folder is not GGUF.
+    """
+    if served.form != "gguf":
+        raise EngineError(
+            f"--check llama.cpp: loads GGUF, got --format {served.form}. Write --format gguf."
+        )
+    (name, *first), *others = llama_server_words(served)
+    found = shutil.which(name)
+    if found is None:
+        raise EngineError(
+            f"--check llama.cpp: needs `{name}` on PATH, got none. Install llama.cpp or build it "
+            '(docs/serving.md), and type: PATH="$PATH:/its/folder" before the command.'
+        )
+    words = [found, *first, *(word for group in others for word in group), "--parallel", "1"]
+    # The base is asked by a scale of 0 in a request. What the server has computed of a prompt
+    # before would be used again for the same prompt with another scale.
+    words.append("--no-cache-prompt")
+    if not on_gpu:
+        words += ["--flash-attn", "off", "--cache-type-k", "f32", "--cache-type-v", "f32"]
+    base = {"lora": [{"id": 0, "scale": 0.0}]} if served.gguf_base else None
+    # Its products of bfloat16 and of smaller weights round the other factor to the same digits.
+    return Command(words, served.name, base, logprobs=True, rounds=True)
 
 
 def _python_of(program: str) -> str:
@@ -136,6 +173,7 @@ class HttpEngine:
     def __init__(self, command: Command) -> None:
         """Take the command; nothing is started yet."""
         self.command, self.has_base = command, command.base is not None
+        self.rounds = command.rounds
         self._process: subprocess.Popen[bytes] | None = None
         self._log: Path | None = None
         self._url = ""
@@ -189,8 +227,9 @@ class HttpEngine:
         Raises:
             EngineError: The engine refuses the request.
         """
-        model = self.command.base if base else self.command.model
-        body: dict[str, Any] = {"model": model, "messages": list(messages), **extra}
+        body: dict[str, Any] = {"model": self.command.model, "messages": list(messages), **extra}
+        if base:
+            body |= self.command.base or {}
         if self.command.logprobs:
             body["logprobs"] = True
         found = self._post("/v1/chat/completions", body)

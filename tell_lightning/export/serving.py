@@ -3,13 +3,15 @@
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from tell_lightning.model.settings import LoraSettings
 
-Form = Literal["adapter", "merged"]
+Form = Literal["adapter", "merged", "gguf"]
+MODEL_GGUF, ADAPTER_GGUF, MODELFILE = "model.gguf", "adapter.gguf", "Modelfile"
+"""The files of a GGUF folder; of several tasks each has a Modelfile, with its name behind."""
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values of vLLM's --max-lora-rank (0.32); 16 is its default."""
 
@@ -33,11 +35,30 @@ class Served:
     temperature: float = 0.0
     others: Mapping[str, str] = field(default_factory=dict)
     """Folders of other adapters on the same server, by the name of each in requests."""
+    max_new_tokens: int = 256
+    """Longest answer of a task, in tokens."""
+    gguf_base: str | None = None
+    """The GGUF file that a GGUF adapter is loaded with; None: it is merged."""
+    modelfiles: bool = True
+    """Whether a GGUF folder has Modelfiles."""
+    template: str = "chat_template.jinja"
+    """The chat template in the folder."""
 
     @property
     def name(self) -> str:
         """The name of the model in requests."""
-        return Path(self.folder).name if self.form == "adapter" else self.folder
+        return self.folder if self.form == "merged" else Path(self.folder).name
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether the adapter lies in the folder without the weights of the base."""
+        return self.form == "adapter" or self.gguf_base is not None
+
+    def of_task(self, task: str) -> Self:
+        """Return the folder as it is served for one task alone."""
+        if len(self.tasks) == 1:
+            return self
+        return replace(self, tasks=[task], template=f"additional_chat_templates/{task}.jinja")
 
     @property
     def request(self) -> dict[str, object]:
@@ -68,7 +89,7 @@ def serving_notes(lora: LoraSettings) -> list[str]:
     if lora.rslora:
         notes.append(
             "llama.cpp and Ollama scale adapters by alpha / rank, not as model.lora.rslora does: "
-            "serve it there by `export --format merged`, or set rslora: false."
+            "serve it there by `export --format gguf`, which merges, or set rslora: false."
         )
     return notes
 
@@ -97,6 +118,36 @@ def vllm_line(served: Served) -> str | None:
         ["--chat-template", f"{folder}/chat_template.jinja", "--generation-config", folder],
         greedy,
     )
+
+
+def llama_server_words(served: Served) -> list[list[str]]:
+    """Return the command that starts llama.cpp's server on a GGUF folder, in groups of words.
+
+    Of several tasks it serves one: it refuses a template that needs `chat_template_kwargs`, because
+    it tries the template without them when it starts.
+    """
+    folder, adapter = served.folder, served.gguf_base is not None
+    loaded = ["-m", served.gguf_base or f"{folder}/{MODEL_GGUF}"]
+    answers = ["--temp", f"{served.temperature:g}", "--n-predict", str(served.max_new_tokens)]
+    if served.temperature:
+        answers += ["--top-k", "0", "--top-p", "1", "--min-p", "0"]
+    return [
+        ["llama-server", *loaded, *(["--lora", f"{folder}/{ADAPTER_GGUF}"] if adapter else [])],
+        ["--jinja", "--chat-template-file", f"{folder}/{served.template}"],
+        ["--reasoning-format", "none", "--alias", served.name],
+        answers,
+    ]
+
+
+def ollama_lines(served: Served) -> str:
+    """Return the commands that make Ollama models of a GGUF folder, one for each task."""
+    lines = []
+    for task in served.tasks:
+        name, file = served.name.lower(), MODELFILE
+        if len(served.tasks) > 1:
+            name, file = f"{name}-{task.lower()}", f"{MODELFILE}-{task}"
+        lines.append(_line(["ollama", "create", name, "-f", f"{served.folder}/{file}"]))
+    return "\n".join(lines)
 
 
 def curl_line(served: Served) -> str:
@@ -151,6 +202,15 @@ def python_lines(served: Served) -> str:
 
 def instructions(served: Served) -> str:
     """Return what to type to serve the folder and to ask it, for each engine."""
+    if served.form == "gguf":
+        one = served.of_task(served.tasks[0])
+        start = _line(*llama_server_words(one), ["--port", "8000"])
+        others = ", ".join(served.tasks[1:])
+        note = f"\nIt serves {served.tasks[0]}; {others}: each by a server of its own."
+        parts = [f"With llama.cpp:\n{start}{note if others else ''}"]
+        parts.append(f"Ask it:\n{curl_line(one)}")
+        parts += [f"With Ollama:\n{ollama_lines(served)}"] if served.modelfiles else []
+        return "\n\n".join(parts)
     parts, names = [], [served.name, *served.others]
     if line := vllm_line(served):
         note = "\nThe template counts for all requests to this server, also to the base."

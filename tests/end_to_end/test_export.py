@@ -25,7 +25,7 @@ from tiny_world import ANCHOR, JUDGE, PREFIX, World
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from tell_lightning.cli import main
-from tell_lightning.export import merged
+from tell_lightning.export import converters, merged
 from tell_lightning.export.serving import serving_notes
 from tell_lightning.model.settings import LoraSettings
 
@@ -220,6 +220,78 @@ def test_weights_are_rounded_once_to_the_type_of_the_base_and_sharded(
     assert torch.equal(new[f"{key}.weight"], wanted)
 
 
+# GGUF
+
+CONVERTER = """
+import sys
+from pathlib import Path
+given = sys.argv[1:]
+model = Path(given[0])
+held = sorted(str(path.relative_to(model)) for path in model.rglob("*"))
+text = " ".join(given[given.index("--outfile") + 2 :] + held)
+Path(given[given.index("--outfile") + 1]).write_text("GGUF " + text)
+"""
+
+
+@pytest.fixture
+def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Converters that write what they get; no converter of llama.cpp knows the tokenizer."""
+    folder = tmp_path / "scripts"
+    folder.mkdir()
+    for name in ("convert_hf_to_gguf.py", "convert_lora_to_gguf.py"):
+        (folder / name).write_text(CONVERTER)
+    monkeypatch.setattr(converters, "converters_dir", lambda _: folder)
+    return folder
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.long
+def test_a_merged_model_becomes_gguf_with_a_modelfile_for_each_task(
+    export: Exports, scripts: Path, run: Run
+) -> None:
+    folder = export("whole", "--format", "gguf")
+    templates = {f"additional_chat_templates/{task}.jinja" for task in ("turn", "verdict")}
+    assert files(folder) == {
+        *("README.md", "model.gguf", "chat_template.jinja", "Modelfile-turn", "Modelfile-verdict"),
+        *templates,
+    }
+    converted = (folder / "model.gguf").read_text()
+    assert converted.startswith("GGUF --outtype f32")
+    assert {"model.safetensors", "tokenizer.json", *templates} <= set(converted.split())
+    modelfile = (folder / "Modelfile-turn").read_text(encoding="utf-8")
+    assert modelfile.startswith("FROM ./model.gguf\nTEMPLATE")
+    assert json.dumps(ANCHOR, ensure_ascii=False) in modelfile
+    assert JUDGE not in modelfile
+    template = f"{folder}/additional_chat_templates/turn.jinja"
+    assert f"--chat-template-file {template}" in export.printed
+    assert "verdict: each by a server of its own" in export.printed
+    for task in ("turn", "verdict"):
+        assert f"ollama create whole-{task} -f {folder}/Modelfile-{task}" in export.printed
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.library_name == "gguf"
+    assert str(folder.parent) not in card.text
+    q8 = export("q8", "--format", "gguf", "--gguf-type", "q8_0", "--task", "turn")
+    assert (q8 / "model.gguf").read_text().startswith("GGUF --outtype q8_0")
+    assert files(q8) == {"README.md", "model.gguf", "chat_template.jinja", "Modelfile"}
+
+
+def test_an_adapter_alone_becomes_gguf_for_a_gguf_base(
+    export: Exports, scripts: Path, tmp_path: Path
+) -> None:
+    base = tmp_path / "base.gguf"
+    base.write_bytes(b"GGUF")
+    folder = export("alone", "--format", "gguf", "--gguf-base", str(base), "--task", "verdict")
+    assert files(folder) == {"README.md", "adapter.gguf", "chat_template.jinja", "Modelfile"}
+    assert "adapter_model.safetensors" in (folder / "adapter.gguf").read_text()
+    modelfile = (folder / "Modelfile").read_text(encoding="utf-8")
+    assert modelfile.startswith(f"FROM {base}\nADAPTER ./adapter.gguf\n")
+    assert f"llama-server -m {base} --lora {folder}/adapter.gguf" in export.printed
+    assert ModelCard.load(folder / "README.md").data.tags == ["tell", "tell_lightning", "lora"]
+
+
 # The card
 
 
@@ -346,6 +418,19 @@ def test_what_cannot_be_exported_is_refused_in_one_line(
     assert said == says("--beside", rule="other names", got="'turn' in both", cure="server each")
     said = ask(run, "--to", new, "--check", "vllm", "--eval.temperature=0.7")
     assert said == says("--check", rule="greedy", got="eval.temperature: 0.7", cure="=0")
+    said = ask(run, "--to", new, "--gguf-type", "q8_0")
+    assert said == says("--gguf-type", rule="--format gguf", got="--format adapter")
+    gguf = ["--to", new, "--format", "gguf", "--gguf-base", str(there / "base.gguf")]
+    said = ask(run, *gguf, "--gguf-type", "q8_0")
+    assert said == says("--gguf-type", rule="merged", got="--gguf-base", cure="Leave one")
+    assert ask(run, *gguf) == says("--gguf-base", rule="GGUF", got=f"'{there}/base.gguf'")
+    (there / "base.gguf").write_bytes(b"GGUF")
+    config = copied.folder / "adapter/adapter_config.json"
+    plain = config.read_text()
+    config.write_text(json.dumps(json.loads(plain) | {"use_rslora": True}))
+    said = ask(run, *gguf)
+    assert said == says("--gguf-base", rule="cannot carry", got="use_rslora", cure="merges")
+    config.write_text(plain)
     weights = copied.folder / "adapter/adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     said = ask(run, "--to", new)

@@ -24,6 +24,7 @@ from tell_lightning.export.engines import (
     EngineAnswer,
     EngineError,
     HttpEngine,
+    llama_command,
     transformers_command,
     vllm_command,
 )
@@ -70,7 +71,7 @@ def pids(tmp_path: Path) -> Path:
 @pytest.fixture
 def engine(pids: Path) -> Iterator[HttpEngine]:
     made = HttpEngine(
-        Command([sys.executable, "-c", SERVER, str(pids)], "mine", "base", logprobs=True)
+        Command([sys.executable, "-c", SERVER, str(pids)], "mine", {"model": "base"}, logprobs=True)
     )
     made.start()
     yield made
@@ -147,9 +148,10 @@ class Spoken:
         off: float = 0.003,
         base: str = "b",
         others: str = "o",
+        rounds: bool = False,
     ) -> None:
         self.texts, self.tokens, self.off, self.has_base = texts, tokens, off, True
-        self.base, self.others = base, others
+        self.base, self.others, self.rounds = base, others, rounds
         self.lengths: set[int] = set()
 
     def start(self) -> None: ...
@@ -199,6 +201,9 @@ def test_answers_of_predict_hold_and_each_fault_is_named() -> None:
     (fault,) = checked(Spoken(["a0", "a1", "x"])).faults
     assert "not those of `predict`" in fault
     assert checked(Spoken(["a0", "a1", "x"]), near_ties=1).faults == []
+    assert checked(Spoken(["a0", "a1", "x"], rounds=True)).faults == []
+    (fault,) = checked(Spoken(["a0", "x", "x"], rounds=True)).faults
+    assert "not those of `predict`" in fault
     assert "not on" in checked(Spoken(["b0", "b1", "b2"])).faults[-1]
 
 
@@ -241,8 +246,8 @@ SERVED = Served("/to/letters", "adapter", "owner/base", "abc", 20, ["a", "b"], "
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An environment with both engines, at the end of PATH."""
-    for name in ("vllm", "transformers", "python"):
+    """An environment with the engines, at the end of PATH."""
+    for name in ("vllm", "transformers", "llama-server", "python"):
         (tmp_path / name).write_text("#!/bin/sh\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -261,7 +266,7 @@ def test_commands_take_the_python_of_the_engine_and_the_flags_that_are_printed(
         *("--generation-config /to/letters", "--dtype float32 --enforce-eager"),
     ):
         assert part in line
-    assert (made.model, made.base, made.logprobs) == ("letters", "owner/base", True)
+    assert (made.model, made.base, made.logprobs) == ("letters", {"model": "owner/base"}, True)
     two = vllm_command(replace(SERVED, others={"notes": "/to/notes"}), on_gpu=False)
     assert "--lora-modules letters=/to/letters notes=/to/notes --chat" in " ".join(two.words)
     assert "float32" not in vllm_command(SERVED, on_gpu=True).words
@@ -270,6 +275,27 @@ def test_commands_take_the_python_of_the_engine_and_the_flags_that_are_printed(
     serve = transformers_command(whole, on_gpu=False)
     assert serve.words[1:5] == ["-m", "transformers.cli.transformers", "serve", "/to/letters"]
     assert (serve.base, serve.logprobs) == (None, False)
+
+
+def test_llama_server_gets_the_template_of_one_task(installed: Path) -> None:
+    alone = replace(SERVED, form="gguf", gguf_base="/base.gguf", max_new_tokens=40)
+    made = llama_command(alone.of_task("b"), on_gpu=False)
+    line = " ".join(made.words)
+    assert made.words[0] == str(installed.with_name("llama-server"))
+    for part in (
+        *("-m /base.gguf --lora /to/letters/adapter.gguf", "--jinja", "--alias letters"),
+        "--chat-template-file /to/letters/additional_chat_templates/b.jinja",
+        *("--temp 0 --n-predict 40", "--cache-type-k f32", "--no-cache-prompt"),
+    ):
+        assert part in line
+    assert (made.model, made.logprobs, made.rounds) == ("letters", True, True)
+    assert made.base == {"lora": [{"id": 0, "scale": 0.0}]}
+    whole = llama_command(replace(alone, gguf_base=None, tasks=["a"]), on_gpu=True)
+    assert whole.base is None
+    line = " ".join(whole.words)
+    assert "-m /to/letters/model.gguf --jinja" in line
+    assert "--chat-template-file /to/letters/chat_template.jinja" in line
+    assert "--cache-type" not in line
 
 
 def test_an_engine_that_is_missing_or_cannot_serve_the_form_is_named(
@@ -283,7 +309,19 @@ def test_an_engine_that_is_missing_or_cannot_serve_the_form_is_named(
         EngineError, check=says("--check transformers", rule="whole", got="--format adapter")
     ):
         transformers_command(SERVED, on_gpu=False)
+    with pytest.raises(
+        EngineError, check=says("--check vllm", got="--format gguf", cure="llama.cpp")
+    ):
+        vllm_command(replace(SERVED, form="gguf"), on_gpu=False)
+    with pytest.raises(
+        EngineError, check=says("--check llama.cpp", got="--format adapter", cure="gguf")
+    ):
+        llama_command(SERVED, on_gpu=False)
     monkeypatch.setenv("PATH", os.path.dirname(os.devnull))
+    with pytest.raises(
+        EngineError, check=says("--check llama.cpp", rule="`llama-server`", got="none", cure="PATH")
+    ):
+        llama_command(replace(SERVED, form="gguf"), on_gpu=False)
     with pytest.raises(
         EngineError, check=says("--check", rule="`vllm`", got="none", cure=["PATH", "serving.md"])
     ):

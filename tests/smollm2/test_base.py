@@ -5,7 +5,6 @@ import os
 import shutil
 import stat
 import sys
-import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from messages import Says, says
+from packages import write_wheel
 
 from tell_lightning.data.named_bases import NAMED
 from tell_lightning.data.tokenizer import base_path
@@ -34,21 +34,6 @@ out.mkdir()
 with open(os.environ["MADE"], "a") as made:
     made.write("once\\n")
 """
-
-
-def write_wheel(folder: Path, package: str, version: str, files: dict[str, bytes]) -> str:
-    """Write a wheel that pip takes; return its digest."""
-    name = package.replace("-", "_")
-    info = f"{name}-{version}.dist-info"
-    path = folder / f"{name}-{version}-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as wheel:
-        for file, content in files.items():
-            wheel.writestr(file, content)
-        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {package}\n"
-                       f"Version: {version}\nRequires-Dist: no-such-package\n")  # fmt: skip
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-        wheel.writestr(f"{info}/RECORD", "")
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.fixture
