@@ -429,8 +429,10 @@ class TellModule(pl.LightningModule):
         )
 
     def _all_reduce(self, sums: Tensor) -> Tensor:
-        reduced = self.trainer.strategy.reduce(sums.clone(), reduce_op="sum")
-        assert isinstance(reduced, Tensor)
+        """Sum over the ranks. Lightning's own call begins with a barrier, for which hosts wait."""
+        reduced = sums.clone()
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(reduced)
         return reduced
 
     def _log_window(self, gradient_norm: Tensor) -> None:
