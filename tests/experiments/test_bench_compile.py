@@ -1,6 +1,5 @@
 """The pages of compiling and of the price: what their tables make of results."""
 
-import json
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -70,11 +69,9 @@ def test_a_forecast_of_seconds_is_the_mean_of_before_and_after(bench: dict[str, 
     assert cells(page, "peak memory, MiB")[1:] == ["100.0", "100.0, 300.0", "150.0", "1.50"]
 
 
-def test_the_pages_hold_what_was_measured(bench: dict[str, Any]) -> None:
-    compiling, price = bench["compile"], bench["price"]
+def test_the_page_holds_what_was_measured(bench: dict[str, Any]) -> None:
+    compiling = bench["compile"]
     page = compiling.PAGE.read_text(encoding="utf-8")
     for name, cases in compiling.read(compiling.RESULTS).items():
         wanted = bench["train"].put(page, name, compiling.block(cases))
         assert wanted == page, "python experiments/bench/compile.py --readme"
-    results = json.loads(price.RESULTS.read_text(encoding="utf-8"))
-    assert price.page(results) == price.PAGE.read_text(encoding="utf-8")
