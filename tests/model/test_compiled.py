@@ -91,9 +91,8 @@ def losses_and_gradients(model: Any, batch: Batch) -> list[torch.Tensor]:
     return [losses.detach(), *(p.grad.clone() for p in model.parameters() if p.requires_grad)]
 
 
-@pytest.mark.parametrize(
-    ("kernel", "checkpointing"), [("masks", False), ("packed", False), ("packed", True)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("kernel", "checkpointing"), [("masks", False), ("packed", True)])
 def test_losses_and_gradients_are_those_of_ordinary_layers(
     kernel: str, checkpointing: bool, graphs: list[int], shapes: list[Batch]
 ) -> None:
@@ -110,6 +109,7 @@ def test_losses_and_gradients_are_those_of_ordinary_layers(
     assert graphs
 
 
+@pytest.mark.long
 def test_layers_share_their_code_and_shapes_are_compiled_once(
     graphs: list[int], shapes: list[Batch]
 ) -> None:
@@ -141,9 +141,8 @@ def test_scoring_computes_as_ever(graphs: list[int], shapes: list[Batch]) -> Non
     assert graphs
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.long
 def test_a_run_has_the_losses_and_the_checkpoints_of_an_ordinary_one(
-    checkpointing: bool,
     graphs: list[int],
     training: ModuleType,
     llama_folder: Path,
@@ -157,7 +156,6 @@ def test_a_run_has_the_losses_and_the_checkpoints_of_an_ordinary_one(
             accumulate=2,
             steps=3,
             compile=asked,
-            activation_checkpointing=checkpointing,
         )
         path = tmp_path / f"{asked}.ckpt"
         run.trainer.save_checkpoint(path)
