@@ -246,7 +246,8 @@ def table(results: dict[str, Any]) -> str:
         f"{results['parameters'] / 1e6:.1f} million parameters, float32, one thread of "
         f"{results['machine']['processor']}; commit {commit}.",
         "The prefix saves only the time of reading prompts: nearly all the time with long prompts "
-        "and short answers, little with short prompts and long answers. Not measured on a GPU.",
+        "and short answers, little with short prompts and long answers. On a GPU, `train_gpu.sh` "
+        "times answers beside transformers' `generate`, without a shared prefix (train.md).",
     )
     return "\n".join([*lines, *("\n" + textwrap.fill(text, 100) for text in paragraphs)]) + "\n"
 

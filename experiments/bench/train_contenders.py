@@ -33,6 +33,7 @@ FLEX = {"attention": "flex_attention"}
 UNPACKED = "a step has a fixed number of rows instead of bins"
 CONTENDERS = {
     "ours": Contender("ours", "ours"),
+    "ours_compiled": Contender("ours, compiled", "ours", options={"model": {"compile": True}}),
     "bare": Contender("bare loop", "bare"),
     "trl_packed": Contender("TRL, packed, bin by bin", "trl_sft", TRL, bins="one"),
     "trl_flat": Contender("TRL, packed, all bins at once", "trl_sft", TRL, bins="all"),
@@ -62,8 +63,8 @@ ON_CPU = ("ours", "bare", *GROUPS["trl"], "ours_padded", "ms_swift", "llama_fact
 ON_GPU = (
     ("1.5B", ("matmul", "ours", "bare", "trl_packed")),
     ("7B", ("ours", "trl_packed")),
-    ("135M", ("ours", "bare", "trl_packed", "generate_ours", "generate_plain")),
-    ("1.5B", ("unsloth", "trl_flex")),
+    ("135M", ("ours", "bare", "trl_packed", "generate_ours", "generate_plain", "ours_compiled")),
+    ("1.5B", ("ours_compiled", "unsloth", "trl_flex")),
 )
 """What runs on a GPU; the most important first, for time may run out."""
 CHECKPOINTED = ("7B",)

@@ -115,6 +115,15 @@ def gpu_row(name: str, contenders: Mapping[str, Result], parameters: int) -> lis
     return row
 
 
+def answers_row(name: str, contenders: Mapping[str, Result]) -> list[str]:
+    """Return the row of a way to generate answers."""
+    result, ours = contenders[name], contenders.get("generate_ours", {})
+    row = [CONTENDERS[name].label, told(result)]
+    if name != "generate_ours" and "tokens" in ours and "tokens" in result:
+        row.append(f"{rate(ours) / rate(result):.2f}")
+    return row
+
+
 def cpu_goals(contenders: Mapping[str, Result]) -> str:
     """Say how the goals on a CPU are met."""
     ours, trl = contenders.get("ours", {}), best(contenders, "trl")
@@ -182,8 +191,8 @@ def gpu_block(cases: Mapping[str, Any]) -> str:
         rows = [gpu_row(each, ran, case["parameters"]) for each in training]
         parts += [f"**{name}**", table(GPU_COLUMNS, rows), gpu_goals(name, ran, case["parameters"])]
         if answers:
-            rows = [[CONTENDERS[each].label, told(ran[each])] for each in answers]
-            parts.append(table(("answers: tokens, peak memory",), rows))
+            rows = [answers_row(each, ran) for each in answers]
+            parts.append(table(("answers: tokens, peak memory", "ours over it"), rows))
         parts.append(facts(case))
     return "\n\n".join(filter(None, parts))
 

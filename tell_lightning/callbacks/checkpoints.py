@@ -10,6 +10,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
+from tell_lightning.callbacks.any_rank import AnyRank
 from tell_lightning.callbacks.folder import LAST, RunFolder
 from tell_lightning.callbacks.termination import Termination
 
@@ -45,6 +46,8 @@ class LastCheckpoint(Checkpoint):
     The checkpoint of a step is written when the first batch of the next step starts. By then the
     step is logged, the dev sets are scored and the best adapter is saved, so a resumed run repeats
     nothing and skips nothing. The last step of a run is saved when training ends.
+
+    With several ranks, all hear of a signal one step later (`AnyRank`) and end at the same step.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remember the step that is already saved."""
         self._saved, self._saved_at = trainer.global_step, time.monotonic()
+        self._ranks = AnyRank()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -80,24 +84,26 @@ class LastCheckpoint(Checkpoint):
         step = trainer.global_step
         if batch_idx % trainer.accumulate_grad_batches:
             return
-        ends = self.termination.asked_anywhere(trainer)
-        late = self._is_late(trainer)
+        ends, late = self._ranks.hear(trainer, self._own())
         if step > self._saved and (ends or late or step % self.every_steps == 0):
             self._save(trainer)
         if ends:
+            self._ranks.end()
             self.termination.end(trainer)
+        self._ranks.say(trainer, self._own())
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the last step."""
+        self._ranks.end()
         self._save(trainer)
         self.termination.leave_training(trainer)
 
-    def _is_late(self, trainer: pl.Trainer) -> bool:
-        """Return whether the last checkpoint is old, by the clock of any rank."""
+    def _own(self) -> tuple[bool, bool]:
+        """Return whether this rank was asked to end, and whether its last checkpoint is old."""
+        asked = self.termination.asked is not None
         if self.every_minutes is None:
-            return False
-        late = time.monotonic() - self._saved_at >= 60 * self.every_minutes
-        return bool(trainer.strategy.reduce_boolean_decision(late, all=False))
+            return asked, False
+        return asked, time.monotonic() - self._saved_at >= 60 * self.every_minutes
 
     def _save(self, trainer: pl.Trainer) -> None:
         """Write the checkpoint, and the rows that loggers have not written yet."""

@@ -5,7 +5,8 @@ SLURM is asked to send before the time is over (`configs/cluster`). Outside trai
 nothing to save, and the run ends at once; so it does when Ctrl+C is pressed again. This replaces
 Lightning's handlers: that of SIGTERM calls a collective inside the signal handler and exits with 0
 as if the run were complete, that of SIGUSR1 saves inside the handler and trains on, and that of
-Ctrl+C saves nothing.
+Ctrl+C saves nothing. In every micro-batch on several devices, Lightning asks rank 0 whether its
+handler was called, and waits for the answer; without the handler that is not needed.
 """
 
 import os
@@ -45,15 +46,11 @@ class Termination(pl.Callback):
         self._training = False
         self._ended = False
 
-    def asked_anywhere(self, trainer: pl.Trainer) -> bool:
-        """Return whether any rank has received a signal. All ranks must call this."""
-        asked = self.asked is not None
-        return bool(trainer.strategy.reduce_boolean_decision(asked, all=False))
-
     def leave_training(self, trainer: pl.Trainer) -> None:
         """Say that all steps are saved: a signal ends the run at once, even an earlier one."""
         self._training = False
-        if self.asked_anywhere(trainer):
+        asked = self.asked is not None
+        if trainer.strategy.reduce_boolean_decision(asked, all=False):
             self.end(trainer)
 
     def end(self, trainer: pl.Trainer) -> None:
@@ -78,6 +75,8 @@ class Termination(pl.Callback):
         """Install the handler; from now on a step is finished before the run ends."""
         self._training = True
         self._install(trainer)
+        loop: Any = trainer.fit_loop.epoch_loop
+        loop._broadcast_sigterm_tensor = lambda: None
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Install the handler."""

@@ -30,9 +30,12 @@ class Throughput(pl.Callback):
         Attributes:
             seconds: Seconds of training, without validation.
             scoring: Seconds of scoring: validation and test.
+            first_step: Seconds of the first optimizer step, which holds what is done once, such as
+                compiling; None: not taken yet.
             tokens: Tokens of this rank's examples, a scalar tensor on the training device.
         """
         self.seconds = self.scoring = 0.0
+        self.first_step: float | None = None
         self.tokens: torch.Tensor | None = None
         self._since: float | None = None  # while the clock stands
         self._scoring_since: float | None = None
@@ -78,6 +81,8 @@ class Throughput(pl.Callback):
         self.tokens = tokens if self.tokens is None else self.tokens + tokens
         self._count()
         ended = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if ended and self.first_step is None:
+            self.first_step = round(self.seconds, 2)
         if ended and trainer.global_step % self._every == 0:  # the read waits for the device
             pl_module.log("train/tokens_per_second", self.tokens_per_second(trainer))
 

@@ -40,7 +40,7 @@ from tell_lightning.data.settings import DataSettings, General, Task, check_batc
 from tell_lightning.metrics.kinds.registry import BUILT_IN, check_kind, kind_of
 from tell_lightning.metrics.predictions import MetricError
 from tell_lightning.model.settings import RANGES as MODEL_RANGES
-from tell_lightning.model.settings import ModelSettings, check_quantize
+from tell_lightning.model.settings import ModelSettings, check_compile, check_quantize
 from tell_lightning.settings import (
     DEMO,
     EXTENDS,
@@ -290,12 +290,14 @@ def check_training(config: Config) -> None:
     devices = trainer.get("devices")
     world = max(devices, 1) if isinstance(devices, int) else 1
     check_batches(data.optimizer_batch, data.micro_batch, world * trainer.get("num_nodes", 1))
-    if data.micro_batch == "auto" and _strategy_name(trainer.get("strategy")) == "fsdp2":
+    strategy = _strategy_name(trainer.get("strategy"))
+    if data.micro_batch == "auto" and strategy == "fsdp2":
         raise ConfigError(
             "data.micro_batch: must be a number with fsdp2, where one device cannot try by itself "
             "what fits, got auto. Set data.micro_batch: 1, or a larger one."
         )
-    check_quantize(config.model, _strategy_name(trainer.get("strategy")))
+    check_quantize(config.model, strategy)
+    check_compile(config.model, strategy)
     precision = str(trainer.get("precision", ""))
     if trainer.get("accelerator") == "cpu" and precision.startswith("16"):
         raise ConfigError(

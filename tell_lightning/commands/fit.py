@@ -208,10 +208,13 @@ def _prepare(session: "Session", config: Config, folder: RunFolder, checkpoint: 
         TellError: Batches that do not divide, too few rows, a checkpoint that does not fit.
     """
     from tell_lightning.model.base import load_skeleton
+    from tell_lightning.model.compiled import check_compiler
     from tell_lightning.model.lora import check_lora
 
-    check_lora(load_skeleton(config.model), config.model.lora)
     datamodule, trainer = session.datamodule, session.trainer
+    check_lora(load_skeleton(config.model), config.model.lora)
+    if config.model.compile:
+        check_compiler(trainer.strategy.root_device.type)
     datamodule.trainer = trainer  # as Lightning does when it starts
     datamodule.prepare_data()
     datamodule.setup("fit")
@@ -436,6 +439,7 @@ def _finish(
         devices=trainer.world_size,
         micro_batch=session.datamodule.micro_batch,
         parameters=session.module.parameter_count._asdict(),
+        first_step_seconds=throughput.first_step,
         tokens_per_second=round(throughput.tokens_per_second(trainer), 1),
         peak_memory_bytes=peak_memory_bytes(),
     )

@@ -5,8 +5,8 @@
 The model, the batches, the Trainer and generation are those of `fit`. A few micro-batches are
 trained, each with an optimizer step:
 
-    typical (to warm up)   longest of the run   typical   typical   typical
-                           peak memory          tokens/s
+    typical (to warm up,   longest of the run   typical   typical   typical
+    and to compile)        peak memory          tokens/s
 
 Then each task's first test rows are answered in one batch, and the loss of a batch is computed.
 """
@@ -214,7 +214,7 @@ class _Meter(pl.Callback):
         module, data = pl_module, self.data
         assert isinstance(module, TellModule)
         peak = peak_memory_bytes()
-        _, longest, *typical = self.steps
+        (first, *_), longest, *typical = self.steps
         passing = sum(seconds for seconds, *_ in typical) / len(typical)
         stepping = sum(seconds for _, seconds, *_ in typical) / len(typical)
         tokens = sum(tokens for *_, tokens, _ in typical) / len(typical)
@@ -229,6 +229,7 @@ class _Meter(pl.Callback):
             "micro_batch": data.micro_batch,
             "accumulation": data.passes,
             "seconds_per_step": seconds,
+            "compiling_seconds": max(0.0, first - passing) if self.config.model.compile else 0.0,
             "tokens_per_step": tokens * data.passes * data.world,
             "tokens_per_second": tokens * data.passes * data.world / seconds,
             "longest": {"rows": longest[3][0], "tokens": longest[3][1]},

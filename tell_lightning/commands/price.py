@@ -96,7 +96,7 @@ def price(rates: Mapping[str, Any], data: "PreparedData", config: Config) -> dic
     training = {
         "steps": steps,
         "tokens": tokens,
-        "seconds": tokens / rates["tokens_per_second"],
+        "seconds": tokens / rates["tokens_per_second"] + rates["compiling_seconds"],
     }
     return {
         **rates,
@@ -185,12 +185,14 @@ def print_price(found: Mapping[str, Any]) -> None:
     if scoring["dev"]:
         each = scoring["parts"]["dev"] / scoring["dev"]
         parts[[*scoring["parts"]].index("dev")] = f"dev {scoring['dev']} x {_minutes(each)}"
+    compiling = found["compiling_seconds"]
+    once = f", and {_minutes(compiling)} min to compile" if compiling else ""
     lines = [
         (
             "training",
             f"{_minutes(training['seconds'])} min",
             f"{found['tokens_per_second']:,.0f} tokens/s: {training['steps']:,} steps of "
-            f"{per_step:,.0f} tokens",
+            f"{per_step:,.0f} tokens{once}",
         ),
         ("scoring", f"{_minutes(scoring['seconds'])} min", ", ".join(parts) or "nothing"),
         (

@@ -120,6 +120,12 @@ def unwrapped(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
+def decoder_layers(base: Any) -> list[Any]:
+    """Return the layers of a causal LM, by the classes that it names; none if it names none."""
+    names = set(base._no_split_modules or ())
+    return [module for module in base.modules() if type(module).__name__ in names]
+
+
 def base_dtype(settings: ModelSettings, device_type: str) -> str:
     """Return the type of the frozen weights; auto: bfloat16 where it is faster, else float32.
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn.modules.module import _IncompatibleKeys
 
@@ -22,6 +23,7 @@ from tell_lightning.data.permutation import derive_key, seed_for
 from tell_lightning.errors import TellError
 from tell_lightning.model.attention import use_masks, use_packed_kernel
 from tell_lightning.model.base import load_base
+from tell_lightning.model.compiled import check_compiler, compile_layers
 from tell_lightning.model.isolation import IsolationError, check_isolation
 from tell_lightning.model.lora import AdapterError, ParameterCount, add_adapters, load_weights
 from tell_lightning.model.loss import sums_by_source, token_losses
@@ -33,6 +35,7 @@ from tell_lightning.model.settings import (
     LoraSettings,
     ModelSettings,
     OptimizerSettings,
+    check_compile,
     check_quantize,
 )
 from tell_lightning.model.sharding import ShardingError, shard, shard_like, whole
@@ -77,6 +80,7 @@ class TellModule(pl.LightningModule):
         quantize: Literal["nf4"] | None = None,
         attn_implementation: str = "auto",
         activation_checkpointing: bool = False,
+        compile: bool = False,
         trust_remote_code: bool = False,
         lora: LoraSettings | Mapping[str, Any] = LoraSettings(),
         optimizer: OptimizerSettings | Mapping[str, Any] = OptimizerSettings(),
@@ -95,6 +99,7 @@ class TellModule(pl.LightningModule):
                 they are of `dtype`.
             attn_implementation: Attention kernel: auto, or any name that transformers takes.
             activation_checkpointing: Whether to recompute activations in the backward pass.
+            compile: Whether to compile the decoder layer in the first steps of training.
             trust_remote_code: Whether code from the model's repository may run on this machine.
             lora: The adapters.
             optimizer: The optimizer and the schedule of its learning rate. With lr: auto, the
@@ -115,6 +120,7 @@ class TellModule(pl.LightningModule):
             quantize=quantize,
             attn_implementation=attn_implementation,
             activation_checkpointing=activation_checkpointing,
+            compile=compile,
             trust_remote_code=trust_remote_code,
             lora=as_settings(LoraSettings, lora, "model.lora"),
             optimizer=as_settings(OptimizerSettings, optimizer, "model.optimizer"),
@@ -147,7 +153,9 @@ class TellModule(pl.LightningModule):
         self.save_hyperparameters({**plain(self.settings), "seed": self.seed})
         seed = seed_for("init", self.seed, self.settings.init_seed)
         mesh = self.device_mesh
-        check_quantize(self.settings, "fsdp2" if mesh else "auto")
+        strategy = "fsdp2" if mesh else "auto"
+        check_quantize(self.settings, strategy)
+        check_compile(self.settings, strategy)
         base = load_base(self.settings, mesh.device_type if mesh else None)
         self.model = add_adapters(base, self.settings.lora, seed=seed)
         if self.settings.activation_checkpointing:
@@ -160,6 +168,8 @@ class TellModule(pl.LightningModule):
         self.parameter_count = ParameterCount(*self.model.get_nb_trainable_parameters())
         if self.adapter is not None:
             load_weights(self.model, Path(self.adapter))
+        if self.settings.compile:
+            compile_layers(self.model)
         if mesh is not None:
             shard(self.model, mesh["data_parallel"])
 
@@ -190,9 +200,15 @@ class TellModule(pl.LightningModule):
     # Training
 
     def setup(self, stage: str) -> None:
-        """Reset the sums to log; a checkpoint, loaded after this, may set them again."""
+        """Reset the sums to log; a checkpoint, loaded after this, may set them again.
+
+        Raises:
+            ConfigError: Layers are to be compiled, and there is no compiler.
+        """
         if stage == "fit":
             self._window_sums = None
+            if self.settings.compile:
+                check_compiler(self.trainer.strategy.root_device.type)
 
     def on_fit_start(self) -> None:
         """Reset the state of an optimizer step."""
@@ -200,6 +216,13 @@ class TellModule(pl.LightningModule):
         self._watched.clear()
         self._step_sums = None
         self._micro_step = 0
+
+    def on_train_start(self) -> None:
+        """Say why the first steps take long, if they do."""
+        if self.settings.compile:
+            rank_zero_info(
+                "model.compile: the first steps compile a layer, which may take minutes."
+            )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the summed loss of a micro-batch, scaled to values near 1.
@@ -429,8 +452,10 @@ class TellModule(pl.LightningModule):
         )
 
     def _all_reduce(self, sums: Tensor) -> Tensor:
-        reduced = self.trainer.strategy.reduce(sums.clone(), reduce_op="sum")
-        assert isinstance(reduced, Tensor)
+        """Sum over the ranks. Lightning's own call begins with a barrier, for which hosts wait."""
+        reduced = sums.clone()
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(reduced)
         return reduced
 
     def _log_window(self, gradient_norm: Tensor) -> None:

@@ -80,6 +80,10 @@ class ModelSettings:
     computed example by example, on a GPU by PyTorch's own FlashAttention for several lengths."""
     activation_checkpointing: bool = False
     """Whether to recompute activations in the backward pass: less memory, a third more time."""
+    compile: bool = False
+    """Whether to compile the decoder layer in the first steps of training (`torch.compile`), which
+    may take minutes; it is meant for long runs on a GPU (`experiments/bench/compile.md`).
+    Dropout then draws other random numbers."""
     trust_remote_code: bool = False
     """Whether code from the model's repository may run on this machine."""
     lora: LoraSettings = LoraSettings()
@@ -131,10 +135,36 @@ def check_quantize(settings: ModelSettings, strategy: str = "auto") -> None:
             f"{where}: must go with model.dtype bfloat16, float32 or auto, which 4-bit weights are "
             f"computed in, got {got} with float16. Leave model.dtype out."
         )
-    if any(
-        word in strategy.lower() for word in ("fsdp", "sharded", "parallelstrategy", "deepspeed")
-    ):
+    if _divides(strategy):
         raise ConfigError(
             f"{where}: needs the whole base on each device, got {got} with the strategy "
             f"{strategy}, which divides it. Leave one of them out."
         )
+
+
+def check_compile(settings: ModelSettings, strategy: str = "auto") -> None:
+    """Check that what the settings ask for can be compiled.
+
+    Args:
+        settings: The model section.
+        strategy: The name of the Trainer's strategy.
+
+    Raises:
+        ConfigError: Another setting does not go with it.
+    """
+    if not settings.compile:
+        return
+    other = f"model.quantize: {settings.quantize}" if settings.quantize else ""
+    if _divides(strategy):
+        other = f"the strategy {strategy}"
+    if other:
+        raise ConfigError(
+            "model.compile: must go with layers of ordinary weights, each whole on its device, got "
+            f"true with {other}. Leave one of them out."
+        )
+
+
+def _divides(strategy: str) -> bool:
+    """Say whether a strategy divides the model over the devices."""
+    words = ("fsdp", "sharded", "parallelstrategy", "deepspeed")
+    return any(word in strategy.lower() for word in words)

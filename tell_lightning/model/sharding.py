@@ -24,6 +24,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from tell_lightning.errors import TellError
+from tell_lightning.model.base import decoder_layers
 
 
 class ShardingError(TellError):
@@ -114,8 +115,7 @@ def shard(model: Any, mesh: DeviceMesh) -> None:
         ShardingError: The model does not name its layers.
     """
     base = model.get_base_model()
-    names = set(base._no_split_modules or ())
-    layers = [module for module in base.modules() if type(module).__name__ in names]
+    layers = decoder_layers(base)
     if not layers:
         raise ShardingError(
             f"trainer.strategy: fsdp2 needs a model that names its layers in _no_split_modules, "

@@ -33,12 +33,14 @@ def test_the_clock_stands_before_training_during_validation_and_after(
     validate()  # the base is scored before training
     wait(10)
     assert (clock.seconds, clock.tokens_per_second(trainer)) == (0.0, 0.0)
+    assert clock.first_step is None
     clock.on_train_start(trainer, module)
     wait(3)  # for data, and for a step
     clock.on_train_batch_end(trainer, module, None, batch, 0)
     validate()
     wait(2)
     clock.on_train_batch_end(trainer, module, None, batch, 1)
+    assert clock.first_step == 3.0
     clock.on_train_end(trainer, module)
     validate()
     assert clock.spent() == {"training": 5.0, "scoring": 300.0}

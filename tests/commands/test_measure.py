@@ -93,9 +93,12 @@ def test_counts_are_those_of_the_plan_and_of_what_fit_writes(
     assert [line.split()[0] for line in lines] == ["training", "scoring", "memory", "disk"]
     assert len({line.index("   ", 10) for line in lines}) == 1  # aligned
     assert "4 steps of" in lines[0]
+    assert "compile" not in lines[0]
     assert "dev 2 x " in lines[1]
     assert f"2 rows of {found['longest']['tokens']} tokens" in lines[2]
     assert "set-up" in last
+    print_price({**found, "compiling_seconds": 90.0})
+    assert "and 1.5 min to compile" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -121,6 +124,7 @@ def test_without_anything_to_score_scoring_takes_nothing(world: World) -> None:
     rates = {
         "devices": 1,
         "tokens_per_second": 10.0,
+        "compiling_seconds": 7.0,
         "seconds_per_row": {},
         "seconds_per_loss_token": 1.0,
         "seconds_of_chat": 0.0,
@@ -128,6 +132,7 @@ def test_without_anything_to_score_scoring_takes_nothing(world: World) -> None:
     }
     found = price(rates, data, config)
     assert found["scoring"] == {"seconds": 0, "parts": {}, "dev": 0}
+    assert found["training"]["seconds"] == pytest.approx(found["training"]["tokens"] / 10 + 7)
     assert found["disk"]["parts"] == {"checkpoints": 100, "adapter": 10, "predictions": 0}
 
 

@@ -1212,6 +1212,30 @@ def test_signal_that_comes_before_the_hook_is_remembered(handler: list[int]) -> 
     assert handler == [signal.SIGTERM]  # a handler of before is called, too
 
 
+@pytest.mark.parametrize("ours", [False, True])
+def test_method_by_which_ranks_ask_for_a_signal_in_every_micro_batch_can_be_replaced(
+    ours: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """callbacks/termination.py: with a handler of our own, ranks need not wait for the answer."""
+    asked: list[str] = []
+
+    def start(trainer: Any, module: Any) -> None:
+        """Let it be two ranks."""
+        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(pl.Trainer, "world_size", 2)
+        monkeypatch.setattr(torch.distributed, "broadcast", lambda *_, **__: asked.append("rank 0"))
+        if ours:
+            loop = trainer.fit_loop.epoch_loop
+            loop._broadcast_sigterm_tensor = lambda: asked.append("ours")
+
+    def end(trainer: Any, module: Any, *rest: Any) -> None:
+        if len(asked) == 4:
+            monkeypatch.undo()
+
+    fit(callbacks=[At(on_train_start=start, on_train_batch_end=end)], limit_val_batches=0)
+    assert asked == ["ours" if ours else "rank 0"] * 4
+
+
 def test_run_goes_on_after_a_signal_that_our_handler_takes(handler: list[int]) -> None:
     """callbacks/termination.py: the step ends, is scored and saved before the run does."""
 

@@ -219,19 +219,19 @@ def test_run_that_is_asked_to_end_saves_its_step_and_goes_on_exactly(
 def test_all_ranks_end_at_the_same_step_and_the_run_goes_on_exactly(
     world: World, tmp_path: Path
 ) -> None:
+    """The signal comes to one rank alone, first to rank 0, then to the other."""
     for name in ("whole", "ended"):
         (tmp_path / name).mkdir()
     trials = Trials(world, tmp_path / "ended", [*DDP, *PACKED])
-    run = trials.start()
-    run.wait_for_step(EVERY + 2)
-    assert run.stop(signal.SIGTERM) == 143
-    assert "Traceback" not in run.log
-    folder = run.folder
-    ends = {lines[-1]["step"] for lines in audit(folder)}
-    assert ends == {trials.checkpoint()}
-    assert len(audit(folder)) == 2
-    run = trials.start()
-    run.wait_for_step(max(ends) + EVERY)
-    assert run.stop(signal.SIGTERM) == 143  # a second time
+    after = EVERY + 2
+    for rank in (0, 1):
+        run = trials.start()
+        run.wait_for_step(after)
+        assert run.stop(signal.SIGTERM, rank=rank) == 143
+        assert "Traceback" not in run.log
+        ends = {lines[-1]["step"] for lines in audit(run.folder)}
+        assert ends == {trials.checkpoint()}
+        assert len(audit(run.folder)) == 2
+        after = max(ends) + EVERY
     whole = Trials(world, tmp_path / "whole", [*DDP, *PACKED]).finish()
     exact(trials.finish(), whole)

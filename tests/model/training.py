@@ -2,6 +2,7 @@
 
 It is a script too, `training.py BASE OUT`: two DDP ranks take the step that `fit` takes in the
 process of the tests, and rank 0 saves what `fit` returns, for the module and for the naive loss.
+With `compiled` as a third argument, it does so for the module with compiled layers.
 """
 
 import random
@@ -264,12 +265,14 @@ def fit(
     return Run(runner, module, watch.gradients, watch.lrs, watch.seeds, metrics.rows)
 
 
-def main(base: str, out: str) -> None:
-    """Take one step on two ranks, rightly and naively."""
+def main(base: str, out: str, compiled: str = "") -> None:
+    """Take one step on two ranks, rightly and naively, or with compiled layers."""
     torch.set_num_threads(1)
     found = {}
-    for kind in (TellModule, MeanOfMeans):
-        run = fit(base, kind=kind, ranks=2, micro_batch=2, accumulate=2)
+    kinds = [TellModule] if compiled else [TellModule, MeanOfMeans]
+    changes = {"compile": True, "activation_checkpointing": True} if compiled else {}
+    for kind in kinds:
+        run = fit(base, kind=kind, ranks=2, micro_batch=2, accumulate=2, **changes)
         found[kind.__name__] = {"gradients": run.gradients[0], "logged": run.logged}
     if run.trainer.is_global_zero:
         torch.save(found, out)

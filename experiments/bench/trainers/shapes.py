@@ -47,21 +47,32 @@ TOKENS = 8000
 
 def run(job: Job) -> None:
     """Make what all contenders of a case read: a base, unless there is one, and the bins."""
-    if job.options["shape"]:
-        with Path(job.rows["train"]).open(encoding="utf-8") as file:
-            texts = [line for line, _ in zip(file, range(LINES), strict=False)]
-        folder = Path(job.base)
-        folder.mkdir()
-        make_base(folder, job.options["shape"], texts, bfloat16=job.bfloat16)
-    else:
-        job = replace(job, base=base_path(job.base))
-    write_bins(job)
+    job = made(job, job.options["shape"])
     say(
         base=str(Path(job.base).resolve()),
         parameters=layer_parameters(LlamaConfig.from_pretrained(job.base)),
         machine=machine(),
         git=git_state(),
     )
+
+
+def made(job: Job, name: str | None) -> Job:
+    """Make the base of a job, where a shape is named, and its bins; return the job with its base.
+
+    Args:
+        job: Where the base goes, or which one it is.
+        name: One of SHAPES; None: there is a base.
+    """
+    if name:
+        with Path(job.rows["train"]).open(encoding="utf-8") as file:
+            texts = [line for line, _ in zip(file, range(LINES), strict=False)]
+        folder = Path(job.base)
+        folder.mkdir()
+        make_base(folder, name, texts, bfloat16=job.bfloat16)
+    else:
+        job = replace(job, base=base_path(job.base))
+    write_bins(job)
+    return job
 
 
 def make_base(folder: Path, name: str, texts: Iterable[str], *, bfloat16: bool) -> None:
