@@ -49,9 +49,11 @@ def compile_layers(model: Any) -> None:
 
 
 def _while_training(layer: nn.Module, compiled: Any) -> Callable[..., Any]:
+    ordinary: Callable[..., Any] = layer._call_impl
+
     def call(*args: Any, **kwargs: Any) -> Any:
         if not layer.training:
-            return layer._call_impl(*args, **kwargs)
+            return ordinary(*args, **kwargs)
         try:
             return compiled(*args, **kwargs)
         except RuntimeError as error:
