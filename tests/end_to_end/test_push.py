@@ -86,7 +86,7 @@ def test_nothing_is_sent_if_a_check_fails(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("tell_lightning.commands.export._check_prompts", lambda *_: False)
+    monkeypatch.setattr("tell_lightning.commands.export.compare_prompts", lambda *_: False)
     begin = ["export", str(run.folder), "--to", str(tmp_path / "letters")]
     with pytest.raises(SystemExit) as exit_:
         main([*begin, "--push", "me/letters", "--yes"])
