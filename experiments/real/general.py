@@ -8,13 +8,13 @@ are of tasks that no training row is of: every eighth task, by name. Their loss 
 forgets of instructions that it was not trained on. The tasks take turns there, so that the first
 rows are of all of them.
 
-`own_words/train.jsonl` is a copy of `configs/real/general.jsonl`, which SmolLM2 wrote itself.
+`own_words/train.jsonl` holds the rows of `configs/real/general.jsonl`, which SmolLM2 wrote itself,
+with the same fields.
 """
 
 import argparse
 import gzip
 import json
-import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, zip_longest
@@ -44,14 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except GeneralError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    for folder in ("short", "own_words"):
-        (options.out / folder).mkdir(parents=True, exist_ok=True)
-    for name, rows in (("train", train), ("held_out", held_out)):
-        path = options.out / "short" / f"{name}.jsonl"
+    files = {"short/train": train, "short/held_out": held_out, "own_words/train": own_words()}
+    for name, rows in files.items():
+        path = options.out / f"{name}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         path.write_text(text, encoding="utf-8", newline="\n")
         print(f"{path}: {len(rows)} rows")
-    shutil.copyfile(OWN_WORDS, options.out / "own_words/train.jsonl")
 
 
 def read(path: Path) -> list[Row]:
@@ -74,6 +73,21 @@ def read(path: Path) -> list[Row]:
                 "file that experiments/real/README.md names."
             )
     return rows
+
+
+def own_words() -> list[Row]:
+    """Read the rows that SmolLM2 wrote."""
+    lines = OWN_WORDS.read_text(encoding="utf-8").splitlines()
+    return [
+        {
+            "task": "own_words",
+            "id": f"own_words-{number}",
+            "instruction": row["prompt"],
+            "input": "",
+            "output": row["response"],
+        }
+        for number, row in enumerate(map(json.loads, lines))
+    ]
 
 
 def short(rows: Iterable[Row]) -> list[Row]:
