@@ -77,7 +77,7 @@ def read(path: Path) -> list[Row]:
 
 def own_words() -> list[Row]:
     """Read the rows that SmolLM2 wrote."""
-    lines = OWN_WORDS.read_text(encoding="utf-8").splitlines()
+    lines = OWN_WORDS.read_text(encoding="utf-8").strip().split("\n")
     return [
         {
             "task": "own_words",
