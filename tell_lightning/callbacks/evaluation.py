@@ -20,7 +20,13 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from tell_lightning.callbacks.folder import write_jsonl
 from tell_lightning.callbacks.probe import Probe, can_chat
 from tell_lightning.callbacks.samples import log_samples
-from tell_lightning.callbacks.settings import EVAL_RANGES, SPLITS, SWAPPED, most_rows
+from tell_lightning.callbacks.settings import (
+    EVAL_RANGES,
+    SPLITS,
+    SWAPPED,
+    most_loss_rows,
+    most_rows,
+)
 from tell_lightning.data.batches import log_stage
 from tell_lightning.data.evaluation_rows import EvaluationRows
 from tell_lightning.errors import TellError
@@ -117,6 +123,7 @@ class GenerationEvaluation(pl.Callback):
         every_steps: int | None = None,
         dev_rows: int | None = 64,
         test_rows: int | None = None,
+        loss_rows: int | None = None,
         batch_tokens: int = 16384,
         temperature: float = 0.0,
         samples: int = 3,
@@ -131,6 +138,8 @@ class GenerationEvaluation(pl.Callback):
                 validates (`val_check_interval`, `check_val_every_n_epoch`).
             dev_rows: Rows of each dev set to score, from the first on; None: all.
             test_rows: Rows of each test set to score, from the first on; None: all.
+            loss_rows: Rows of each set whose loss is computed, from the first on; None: as many as
+                are scored.
             batch_tokens: Tokens of a generation batch, padding and answers included.
             temperature: 0: greedy; above: tokens are drawn.
             samples: Predictions of each task to print after the adapter is scored on test.
@@ -145,6 +154,7 @@ class GenerationEvaluation(pl.Callback):
         self.every_steps = every_steps
         self.dev_rows = dev_rows
         self.test_rows = test_rows
+        self.loss_rows = loss_rows
         self.temperature = temperature
         self.samples = samples
         self.table_rows = table_rows
@@ -184,7 +194,9 @@ class GenerationEvaluation(pl.Callback):
         """
         self._data = _evaluation_data(trainer)
         if isinstance(self._data, LimitsLossRows):
-            self._data.limit_loss_rows({split: self._most(split) for split in (*SPLITS, *SWAPPED)})
+            rows = (self.dev_rows, self.test_rows, self.loss_rows)
+            limits = {split: most_loss_rows(split, *rows) for split in (*SPLITS, *SWAPPED)}
+            self._data.limit_loss_rows(limits)
         if stage == "fit" and self.every_steps is not None:
             steps = trainer.max_steps
             every = min(self.every_steps, steps) if steps > 0 else self.every_steps

@@ -10,6 +10,7 @@ EVAL_RANGES = {
     "every_steps": Range(1),
     "dev_rows": Range(1),
     "test_rows": Range(1),
+    "loss_rows": Range(1),
     "batch_tokens": Range(1),
     "temperature": Range(0),
     "samples": Range(0),
@@ -37,6 +38,18 @@ def most_rows(split: str, dev_rows: int | None, test_rows: int | None) -> int | 
     return test_rows
 
 
+def most_loss_rows(
+    split: str, dev_rows: int | None, test_rows: int | None, loss_rows: int | None
+) -> int | None:
+    """Return how many rows of each source have their loss computed on a split; None: all.
+
+    >>> most_loss_rows("test", 64, None, 100), most_loss_rows("dev", 64, None, 100)
+    (100, 64)
+    """
+    limits = (most_rows(split, dev_rows, test_rows), loss_rows)
+    return min((most for most in limits if most is not None), default=None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvalSettings:
     """When the model is scored, on how many rows, and which adapter is kept."""
@@ -50,6 +63,9 @@ class EvalSettings:
     test_rows: int | None = None
     """Number of rows of each test set to score, answers and loss, from the first on, and of
     held-out rows whose loss is computed with them; null: all."""
+    loss_rows: int | None = None
+    """Number of rows of each dev, test and held-out set whose loss is computed, from the first on;
+    null: as many as are scored. A loss needs fewer rows than a score."""
     before: bool = True
     """Whether `fit` also scores the base before training, with the same prompts."""
     test: bool = True

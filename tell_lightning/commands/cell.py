@@ -1,7 +1,8 @@
 """One run of an experiment (a cell): `fit` with its configuration, and the result that is kept.
 
 This runs in the worker processes of `experiment`. A process imports torch once and does one run
-after another, each in a temporary folder. The arm `base` is scored without training. What `fit`
+after another, each in a temporary folder. The arms that train nothing are scored at once: `base`,
+and those that have the task examples before each prompt. What `fit`
 prints goes to the log of the run.
 """
 
@@ -77,8 +78,9 @@ def run_cell(work: CellWork) -> dict[str, Any]:
         options.append(f"--data.root={root}")  # not beside the file just written
     git = _git()
     try:
-        if not work.experiment.arms[work.cell.arm].trains:
-            _score_base(options)
+        arm = work.experiment.arms[work.cell.arm]
+        if not arm.trains:
+            _score_base(options, few_shot=arm.few_shot)
         elif devices(work.config) > 1:
             _in_processes(options)
         else:
@@ -117,8 +119,13 @@ def _fit(options: list[str]) -> None:
     fit(options)
 
 
-def _score_base(options: list[str]) -> None:
-    """Score the base as `fit` scores it before training, and write the same files."""
+def _score_base(options: list[str], *, few_shot: bool) -> None:
+    """Score the base as `fit` scores it before training, and write the same files.
+
+    Args:
+        options: The command line of `fit`.
+        few_shot: Whether the drawn task examples stand before each prompt.
+    """
     from tell_lightning.callbacks.folder import new_folder
     from tell_lightning.callbacks.run_record import RunRecord, scores_json
     from tell_lightning.commands.session import open_session
@@ -136,6 +143,9 @@ def _score_base(options: list[str]) -> None:
     record = RunRecord(folder)
     session = open_session(config, folder, splits, training=False)
     trainer, module, datamodule = session.trainer, session.module, session.datamodule
+    datamodule.prepare_data()
+    datamodule.setup("validate")
+    shots = datamodule.prepared.add_shots() if few_shot else None
     trainer.validate(module, datamodule=datamodule, verbose=False)
     if config.eval.test:
         trainer.test(module, datamodule=datamodule, verbose=False)
@@ -143,6 +153,7 @@ def _score_base(options: list[str]) -> None:
             trainer.test(module, datamodule=datamodule, verbose=False)
     record.write(
         status="completed",
+        shots=shots,
         metrics=scores_json(session.evaluation),
         base={
             "name": config.model.base,

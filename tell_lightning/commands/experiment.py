@@ -34,6 +34,7 @@ from tell_lightning.experiment.survey import (
     Planned,
     by_steps,
     check_same,
+    check_tuned,
     costs,
     places,
     survey,
@@ -117,6 +118,7 @@ def experiment(arguments: list[str]) -> None:
     if options.dry_run:
         _show(status)
         return
+    check_tuned(status.asked)
     if not options.retry:
         check_same(status.asked)
     if options.slurm or options.sweep:
@@ -241,6 +243,8 @@ def _show(status: Status) -> None:
     if math.isnan(total):
         cost = "for how long is known when a run of each testbed and arm with this base has ended"
     print(f"{len(status.asked)} runs, {len(due)} to do: {cost}.")
+    if waiting := [each for each in status.asked if each.state == "waiting"]:
+        print(f"{len(waiting)} wait for their settings. {waiting[0].waits_for}")
     if not status.options.retry:
         check_same(status.asked)
 
@@ -389,9 +393,9 @@ def _finish(status: Status) -> None:
     if count := states.count("failed"):
         line += f" {count} failed: their files say why; repeat them with --retry."
     print(line)
-    if status.experiment.kind == TUNING and all(each.state == "there" for each in status.planned):
+    if status.experiment.kind == TUNING and (chosen := choose(status.experiment, status.planned)):
         path = status.places.results.parent / "chosen.json"
-        write_whole(path, as_text(choose(status.experiment, status.planned)).encode())
+        write_whole(path, as_text(chosen).encode())
         print(f"Chosen settings: {path}")
 
 

@@ -109,14 +109,17 @@ def print_survey(
     Returns:
         Seconds of all these runs in one process.
     """
-    states: tuple[State, ...] = ("there", "missing", "failed", "other")
+    states: list[State] = ["there", "missing", "failed", "other"]
+    if any(each.state == "waiting" for each in asked):
+        states.append("waiting")
     groups: dict[tuple[str, str, int], list[Planned]] = {}
     for each in asked:
         groups.setdefault((each.cell.testbed, each.cell.arm, each.cell.n), []).append(each)
     rows = [["testbed", "arm", "n", "runs", *states, "time"]]
     total = 0.0
     for (testbed, arm, n), cells in groups.items():
-        cost = sum(seconds(each) for each in cells if is_due(each))
+        ahead = [each for each in cells if is_due(each) or each.state == "waiting"]
+        cost = sum(map(seconds, ahead))
         total += cost
         found = [each.state for each in cells]
         counts = [str(found.count(state)) for state in states]

@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tell_lightning.callbacks.settings import SWAPPED, most_rows
+from tell_lightning.callbacks.settings import SWAPPED, most_loss_rows, most_rows
 from tell_lightning.commands.check import Config
 from tell_lightning.errors import TellError
 
@@ -134,7 +134,9 @@ class _Scorings:
         from tell_lightning.data.prepared import first_of_each
 
         rows = self.answers(split)
-        scored = first_of_each(self.data.loss_rows[_rows_of(split)], self._most(split))
+        limits = (self.eval.dev_rows, self.eval.test_rows, self.eval.loss_rows)
+        most = most_loss_rows(split, *limits)
+        scored = first_of_each(self.data.loss_rows[_rows_of(split)], most)
         names = rows if tasks is None else tasks
         seconds: float = sum(rows[name] * self.rates["seconds_per_row"][name] for name in names)
         tokens = sum(len(row.input_ids) for name, row in scored if tasks is None or name in tasks)

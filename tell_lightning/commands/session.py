@@ -71,6 +71,7 @@ def open_session(
     evaluation = GenerationEvaluation(
         dev_rows=config.eval.dev_rows,
         test_rows=config.eval.test_rows,
+        loss_rows=config.eval.loss_rows,
         batch_tokens=config.eval.batch_tokens,
         temperature=config.eval.temperature,
         samples=config.eval.samples,

@@ -3,8 +3,10 @@
 Prompts have the same anchor and template as in training; references have no response prefix.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
 from tell_lightning.data.anchors import Anchor, Example, reference_text
 from tell_lightning.data.records import Record
@@ -128,6 +130,53 @@ def with_swapped_anchor(encoder: Encoder, rows: EvaluationRows, anchor: Anchor) 
         response_prefix=anchor.response_prefix,
         variant=variant,
     )
+
+
+def with_shots(
+    encoder: Encoder, rows: EvaluationRows, shots: Sequence[Example]
+) -> tuple[EvaluationRows, int]:
+    """Put task examples before every prompt, as earlier turns of the conversation.
+
+    The response prefix is not forced. It is stripped from answers that begin with it.
+
+    Args:
+        encoder: Tokenizer and renderer.
+        rows: A task's rows.
+        shots: Examples with responses. The first ones are taken, as many as leave room for the
+            longest prompt and its answer in the positions of the model.
+
+    Returns:
+        The rows, and the number of examples before each prompt.
+
+    Raises:
+        TokenError: There is no room for a single one.
+    """
+    longest = max(range(len(rows)), key=lambda index: len(rows.prompts[index]))
+    room = (encoder.limits.positions or inf) - rows.max_new_tokens
+
+    def fits(number: int) -> bool:
+        (prompt,) = encoder.prompt_ids([_after(shots[:number], rows.examples[longest])])
+        return len(prompt) <= room
+
+    # The range falls: its first element that fits is the most examples that fit.
+    number = len(shots) - bisect_left(range(len(shots), 0, -1), True, key=fits)
+    if not number:
+        raise TokenError(
+            f"{rows.examples[longest].where}: a prompt behind a task example must fit the "
+            f"{encoder.limits.positions:,} positions of the model, got no room for one. Shorten "
+            "the row, or use a base with more positions."
+        )
+    examples = tuple(_after(shots[:number], example) for example in rows.examples)
+    prompts = tuple(tuple(ids) for ids in encoder.prompt_ids(examples))
+    return replace(rows, examples=examples, prompts=prompts), number
+
+
+def _after(shots: Sequence[Example], example: Example) -> Example:
+    """Put the turns of other examples before those of an example; its own system turn stays."""
+    system = example.turns[:1] if example.turns[0].role == "system" else ()
+    earlier = [turn for shot in shots for turn in shot.turns if turn.role != "system"]
+    turns = (*system, *earlier, *example.turns[len(system) :])
+    return replace(example, turns=turns, last_only=True)
 
 
 def _check_positions(

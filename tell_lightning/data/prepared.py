@@ -12,13 +12,14 @@ from typing import Any
 
 from tell_lightning.data import packing, store
 from tell_lightning.data.advice import advice
-from tell_lightning.data.anchors import reference_text
+from tell_lightning.data.anchors import Example, reference_text
 from tell_lightning.data.evaluation_rows import (
     EvaluationRows,
     build,
     default_max_new_tokens,
     evaluation_example,
     settled_scoring,
+    with_shots,
     with_swapped_anchor,
 )
 from tell_lightning.data.length import Length, default_length
@@ -32,6 +33,7 @@ from tell_lightning.data.splits import Splits, cache_folder, general_example, re
 from tell_lightning.data.templates import Renderer
 from tell_lightning.data.tokens import Encoder, Lengths, TokenRow
 from tell_lightning.data.units import Examples, Units
+from tell_lightning.data.variants import apply_anchor
 from tell_lightning.metrics.settings import Scoring
 
 HELD_OUT_ROWS = 500
@@ -250,6 +252,33 @@ class PreparedData:
             pair for name, rows in swapped.items() for pair in self._encoded(name, rows.examples)
         ]
         return split
+
+    def add_shots(self) -> dict[str, int]:
+        """Put the drawn task examples before every prompt, as earlier turns of the conversation.
+
+        `open` must have been called. The loss of task rows is left out if other rows have one: it
+        would take a pass over all of these examples for each row.
+
+        Returns:
+            How many examples stand before the test prompts of each task, or the dev prompts where
+            it has no test rows: as many as fit.
+        """
+        numbers: dict[str, int] = {}
+        for split, tasks in self.evaluation.items():
+            for name, rows in tasks.items():
+                tasks[name], numbers[name] = with_shots(self.encoder, rows, self._shots(name))
+            held_out = [pair for pair in self.loss_rows[split] if pair[0] not in tasks]
+            self.loss_rows[split] = held_out or [
+                pair for name, rows in tasks.items() for pair in self._encoded(name, rows.examples)
+            ]
+        return numbers
+
+    def _shots(self, name: str) -> list[Example]:
+        """Return the drawn examples of a task, in the order of the draw."""
+        records = {record.id: record for record in self._trained[name].records}
+        anchor, variant = self.settings.tasks[name].anchor, self.settings.mixture.anchor
+        drawn = (records[row_id] for row_id in self.drawn_ids[name] if row_id in records)
+        return [apply_anchor(record, anchor, variant) for record in drawn]
 
     # The length of a run
 

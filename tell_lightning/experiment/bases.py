@@ -77,20 +77,25 @@ def made_folder(recipe: Recipe) -> Path:
 
 
 def located(experiment: Experiment, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace a base `made:NAME`, or a path that starts from experiments/, by its whole path.
+    """Replace a base `made:NAME`, and paths of base and data that start with a dot, by whole paths.
+
+    Such paths start from the folder of the shared files, so that a configuration is the same on
+    every machine.
 
     Args:
         experiment: Has the recipes, and the folder that relative paths start from.
         config: A cell's configuration.
     """
-    base = str(value_of(config, "model.base") or "")
+    base, root = (str(value_of(config, key) or "") for key in ("model.base", "data.root"))
+    shared = experiment.folder.resolve().parent
+    found: dict[str, Any] = {}
     if base.startswith(MADE):
-        path = made_folder(recipe(experiment, base.removeprefix(MADE)))
+        found["model.base"] = str(made_folder(recipe(experiment, base.removeprefix(MADE))))
     elif base.startswith("."):
-        path = Path(os.path.normpath(experiment.folder.resolve().parent / base))
-    else:
-        return dict(config)
-    return merged(config, {"model": {"base": str(path)}})
+        found["model.base"] = os.path.normpath(shared / base)
+    if root.startswith("."):
+        found["data.root"] = os.path.normpath(shared / root)
+    return merged(config, nested(found))
 
 
 def _raw_digest(recipe: Recipe) -> str:

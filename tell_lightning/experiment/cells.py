@@ -52,6 +52,10 @@ Chosen = Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]
 """`chosen.json`: by testbed, tuned arm and number of examples the variant with its `set`."""
 
 
+class UntunedError(SpecificationError):
+    """An arm whose settings tuning has not chosen yet."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One run."""
@@ -130,8 +134,8 @@ def configuration(
         overlays: The user's own files.
 
     Raises:
-        SpecificationError: The arm is tuned and nothing is chosen for it, or a value has another
-            form than `fit` takes.
+        UntunedError: The arm is tuned and nothing is chosen for it.
+        SpecificationError: A value has another form than `fit` takes.
     """
     arm = experiment.arms[cell.arm]
     own: dict[str, Any] = {"seed_everything": cell.seed}
@@ -251,7 +255,7 @@ def _tuned(
     by_n = (chosen or {}).get(cell.testbed, {}).get(arm.tuned, {})
     if not by_n:
         folder = tuning_folder(experiment)
-        raise SpecificationError(
+        raise UntunedError(
             f"{folder / 'chosen.json'}: must hold the settings that were chosen for {arm.tuned} on "
             f"{cell.testbed}, got nothing. Run first, with the same -c and --results if you give "
             f"any: python -m tell_lightning experiment {folder}"

@@ -182,6 +182,18 @@ def against(rule: Rule, evidence: Evidence) -> Finding:
     return _all_of(evidence, [found], [better(found, rule["equivalence"])])
 
 
+def contrast(rule: Rule, evidence: Evidence) -> Finding:
+    """TELL is better than one arm, whichever; the interval over seeds and rows alone decides.
+
+    For claims on many testbeds with few seeds: five seeds cannot have a p below 0.06. p is given
+    without a correction.
+    """
+    n, other = rule["n"], rule["against"]
+    pair = evidence.samples("tell", n), evidence.samples(other, n)
+    found = row(f"tell - {other}", difference(*pair))
+    return _all_of(evidence, [found], [better(found, rule["equivalence"], tested=False)])
+
+
 def amount(rule: Rule, evidence: Evidence) -> Finding:
     """More general data give a higher score and a lower loss, from the least to the most of it.
 

@@ -117,6 +117,7 @@ TEXT = Form("text", lambda value: isinstance(value, str), "a few words")
 NUMBER = Form(
     "a number", lambda value: isinstance(value, int | float) and not isinstance(value, bool), "1.0"
 )
+YES_NO = Form("true or false", lambda value: isinstance(value, bool), "true")
 LIST = Form("a list", lambda value: isinstance(value, list), "[]")
 MAPPING = Form("a mapping", lambda value: isinstance(value, Mapping), "{}")
 SETTINGS = Form(

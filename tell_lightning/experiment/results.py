@@ -187,6 +187,7 @@ def completed(experiment: Experiment, cell: Cell, folder: Path, seconds: float) 
             for when in ("before", "after")
         },
         "steps": record.get("steps", 0),
+        "shots": (record.get("shots") or {}).get(testbed.task),
         "passes": round(max((source["passes"] for source in tasks), default=0.0), 3),
         "tokens": {
             kind: sum(source["tokens"] for source in sources.values() if source["kind"] == kind)

@@ -20,6 +20,7 @@ from tell_lightning.experiment.findings import (
     activation,
     against,
     amount,
+    contrast,
     same_data,
     ten_examples,
     tenfold,
@@ -268,6 +269,7 @@ RULES: Mapping[str, Kind] = {
     ),
     "anchor": _AGAINST,
     "shuffle": _AGAINST,
+    "contrast": Kind(contrast, _at_n("tell"), {"n": SIZE, "against": TEXT, "equivalence": NUMBER}),
     "amount": Kind(
         amount,
         _variants,

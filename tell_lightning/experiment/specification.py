@@ -21,6 +21,7 @@ from tell_lightning.experiment.forms import (
     NUMBER,
     SETTINGS,
     TEXT,
+    YES_NO,
     Form,
     SpecificationError,
     check_keys,
@@ -29,6 +30,7 @@ from tell_lightning.experiment.forms import (
     one_of,
 )
 from tell_lightning.experiment.items import SCORES
+from tell_lightning.experiment.overlays import merged
 from tell_lightning.files import read_yaml
 
 UNTRAINED = "base"
@@ -80,7 +82,7 @@ class Testbed:
     chance: float
     """The score of a prediction without any skill, in points."""
     config: Mapping[str, Any]
-    """Overlay over the base configuration."""
+    """Overlay over the base configuration: that of the testbed's `file`, and its own over it."""
 
     __test__ = False  # pytest takes a class of this name for tests
 
@@ -95,16 +97,19 @@ class Arm:
     """The arm whose tuned settings this one takes; None: those of the base configuration."""
     set: Mapping[str, Any]
     """Values by dotted key."""
+    few_shot: bool = False
+    """Whether nothing is trained, and the task examples stand before each prompt instead."""
 
     @property
     def trains(self) -> bool:
         """Whether there is anything to train."""
-        return self.name != UNTRAINED
+        return self.name != UNTRAINED and not self.few_shot
 
     @property
     def has_examples(self) -> bool:
-        """Whether it trains on task examples, so that their number matters."""
-        return self.trains and self.set.get("data.mixture.arm") != "general_only"
+        """Whether it gets task examples, so that their number matters."""
+        trained = self.trains and self.set.get("data.mixture.arm") != "general_only"
+        return trained or self.few_shot
 
 
 @dataclass(frozen=True)
@@ -223,17 +228,27 @@ def _used(path: Path, used: str) -> Path:
 def _read_testbeds(path: Path) -> dict[str, Testbed]:
     needed = {"task": TEXT, "score": one_of(SCORES), "chance": NUMBER, "config": MAPPING}
     testbeds = {}
-    for name, values in _named(path, needed, {"label": TEXT}):
-        values = {"label": name, **values, "chance": float(values["chance"])}
-        testbeds[name] = Testbed(name=name, **values)
+    for name, values in _named(path, needed, {"label": TEXT, "file": TEXT}):
+        own = {"label": name, **values, "chance": float(values["chance"])}
+        if file := own.pop("file", None):
+            below = read_yaml(path.parent / file, SpecificationError)
+            own["config"] = merged(below, values["config"])
+        testbeds[name] = Testbed(name=name, **own)
     return testbeds
 
 
 def _read_arms(path: Path) -> dict[str, Arm]:
     tuned = Form("the name of an arm", lambda name: name is None or isinstance(name, str), "tell")
+    optional = {"tuned": tuned, "set": SETTINGS, "few_shot": YES_NO}
     return {
-        name: Arm(name, values["label"], values.get("tuned"), _settings(values.get("set")))
-        for name, values in _named(path, {"label": TEXT}, {"tuned": tuned, "set": SETTINGS})
+        name: Arm(
+            name,
+            values["label"],
+            values.get("tuned"),
+            _settings(values.get("set")),
+            values.get("few_shot", False),
+        )
+        for name, values in _named(path, {"label": TEXT}, optional)
     }
 
 

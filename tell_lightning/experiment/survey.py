@@ -13,6 +13,7 @@ from tell_lightning.experiment.cells import (
     TUNING,
     Cell,
     Chosen,
+    UntunedError,
     config_digest,
     configuration,
     expand,
@@ -27,7 +28,7 @@ from tell_lightning.experiment.specification import Experiment
 SECONDS_PER_CELL, SECONDS_PER_STEP = 4.0, 0.08
 """Estimates for a run on one core, used until there are results."""
 
-State = Literal["there", "missing", "failed", "other"]
+State = Literal["there", "missing", "failed", "other", "waiting"]
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,13 @@ class Planned:
     config: Mapping[str, Any]
     digest: str
     state: State
-    """`other`: the result was made with another configuration."""
+    """`other`: the result was made with another configuration. `waiting`: tuning has not chosen
+    the settings yet, so that there is neither a configuration nor a digest."""
     result: Result | None
     source: Path | None
     """The folder in which the result was found."""
+    waits_for: str = ""
+    """What a cell that waits needs, in one line."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +85,18 @@ def survey(
 ) -> list[Planned]:
     """Find the result of every cell, in the experiment's own folder or in those that it uses.
 
-    A result of a used folder counts if it was made with the same configuration.
+    A result of a used folder counts if it was made with the same configuration. A cell whose
+    settings are not chosen yet waits.
     """
     chosen = read_chosen(experiment, places.chosen)
     found = [(place, read_results(place)) for place in (places.results, *places.used)]
     planned = []
     for cell in expand(experiment):
-        config = configuration(experiment, cell, chosen, overlays)
+        try:
+            config = configuration(experiment, cell, chosen, overlays)
+        except UntunedError as error:
+            planned.append(Planned(cell, {}, "", "waiting", None, None, str(error)))
+            continue
         digest = config_digest(experiment, config)
         planned.append(_planned(cell, config, digest, found))
     return planned
@@ -137,6 +146,17 @@ def _planned(
     elif result["status"] == FAILED:
         state = "failed"
     return Planned(cell, config, digest, state, result, own)
+
+
+def check_tuned(planned: Iterable[Planned]) -> None:
+    """Refuse to run cells whose settings tuning has not chosen yet.
+
+    Raises:
+        UntunedError: There is one.
+    """
+    for each in planned:
+        if each.state == "waiting":
+            raise UntunedError(each.waits_for)
 
 
 def check_same(planned: Iterable[Planned]) -> None:

@@ -15,23 +15,31 @@ from tell_lightning.experiment.survey import Planned
 def choose(experiment: Experiment, planned: Sequence[Planned]) -> dict[str, Any]:
     """Choose by the mean dev score over seeds; among equal ones the shorter run.
 
+    Nothing is chosen for an arm on a testbed before all of its cells there, of every number of
+    examples, have a completed result.
+
     Args:
         experiment: The experiment.
-        planned: All its cells, with completed results.
+        planned: All its cells.
 
     Returns:
         The content of `chosen.json`: by testbed, tuned arm and number of examples the variant, its
         settings and its mean.
     """
     groups: dict[tuple[str, str, int], dict[str, list[tuple[Planned, Result]]]] = defaultdict(dict)
+    open_yet: set[tuple[str, str]] = set()
     for each in planned:
         cell: Cell = each.cell
-        assert each.result is not None
         arm = experiment.arms[cell.arm].tuned or cell.arm
+        if each.state != "there" or each.result is None:
+            open_yet.add((cell.testbed, arm))
+            continue
         by_variant = groups[cell.testbed, arm, cell.n]
         by_variant.setdefault(cell.variant or "", []).append((each, each.result))
     chosen: dict[str, Any] = {}
     for (testbed, arm, n), by_variant in groups.items():
+        if (testbed, arm) in open_yet:
+            continue
         score = experiment.testbeds[testbed].score
         ranked = sorted(
             (

@@ -36,6 +36,15 @@ def test_the_loss_has_the_limits_of_the_answers(given: int | None, swapped: int)
     }
 
 
+@pytest.mark.parametrize(("scored", "limit", "rows"), [(300, 64, 64), (20, 64, 20), (None, 9, 9)])
+def test_the_loss_may_be_computed_of_fewer_rows(scored: int | None, limit: int, rows: int) -> None:
+    data = Data()
+    trainer: Any = SimpleNamespace(datamodule=data, callbacks=[])
+    evaluation = GenerationEvaluation(dev_rows=5, test_rows=scored, loss_rows=limit)
+    evaluation.setup(trainer, trainer, "test")
+    assert (data.limits["dev"], data.limits["test"]) == (5, rows)
+
+
 def test_a_data_module_without_losses_is_left_alone() -> None:
     plain = SimpleNamespace(seed=1, test_split="test", tokenizer=None, evaluation={})
     trainer: Any = SimpleNamespace(datamodule=plain, callbacks=[])

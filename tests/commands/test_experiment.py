@@ -161,6 +161,42 @@ def test_tuning_writes_what_it_has_chosen_once_all_its_cells_are_there(
     assert chosen["translate"]["tell"]["10"]["variant"] == "a"
 
 
+def test_tuning_chooses_for_an_arm_on_a_testbed_once_all_its_numbers_of_examples_are_there(
+    first: Path,
+) -> None:
+    variants = {"a": {"trainer.max_steps": 9}, "b": {}}
+    group = {"arms": ["tell", "sft"], "n": [10, 100], "seeds": 1, "variants": variants}
+    folder = write(first.parent / "tuning", group=group, rule={"kind": "tuning"})
+    found = read_experiment(folder)
+    names = [each.cell.name for each in survey(found, places(found))]
+    for number, name in enumerate(names):
+        if name != "translate-sft-n100-b-s0":
+            store(folder, number)
+    main(["experiment", str(folder), "--cell", "0"])
+    chosen = json.loads((folder / "chosen.json").read_text())
+    assert {arm: list(found) for arm, found in chosen["translate"].items()} == {
+        "tell": ["10", "100"]
+    }
+
+
+def test_cells_whose_settings_are_not_chosen_wait(
+    first: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(first, group={"arms": ["best", "sft"], "seeds": 1})
+    main(["experiment", str(first), "--dry-run"])
+    printed = [" ".join(line.split()) for line in lines(capsys)]
+    assert printed[1] == "testbed arm n runs there missing failed other waiting time"
+    assert printed[3] == "translate best 10 1 0 0 0 0 1 unknown"
+    assert f"1 wait for their settings. {first.parent}/tuning/chosen.json: " in printed[-1]
+    with pytest.raises(SystemExit):
+        main(["experiment", str(first)])
+    told = capsys.readouterr().err.removeprefix("error: ").strip()
+    assert told == says(f"{first.parent}/tuning/chosen.json", got="nothing")
+    assert not (first / "results").exists()
+    main(["experiment", str(first), "--only", "sft"])
+    assert len(read_results(first / "results")) == 1
+
+
 def test_a_dry_run_shows_what_is_there_and_what_the_rest_will_cost(
     first: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -229,6 +229,15 @@ def test_the_path_of_a_base_starts_from_the_folder_of_the_experiments(first: Exp
     assert located(first, {"model": {"base": "meta/llama"}})["model"]["base"] == "meta/llama"
 
 
+def test_data_beside_the_experiments_are_the_same_configuration_on_every_machine(
+    first: Experiment,
+) -> None:
+    there = located(first, {"data": {"root": "./data"}})
+    assert there["data"]["root"] == str(first.folder.parent / "data")
+    assert located(first, {"data": {"root": "testbeds"}})["data"]["root"] == "testbeds"
+    assert located(first, {"data": {"root": "/data"}})["data"]["root"] == "/data"
+
+
 def test_a_base_without_a_recipe_or_of_another_made_one_is_refused(root: Path) -> None:
     with pytest.raises(SpecificationError) as caught:
         recipe(experiment(root), "no")

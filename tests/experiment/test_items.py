@@ -21,11 +21,13 @@ ANSWERS = {
         ('{"hallucination": "no"}', '{"hallucination": "no"}'),
         ('{"hallucination": "no"}', '{"hallucination": "no"}'),
     ],
+    "accuracy": [("Book flight.", "book flight"), ("translate", "book flight"), ("?", "translate")],
     "exact_match": [("a b", "a b"), ("a", "b"), ("c", "c")],
 }
 SCORING = {
     "bleu": Scoring(kind="translation"),
     "balanced_accuracy": Scoring(kind="judge"),
+    "accuracy": Scoring(kind="classification"),
     "exact_match": Scoring(),
 }
 
@@ -46,7 +48,7 @@ def test_the_score_of_the_sum_is_the_score_of_the_set(name):
     value = score(SCORING[name], rows).values[name]
     found = items(name, lines(name), SCORING[name])
     assert found["statistic"] == name
-    widths = {"bleu": 10, "balanced_accuracy": 4, "exact_match": 2}
+    widths = {"bleu": 10, "balanced_accuracy": 4, "accuracy": 2, "exact_match": 2}
     assert {len(row) for row in found["rows"]} == {widths[name]}
     points = float(SCORES[name](np.sum(found["rows"], axis=0)))
     assert points == pytest.approx(value * (1 if name == "bleu" else 100), abs=1e-9)

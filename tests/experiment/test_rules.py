@@ -59,6 +59,7 @@ RULES: dict[str, dict[str, Any]] = {
     "ten_examples": {"n": 10, "equivalence": 1.0},
     "anchor": {"n": 10, "against": "mix_without_anchor", "equivalence": 1.0},
     "shuffle": {"n": 10, "against": "general_then_task", "equivalence": 1.0},
+    "contrast": {"n": 10, "against": "general_then_task", "equivalence": 1.0},
     "amount": {"arm": "tell", "variants": list(AMOUNTS), "equivalence": 1.0},
 }
 Score = Callable[[Cell], float]
@@ -238,6 +239,14 @@ def test_five_seeds_are_enough_at_the_sizes_beside_the_declared_one():
     assert (found.verdict, found.exploratory) == ("reproduced", False)
     assert found.reason.count("p 0.062;") == 4  # cannot be less
     assert found.reason.count("after Holm") == 1
+
+
+def test_five_seeds_are_enough_where_the_interval_alone_decides():
+    claim = experiment("contrast", seeds=5)
+    found = verdicts(claim, results(claim, effect))
+    assert [each.verdict for each in found] == ["reproduced"] * 4
+    (row,) = found[0].finding.contrasts
+    assert (row.p_value, row.p_holm) == (0.0625, None)
 
 
 def test_where_sft_learns_the_task_there_is_nothing_to_activate():

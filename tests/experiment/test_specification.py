@@ -27,6 +27,23 @@ def test_an_experiment_is_read_with_what_it_shares(first: Experiment) -> None:
     assert first.arms["best"].tuned == "tell"
 
 
+def test_an_arm_with_the_examples_in_the_prompt_has_examples_and_trains_nothing(root: Path) -> None:
+    arms = yaml.safe_load((root / "arms.yaml").read_text())
+    arms["prompted"] = {"label": "few-shot", "few_shot": True}
+    (root / "arms.yaml").write_text(yaml.safe_dump(arms))
+    arm = read_experiment(root / "first").arms["prompted"]
+    assert (arm.trains, arm.has_examples) == (False, True)
+
+
+def test_a_testbed_may_build_on_a_file(root: Path) -> None:
+    (root / "task.yaml").write_text("data: {max_tokens: 64, tasks: {compose: {dev: dev.jsonl}}}\n")
+    own = {"data": {"max_tokens": 32}}
+    testbed = {**TESTBEDS["compose"], "file": "task.yaml", "config": own}
+    (root / "testbeds.yaml").write_text(yaml.safe_dump({**TESTBEDS, "compose": testbed}))
+    found = read_experiment(root / "first").testbeds["compose"]
+    assert found.config == {"data": {"max_tokens": 32, "tasks": {"compose": {"dev": "dev.jsonl"}}}}
+
+
 def test_the_digest_of_a_rule_changes_with_the_rule_alone(root: Path) -> None:
     before = read_experiment(root / "first").rule_digest
     write_experiment(root / "first", title="Other", rule=dict(reversed(EXPERIMENT["rule"].items())))
@@ -129,10 +146,20 @@ def test_a_mistake_in_an_experiment_is_named(
 @pytest.mark.parametrize(
     ("name", "values", "message"),
     [
-        ("arms", {"a": 3}, says("arms.yaml: a", got="3", cure="label, tuned, set")),
+        ("arms", {"a": 3}, says("arms.yaml: a", got="3", cure="label, tuned, set, few_shot")),
         ("arms", {"a-b": {}}, says("arms.yaml", rule=["'_'", "'.'"], got="'a-b'")),
         ("arms", {"a": {}}, says("arms.yaml: a.label", got="nothing", cure="label: ")),
         ("arms", {"a": {"label": "A", "tuned": 3}}, says("arms.yaml: a.tuned", got="3")),
+        (
+            "arms",
+            {"a": {"label": "A", "few_shot": "yes"}},
+            says("arms.yaml: a.few_shot", rule="true or false", got="'yes'"),
+        ),
+        (
+            "testbeds",
+            {"t": {**TESTBEDS["compose"], "file": "no.yaml"}},
+            says("no.yaml", got="No such file or directory"),
+        ),
         (
             "testbeds",
             {"t": {**TESTBEDS["compose"], "chance": "low"}},
@@ -146,7 +173,11 @@ def test_a_mistake_in_an_experiment_is_named(
         (
             "testbeds",
             {"t": {**TESTBEDS["compose"], "score": "f1"}},
-            says("testbeds.yaml: t.score", rule="bleu, balanced_accuracy, exact_match", got="'f1'"),
+            says(
+                "testbeds.yaml: t.score",
+                rule="bleu, balanced_accuracy, accuracy, exact_match",
+                got="'f1'",
+            ),
         ),
         (
             "bases",
