@@ -80,7 +80,7 @@ def words(row: dict[str, str]) -> int:
 
 def rate_cells(steps: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield name and settings of each run of --rates: few steps, the losses at their end."""
-    for n, lr, arm in itertools.product((10, 50), RATES, ("tell", "sft")):
+    for n, arm, lr in itertools.product((10, 50), ("tell", "sft"), RATES):
         yield (
             f"rates-{n}-{arm}-{lr:g}",
             {
