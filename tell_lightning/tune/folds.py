@@ -27,7 +27,7 @@ from tell_lightning.data.permutation import derive_key, seed_for
 from tell_lightning.data.plan import draw
 from tell_lightning.data.records import Record, Turn, record_from_row
 from tell_lightning.data.settings import DataSettings
-from tell_lightning.data.splits import read_splits
+from tell_lightning.data.splits import Splits, read_splits
 from tell_lightning.errors import TellError
 from tell_lightning.files import write_whole
 from tell_lightning.generation.row_filters import Prompts
@@ -95,12 +95,8 @@ def plan_folds(data: DataSettings, seed: int, folds: int | None = None) -> Folds
     rows: dict[str, list[Record]] = {}
     dev: dict[str, list[Record]] = {}
     for name in data.tasks:
-        train = list(splits.train[name].records) if name in splits.train else []
-        if data.mixture.task_examples is not None and train:
-            chosen = draw(len(train), data.mixture.task_examples, draw_seed, name).tolist()
-            train = [train[place] for place in chosen]
         dev[name] = list(splits.dev[name].records) if name in splits.dev else []
-        rows[name] = [*train, *dev[name]]
+        rows[name] = [*task_examples(splits, data, draw_seed, name), *dev[name]]
         _check_rows(name, len(rows[name]), folds)
     fewest = min(map(len, rows.values()))
     if folds is None and all(dev.values()) and fewest >= ENOUGH_ROWS:
@@ -123,6 +119,22 @@ def plan_folds(data: DataSettings, seed: int, folds: int | None = None) -> Folds
         draw_seed=draw_seed,
         divided=divided,
     )
+
+
+def task_examples(splits: Splits, data: DataSettings, draw_seed: int, name: str) -> list[Record]:
+    """Return the rows that a task is trained on: all, or the draw of `data.mixture.task_examples`.
+
+    Args:
+        splits: The rows of the run.
+        data: The section of the configuration.
+        draw_seed: Seed of the draw.
+        name: The task's name.
+    """
+    train = splits.train[name].records if name in splits.train else ()
+    if data.mixture.task_examples is None or not train:
+        return list(train)
+    chosen = draw(len(train), data.mixture.task_examples, draw_seed, name)
+    return [train[place] for place in chosen.tolist()]
 
 
 def make_folds(
@@ -337,4 +349,4 @@ def _first_change(before: Iterable[Turn], after: Iterable[Turn]) -> str:
 
 def _write(path: Path, lines: Iterable[str]) -> None:
     text = "".join(f"{line}\n" for line in lines)
-    write_whole(path, text.encode("utf-8", "backslashreplace"))
+    write_whole(path, text.encode("utf-8", "backslashreplace"))  # of half a surrogate pair
