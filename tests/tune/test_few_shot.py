@@ -15,7 +15,7 @@ from tell_lightning.data.templates import Renderer
 from tell_lightning.data.tokens import Encoder
 from tell_lightning.experiment.overlays import merged
 from tell_lightning.settings import as_settings, plain
-from tell_lightning.tune.few_shot import conversation, few_shot, fitting
+from tell_lightning.tuning.few_shot import conversation, few_shot, fitting
 
 ANCHOR = Anchor(text="Turn it.", response_prefix="Turned: ")
 

@@ -16,7 +16,7 @@ from tell_lightning.data.settings import DataSettings, Mixture, Task
 from tell_lightning.data.splits import read_splits
 from tell_lightning.experiment.overlays import merged
 from tell_lightning.settings import as_settings, plain
-from tell_lightning.tune.folds import FoldError, make_folds, plan_folds, write_folds
+from tell_lightning.tuning.folds import FoldError, make_folds, plan_folds, write_folds
 
 WORDS = ["amber", "birch", "cedar", "dune", "ember", "fjord", "grove", "heath", "inlet", "jetty"]
 

@@ -24,7 +24,7 @@ from tell_lightning.data.settings import DataSettings
 from tell_lightning.data.splits import read_splits
 from tell_lightning.data.tokens import Encoder
 from tell_lightning.files import write_whole
-from tell_lightning.tune.folds import task_examples
+from tell_lightning.tuning.folds import task_examples
 
 MOST_TOKENS = 8_192
 """Of the examples, the prompt and the answer; also where a base has more positions."""
