@@ -78,7 +78,7 @@ def run_cell(work: CellWork) -> dict[str, Any]:
     git = _git()
     try:
         if not work.experiment.arms[work.cell.arm].trains:
-            _score_base(options)
+            score_base(options)
         elif devices(work.config) > 1:
             _in_processes(options)
         else:
@@ -117,7 +117,7 @@ def _fit(options: list[str]) -> None:
     fit(options)
 
 
-def _score_base(options: list[str]) -> None:
+def score_base(options: list[str]) -> None:
     """Score the base as `fit` scores it before training, and write the same files."""
     from tell_lightning.callbacks.folder import new_folder
     from tell_lightning.callbacks.run_record import RunRecord, scores_json
