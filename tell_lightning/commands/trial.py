@@ -19,6 +19,7 @@ from tell_lightning.commands.cell import score_base
 from tell_lightning.commands.check import check
 from tell_lightning.errors import TellError
 from tell_lightning.experiment.overlays import merged, nested
+from tell_lightning.files import parse_yaml
 from tell_lightning.metrics.kinds.registry import BUILT_IN, kind_of
 from tell_lightning.metrics.predictions import Prediction
 from tell_lightning.metrics.score import Scores, primary_score
@@ -183,7 +184,7 @@ def _without_training(work: FitWork, overlay: Overlay, split: str) -> dict[str, 
     runs = place / "runs"
     score_base([*options, f"--run.dir={runs}"])
     (folder,) = runs.iterdir()
-    found = _fitted(folder, check(options).data.tasks, split).base
+    found = _fitted(folder, split).base
     shutil.rmtree(runs)
     result = NOT_SCORED if found is None else _of_fold(found)
     return {"state": COMPLETE, "reason": None, "steps": 0, "tokens": {}, **result}
@@ -219,13 +220,13 @@ def _fit(
         shutil.rmtree(folder, ignore_errors=True)
     options = written(values, merged({"seed_everything": seed}, overlay), place)
     fit([*options, f"--folder={folder}"], callbacks=watch)
-    found = _fitted(folder, check(options).data.tasks, split)
+    found = _fitted(folder, split)
     if kept is None:
         shutil.rmtree(folder, ignore_errors=True)
     return found
 
 
-def _fitted(folder: Path, tasks: Mapping[str, Any], split: str) -> Fitted:
+def _fitted(folder: Path, split: str) -> Fitted:
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
     sources = plan.get("realised", {}).get("sources", {}).values()  # none where nothing is trained
@@ -234,13 +235,22 @@ def _fitted(folder: Path, tasks: Mapping[str, Any], split: str) -> Fitted:
         for kind in ("task", "general")
     }
     scored = record["metrics"].get(split) or {}
-    scorings = {name: task.scoring for name, task in tasks.items()}
+    config = parse_yaml((folder / "config.yaml").read_text(encoding="utf-8"))
+    tasks = config["data"]["tasks"]
+    scorings = {name: _scoring(task["scoring"]) for name, task in tasks.items()}
     base = None
     if before := scored.get("before"):
         answers = _answers(folder, split, "base", tasks)
         base = Fitted(record, tokens, before, answers, scorings)
     answers = _answers(folder, split, "step-*", tasks)
     return Fitted(record, tokens, scored.get("after") or {}, answers, scorings, base)
+
+
+def _scoring(values: Mapping[str, Any]) -> Scoring:
+    """Make the settings again that a run has written, without its baselines."""
+    given = {key: value for key, value in values.items() if key not in {"baselines", "floors"}}
+    labels = given.get("labels")
+    return Scoring(**{**given, "labels": None if labels is None else tuple(labels)})
 
 
 def _answers(

@@ -5,6 +5,7 @@ adapter and the verdict, each piece of work in a warm process.
 """
 
 import argparse
+import json
 import shutil
 import sys
 import tempfile
@@ -38,7 +39,7 @@ from tell_lightning.data.splits import Splits, read_splits
 from tell_lightning.experiment.overlays import merged, nested
 from tell_lightning.experiment.pool import Pool, environments
 from tell_lightning.experiment.results import as_text as as_result
-from tell_lightning.files import write_whole
+from tell_lightning.files import read_yaml, write_whole
 from tell_lightning.settings import ConfigError
 from tell_lightning.tuning.budget import Budget, Price
 from tell_lightning.tuning.fits import Common, FitWork, Request, TrialWork
@@ -60,8 +61,8 @@ adapter is trained on all task rows, and tuned TELL is compared with tuned SFT o
 
 The same command line goes on after a stop, and with more minutes or trials it searches further.
 """
-KEPT = ("adapter", "predictions", "config.yaml", "plan.json", "metrics.csv")
-"""What the folder of the search takes from that of the final run, besides run.json."""
+KEPT = ("adapter", "predictions", "config.yaml", "plan.json", "metrics.csv", "run.json")
+"""What the folder of the search takes from that of the final run."""
 FINAL = "final"
 
 
@@ -269,12 +270,14 @@ class _Work:
 
     def final(self, best: Mapping[str, Any]) -> None:
         """Train the best configuration on all task rows, unless that is done."""
-        place = self.folder.path / FINAL
-        request = Request(FINAL, best["settings"], None, self.common.seed, before=True)
-        known = self.folder.read().get(FINAL)
-        if known != best["number"] and place.exists():
-            shutil.rmtree(place)
+        folder, place = self.folder.path, self.folder.path / FINAL
+        if self.folder.read().get(FINAL) == best["number"] and not place.exists():
+            return
+        if self.folder.read().get(FINAL) != best["number"]:
+            shutil.rmtree(place, ignore_errors=True)  # the beginning of another one
+        place.mkdir(exist_ok=True)  # it is there until the adapter is
         self.folder.write(**{FINAL: best["number"]})
+        request = Request(FINAL, best["settings"], None, self.common.seed, before=True)
         work = FitWork(self.common, request, self._place(FINAL), kept=place)
         (ended,) = self.pool.run(iter([work]))
         result = ended.value or failed(work, ended.reason or "", ended.seconds)
@@ -283,23 +286,23 @@ class _Work:
                 f"tune: the best configuration must train on all task rows, too, got: "
                 f"{result['reason']} The same command tries again."
             )
-        config = yaml.safe_load((place / "config.yaml").read_text(encoding="utf-8"))
-        config.pop("tune", None)
-        config["run"] = self.setting.config.values["run"]
-        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-        write_whole(self.folder.path / "best.yaml", f"{HEADER}{text}".encode())
-
-    def finish(self, facts: Mapping[str, Any]) -> None:
-        """Make the folder a run like any other, with what is known of the search."""
-        place = self.folder.path / FINAL
         for name in KEPT:
-            source, target = place / name, self.folder.path / name
+            source, target = place / name, folder / name
             if source.is_dir():
                 shutil.rmtree(target, ignore_errors=True)
                 shutil.copytree(source, target)
             elif source.is_file():
                 shutil.copy2(source, target)
-        record = _read(place / "run.json") or {}
+        config = read_yaml(place / "config.yaml", ConfigError)
+        config.pop("tune", None)
+        config["run"] = self.setting.config.values["run"]
+        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+        write_whole(folder / "best.yaml", f"{HEADER}{text}".encode())
+        shutil.rmtree(place)
+
+    def finish(self, facts: Mapping[str, Any]) -> None:
+        """Write what is known of the search into run.json."""
+        record = _read(self.folder.path / "run.json") or {}
         write_json(self.folder.path / "run.json", {**record, "tune": dict(facts)})
 
     def _place(self, name: str) -> Path:
@@ -542,8 +545,6 @@ def _minutes(value: str) -> float:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    import json
-
     if not path.is_file():
         return None
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

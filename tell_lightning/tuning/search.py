@@ -49,7 +49,7 @@ class Progress:
         self.search, self.space, self.price, self.budget = search, space, price, budget
         self._expected = self._taken = 0.0
         for record in search.records():
-            self._learn(record)
+            self.learn(record)
 
     @property
     def pace(self) -> float:
@@ -61,15 +61,10 @@ class Progress:
         costs = [self.price.trial(point) for point in self.space.starts.values()]
         return self.pace * sum(costs) / len(costs)
 
-    def ended(self, record: Record) -> None:
-        """Count a trial of this process."""
-        self._learn(record)
-
-    def may_start(self, running: int, seconds: float) -> bool:
+    def may_start(self, seconds: float) -> bool:
         """Say whether there is room for one more trial.
 
         Args:
-            running: Trials that run here.
             seconds: What the search has taken so far.
         """
         begun = self.search.count()
@@ -99,7 +94,8 @@ class Progress:
         left = max(0.0, self.budget.search - seconds)
         return done + round(left * self.budget.workers / self.mean_cost())
 
-    def _learn(self, record: Record) -> None:
+    def learn(self, record: Record) -> None:
+        """Correct the price by what a trial has taken."""
         if record["state"] == COMPLETE and record.get("params"):
             self._expected += self.price.trial(record["params"])
             self._taken += float(record["seconds"])
@@ -118,7 +114,7 @@ class _Asker:
         return self
 
     def __next__(self) -> TrialWork:
-        if not self.progress.may_start(len(self.running), self.clock.seconds):
+        if not self.progress.may_start(self.clock.seconds):
             raise StopIteration
         asked = self.progress.search.ask(self.progress.space)
         self.running[asked.number] = asked
@@ -161,7 +157,7 @@ def run_search(
         record = ended.value or failed(work, ended.reason or "", ended.seconds)
         search.tell(asker.running.pop(work.number), record)
         write_record(folder, record)
-        progress.ended(record)
+        progress.learn(record)
         clock.keep()
         for line in progress.lines(record, clock.seconds):
             say(line)
