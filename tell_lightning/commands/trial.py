@@ -19,7 +19,8 @@ from tell_lightning.commands.cell import score_base
 from tell_lightning.commands.check import check
 from tell_lightning.errors import TellError
 from tell_lightning.experiment.overlays import merged, nested
-from tell_lightning.files import parse_yaml
+from tell_lightning.experiment.results import as_text
+from tell_lightning.files import parse_yaml, write_whole
 from tell_lightning.metrics.kinds.registry import BUILT_IN, kind_of
 from tell_lightning.metrics.predictions import Prediction
 from tell_lightning.metrics.score import Scores, primary_score
@@ -75,10 +76,10 @@ class Fitted:
 
 
 def run_work(work: TrialWork | FitWork) -> dict[str, Any]:
-    """Do one piece of work.
+    """Do one piece of work, and keep its record at once, in case that the parent is killed.
 
     Returns:
-        Its record. A mistake in its configuration becomes the reason of a failed one.
+        The record. A mistake in its configuration becomes the reason of a failed one.
     """
     import tell_lightning.commands.session  # noqa: F401 (once, before the clock starts)
 
@@ -87,7 +88,14 @@ def run_work(work: TrialWork | FitWork) -> dict[str, Any]:
         found = _trial(work) if isinstance(work, TrialWork) else _single(work)
     except TellError as error:
         found = {"state": FAILED, "reason": str(error)}
-    return work.facts | found | {"seconds": round(time.perf_counter() - started, 2)}
+    record = work.facts | found | {"seconds": round(time.perf_counter() - started, 2)}
+    if isinstance(work, TrialWork):
+        from tell_lightning.tuning.study import keep_record
+
+        keep_record(work.url, work.trial_id, record)
+    elif work.result is not None:
+        write_whole(work.result, as_text(record).encode("utf-8", "backslashreplace"))
+    return record
 
 
 def failed(work: TrialWork | FitWork, reason: str, seconds: float) -> dict[str, Any]:
@@ -176,10 +184,12 @@ def _without_training(work: FitWork, overlay: Overlay, split: str) -> dict[str, 
     """Score the base, with or without task rows before the prompt."""
     asked, place = work.request, work.folder
     options = written(work.common.values, merged(overlay, {"seed_everything": asked.seed}), place)
+    examples: dict[str, int] = {}
     if asked.kind == "few_shot":
         from tell_lightning.tuning.few_shot import overlay as few_shot
 
         added = few_shot(check(options), asked.fold, place)
+        examples = json.loads((place / "examples.json").read_text(encoding="utf-8"))
         options = written(work.common.values, merged(overlay, added), place)
     runs = place / "runs"
     score_base([*options, f"--run.dir={runs}"])
@@ -187,7 +197,8 @@ def _without_training(work: FitWork, overlay: Overlay, split: str) -> dict[str, 
     found = _fitted(folder, split).base
     shutil.rmtree(runs)
     result = NOT_SCORED if found is None else _of_fold(found)
-    return {"state": COMPLETE, "reason": None, "steps": 0, "tokens": {}, **result}
+    done = {"state": COMPLETE, "reason": None, "steps": 0, "tokens": {}, "examples": examples}
+    return {**done, **result}
 
 
 def written(values: Mapping[str, Any], overlay: Overlay, place: Path) -> list[str]:

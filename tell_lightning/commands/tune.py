@@ -38,7 +38,6 @@ from tell_lightning.data.plan import Plan, PlanError, check_supply, resolve_plan
 from tell_lightning.data.splits import Splits, read_splits
 from tell_lightning.experiment.overlays import merged, nested
 from tell_lightning.experiment.pool import Pool, environments
-from tell_lightning.experiment.results import as_text as as_result
 from tell_lightning.files import read_yaml, write_whole
 from tell_lightning.settings import ConfigError
 from tell_lightning.tuning.budget import Budget, Price
@@ -64,6 +63,8 @@ The same command line goes on after a stop, and with more minutes or trials it s
 KEPT = ("adapter", "predictions", "config.yaml", "plan.json", "metrics.csv", "run.json")
 """What the folder of the search takes from that of the final run."""
 FINAL = "final"
+MEASURED = 60
+"""Steps of the run whose price is asked for; only a few of them are taken."""
 
 
 @dataclass(frozen=True)
@@ -255,17 +256,21 @@ class _Work:
         """
         kept = self.folder.path / "fits"
         kept.mkdir(exist_ok=True)
-        known = {request.name: _read(kept / f"{request.name}.json") for request in requests}
+
+        def kept_in(request: Request) -> Path:
+            return kept / f"{request.name}.json"
+
+        known = {request.name: _read(kept_in(request)) for request in requests}
         todo = [
-            FitWork(self.common, request, self._place(request.name))
+            FitWork(self.common, request, self._place(request.name), kept_in(request))
             for request in requests
             if (of := known[request.name]) is None or not _is_of(of, request)
         ]
         for ended in self.pool.run(iter(todo)):
             work: FitWork = ended.work
-            result = ended.value or failed(work, ended.reason or "", ended.seconds)
-            write_whole(kept / f"{work.request.name}.json", as_result(result).encode())
-            known[work.request.name] = result
+            known[work.request.name] = ended.value or failed(
+                work, ended.reason or "", ended.seconds
+            )
         return [found for request in requests if (found := known[request.name]) is not None]
 
     def final(self, best: Mapping[str, Any]) -> None:
@@ -432,11 +437,13 @@ def _measured(
     arms = setting.config.tune.search.arm
     arm: Arm = next((each for each in arms if each != "sft"), "sft")
     share = _share(setting)
-    asked = setting.config.trainer["max_steps"]
-    steps = asked if asked > 0 else 100
-    point = {"lr": 1e-4, "steps": steps, **({} if arm == "sft" else {"task_share": share})}
+    point = {"lr": 1e-4, "steps": MEASURED, **({} if arm == "sft" else {"task_share": share})}
     scorings = THIRDS if setting.folds.kind == "dev" else 1
-    own = {"eval.every_steps": -(-steps // scorings), "eval.dev_rows": common.dev_rows}
+    own = {
+        "eval.every_steps": -(-MEASURED // scorings),
+        "eval.dev_rows": common.dev_rows,
+        "data.mixture.general_repeat": True,  # a few steps are measured, however many rows last
+    }
     laid = merged(overlay(arm, point, ()), common.folds[0], QUIET, nested(own))
     config, _ = with_written_rows(check(written(common.values, laid, place)))
     check_lora(load_skeleton(config.model), config.model.lora)

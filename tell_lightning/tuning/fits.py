@@ -85,6 +85,8 @@ class FitWork:
     common: Common
     request: Request
     folder: Path
+    result: Path | None = None
+    """The file of its result; None: there is none."""
     kept: Path | None = None
     """Where the folder of the run stays; None: it is deleted."""
 

@@ -30,7 +30,9 @@ def write_record(folder: Path, record: Record) -> None:
     """Write a trial as `trials/NNNN.json`, completely or not at all."""
     place = folder / "trials"
     place.mkdir(exist_ok=True)
-    write_whole(place / f"{record['number']:04d}.json", as_text(record).encode())
+    write_whole(
+        place / f"{record['number']:04d}.json", as_text(record).encode("utf-8", "backslashreplace")
+    )
 
 
 def read_records(folder: Path) -> list[Record]:

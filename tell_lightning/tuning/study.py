@@ -8,6 +8,7 @@ result was written just before the kill counts.
 """
 
 import logging
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ RANDOM = 6
 SQLITE = "sqlite:///"
 BUSY_SECONDS = 60
 """How long a process waits for another one that writes to the same SQLite file."""
+ATTEMPTS = 6
+"""How often the tables of a new database are tried."""
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 KILLED = "killed"
 """User attribute of a trial whose process was killed: it is asked again, and does not count."""
@@ -142,9 +145,8 @@ class Search:
         return Asked(trial, arm, suggest(space, arm, trial))
 
     def tell(self, asked: Asked, record: Record) -> None:
-        """Keep what came of a trial."""
-        # First the record, then the state: a kill in between loses nothing.
-        asked.trial.set_user_attr("record", dict(record))
+        """Keep what came of a trial; its record first, so that a kill in between loses nothing."""
+        keep_record(self.url, asked.trial._trial_id, record)
         self._tell(asked.number, record)
 
     def _tell(self, number: int, record: Record) -> None:
@@ -166,6 +168,13 @@ class Search:
 
 
 STATES = {COMPLETE: TrialState.COMPLETE, PRUNED: TrialState.PRUNED, FAILED: TrialState.FAIL}
+
+
+def keep_record(url: str, trial_id: int, record: Record) -> None:
+    """Write the record of a trial into the study, unless the process that ran it has done so."""
+    storage = storage_of(url)
+    if "record" not in storage.get_trial(trial_id).user_attrs:
+        storage.set_trial_user_attr(trial_id, "record", dict(record))
 
 
 class Reports:
@@ -214,13 +223,22 @@ def is_local(url: str) -> bool:
 
 @cache
 def storage_of(url: str) -> RDBStorage:
-    """Connect to a storage."""
+    """Connect to a storage; an empty database gets its tables."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     options: dict[str, Any] = {"pool_pre_ping": True}
     if url.startswith("sqlite:"):
         options["connect_args"] = {"timeout": BUSY_SECONDS}
-    return RDBStorage(url, engine_kwargs=options)
+    for attempt in range(ATTEMPTS):
+        try:
+            return RDBStorage(url, engine_kwargs=options)
+        except sqlalchemy.exc.DatabaseError as error:
+            # Another machine makes the same tables at this moment.
+            meets = isinstance(error, sqlalchemy.exc.IntegrityError) or "exist" in str(error)
+            if not meets or attempt == ATTEMPTS - 1:
+                raise
+            time.sleep(0.5 * (attempt + 1))
+    raise AssertionError
 
 
 @contextmanager
