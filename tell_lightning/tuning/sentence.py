@@ -91,7 +91,7 @@ def advice(difference: Estimate, round_seconds: float) -> str:
         for tenths in range(11, 10 * MOST_ROWS + 1):
             rows = math.ceil(difference.rows * tenths / 10)
             if difference.half_with(rows=rows, seeds=seeds) <= half:
-                beside = "" if seeds == difference.seeds else ", and more time,"
+                beside = "" if seeds == difference.seeds else " and more time"
                 return f"more time cannot halve it, but about {_round(rows)} rows{beside} would"
     return "no number of rows would halve it soon"
 
