@@ -9,28 +9,39 @@ trainings differ in luck, and all rows that one training answers share its luck:
 
 So the variance of the mean has two parts: that of rows, from the means of the rows over seeds, and
 that of trainings, from the seeds of each fold. What belongs to neither is in both, and taken off
-once. The interval is that of a t distribution whose degrees of freedom follow from those of the two
-parts, for both are estimated from few numbers. Where all rows seen are alike, that is no proof that
-the next one is: two halves of a row are added, one at the largest difference that rows can have in
-each direction. A percentile bootstrap has neither: of ten rows it holds the truth 8 times of 10.
+once. Both are estimated from few numbers, trainings often from two seeds. So each gets the t
+quantile of its own degrees of freedom, and the interval reaches as far as the root of the sum of
+their squares. Where all rows seen are alike, that is no proof that the next one is: two halves of a
+row are added, one at the largest difference that rows can have in each direction.
+
+In simulated tables of 10 to 150 rows and 2 to 4 seeds, with little to much luck, it holds the truth
+in 94 to 100 of 100 (`tests/tune/test_estimate.py`); by Satterthwaite's degrees of freedom in 86 of
+100 where two trainings answer all rows.
 
 Not in the interval: other task rows to train on. Folds share most of their training rows, so that
 no estimate of this part from one set of rows is without bias.
 
-Sources: Owen 2007, doi 10.1214/07-AOAS122 (rows and seeds apart); Satterthwaite 1946, doi
-10.2307/3002019 (degrees of freedom); Agresti and Min 2005, doi 10.1002/sim.1781 (the halves of
-a row); Bengio and Grandvalet 2004, https://www.jmlr.org/papers/v5/grandvalet04a.html (folds).
+Sources: Owen 2007, doi 10.1214/07-AOAS122 (rows and seeds apart); Howe 1974, J. Am. Stat. Assoc.
+69:789 (a sum of two means, each with its quantile); Agresti and Min 2005,
+doi 10.1002/sim.1781 (the halves of a row); Bengio and Grandvalet 2004,
+https://www.jmlr.org/papers/v5/grandvalet04a.html (folds).
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from tell_lightning.experiment.statistics import LEVEL, sign_flip
+from tell_lightning.experiment.statistics import EXACT, LEVEL
 
 Numbers = NDArray[np.float64]
+HALVINGS = 20
+"""To find a p-value to six digits."""
+SEED = 12345
+"""Of the choices of signs, where there are too many to try all."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +109,34 @@ def estimate(
         value=value,
         low=value - reach,
         high=value + reach,
-        p=max(by_interval, sign_flip(means.tolist())),
+        p=max(by_interval, sign_flip(means)),
         rows=rows,
         seeds=seeds,
         of_rows=apart,
         of_runs=of_runs,
         runs_freedom=freedom,
     )
+
+
+def sign_flip(means: Numbers) -> float:
+    """Test whether values lie around zero: the share of all choices of signs as far from it.
+
+    Up to 14 rows all choices are tried, else 16,384 random ones, which are always the same.
+
+    >>> sign_flip(np.array([1.0, 2.0, 0.5, 1.5, 1.0]))
+    0.0625
+    """
+    signs = _signs(len(means))
+    seen = abs(float(means.sum()))
+    larger = int((np.abs(signs @ means) >= seen * (1 - 1e-9)).sum())
+    return larger / len(signs) if len(signs) == 2 ** len(means) else (larger + 1) / (len(signs) + 1)
+
+
+@lru_cache(maxsize=8)
+def _signs(rows: int) -> Numbers:
+    if 2**rows <= EXACT:
+        return np.array(list(product((1.0, -1.0), repeat=rows)))
+    return np.random.default_rng(SEED).choice([1.0, -1.0], size=(EXACT, rows))
 
 
 def _run_parts(values: Numbers, runs: NDArray[np.int64]) -> tuple[float, float, float]:
@@ -131,20 +163,24 @@ def _run_parts(values: Numbers, runs: NDArray[np.int64]) -> tuple[float, float, 
     return of_runs, freedom, shared
 
 
-def _freedom(of_rows: float, rows_freedom: float, of_runs: float, runs_freedom: float) -> float:
-    """Compute the degrees of freedom of a sum of two variances, as Satterthwaite does."""
-    parts = of_rows**2 / rows_freedom + (of_runs**2 / runs_freedom if of_runs else 0.0)
-    return (of_rows + of_runs) ** 2 / parts if parts else rows_freedom
-
-
-def _reach(of_rows: float, rows_freedom: float, of_runs: float, runs_freedom: float) -> float:
-    freedom = _freedom(of_rows, rows_freedom, of_runs, runs_freedom)
-    return float(stats.t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(of_rows + of_runs))
+def _reach(
+    of_rows: float, rows_freedom: float, of_runs: float, runs_freedom: float, level: float = LEVEL
+) -> float:
+    """Return half of the width of an interval from two variances, each with its own t quantile."""
+    share = (1 + level) / 2
+    squares = of_rows * stats.t.ppf(share, rows_freedom) ** 2
+    if of_runs:
+        squares += of_runs * stats.t.ppf(share, runs_freedom) ** 2
+    return float(np.sqrt(squares))
 
 
 def _p_value(
     value: float, of_rows: float, rows_freedom: float, of_runs: float, runs_freedom: float
 ) -> float:
-    freedom = _freedom(of_rows, rows_freedom, of_runs, runs_freedom)
-    deviation = np.sqrt(of_rows + of_runs)
-    return float(2 * stats.t.sf(abs(value) / deviation, freedom)) if deviation else 1.0
+    """Return the largest level of error whose interval holds 0, by halving."""
+    low, high = 0.0, 1.0
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        holds = abs(value) <= _reach(of_rows, rows_freedom, of_runs, runs_freedom, 1 - middle)
+        low, high = (middle, high) if holds else (low, middle)
+    return high

@@ -14,22 +14,26 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tell_lightning.data.anchors import Anchor
 from tell_lightning.data.evaluation_rows import default_max_new_tokens, evaluation_example
-from tell_lightning.data.permutation import derive_key
+from tell_lightning.data.permutation import derive_key, seed_for
 from tell_lightning.data.records import Fields, Record, Turn
 from tell_lightning.data.settings import DataSettings
 from tell_lightning.data.splits import read_splits
 from tell_lightning.data.tokens import Encoder
-from tell_lightning.files import write_whole
+from tell_lightning.files import as_json, write_whole
 from tell_lightning.tuning.folds import task_examples
+
+if TYPE_CHECKING:
+    from tell_lightning.commands.check import Config
 
 MOST_TOKENS = 8_192
 """Of the examples, the prompt and the answer; also where a base has more positions."""
 MESSAGES, ID = "few_shot_messages", "few_shot_id"
 """Columns of the written rows."""
+EXAMPLES = "examples.json"
 FIELDS = Fields(messages=MESSAGES, id=ID)
 
 
@@ -40,6 +44,26 @@ class FewShot:
     overlay: Mapping[str, Any]
     examples: Mapping[str, int]
     """How many examples a prompt has, by task."""
+
+
+def overlay(config: "Config", fold: int | None, folder: Path) -> Mapping[str, Any]:
+    """Write the rows of a fold with examples before them; `examples.json` says how many.
+
+    Args:
+        config: The configuration, with the rows of the fold.
+        fold: The fold, whose dev rows are asked; None: the test rows are.
+        folder: Where the files go.
+    """
+    from tell_lightning.data.templates import Renderer
+    from tell_lightning.data.tokenizer import load_tokenizer
+
+    tokenizer = load_tokenizer(config.model.base, **config.model.hub_options)
+    encoder = Encoder(tokenizer, Renderer(tokenizer, config.data.thinking))
+    seed = seed_for("draw", config.seed, config.data.mixture.draw_seed)
+    split: Literal["dev", "test"] = "test" if fold is None else "dev"
+    found = few_shot(config.data, encoder, folder / "few_shot", split=split, draw_seed=seed)
+    write_whole(folder / EXAMPLES, as_json(found.examples).encode())
+    return found.overlay
 
 
 def few_shot(

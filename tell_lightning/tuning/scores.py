@@ -8,6 +8,7 @@ What a row adds is its jackknife pseudo-value: of a share, 0 or 100 points; of a
 mean (BLEU), the whole score, and how much more it is with the row than without it, times the rows.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,22 +18,25 @@ from numpy.typing import NDArray
 
 from tell_lightning.metrics.intervals import RowSums
 from tell_lightning.metrics.kinds.base import ScoringKind
+from tell_lightning.metrics.kinds.registry import kind_of
 from tell_lightning.metrics.predictions import Prediction
 from tell_lightning.metrics.score import check_rows, primary_score, row_sums
 from tell_lightning.metrics.score_facts import facts_of
 from tell_lightning.metrics.settings import Scoring
 
 Numbers = NDArray[np.float64]
-Lines = Sequence[Mapping[str, Any]]
-"""Lines of a predictions file, with references."""
+Row = Mapping[str, Any]
+"""An answer: `id` (TASK/ID), `prediction` and `reference`."""
+Scorings = Mapping[str, Scoring]
+"""How each task is scored."""
 
 
-def pooled(scoring: Mapping[str, Scoring], rows: Mapping[str, Lines]) -> float:
+def pooled(scorings: Scorings, rows: Sequence[Row]) -> float:
     """Score the answers of all folds together.
 
     Args:
-        scoring: How each task is scored.
-        rows: The answers by task, each row once.
+        scorings: How each task is scored.
+        rows: The answers, each row once.
 
     Returns:
         Points from 0 to 100, the mean over the tasks.
@@ -40,52 +44,63 @@ def pooled(scoring: Mapping[str, Scoring], rows: Mapping[str, Lines]) -> float:
     Raises:
         MetricError: As `metrics.score.score`.
     """
-    found = []
-    for task, lines in rows.items():
-        kind, predictions = _read(scoring[task], lines)
-        found.append(float(_points(kind, np.array(primary_score(kind, predictions)))))
+    found = [_whole(*_read(scorings[task], own)) for task, own in by_task(rows).items()]
     return float(np.mean(found))
 
 
-def row_values(scoring: Mapping[str, Scoring], rows: Mapping[str, Lines]) -> dict[str, Numbers]:
-    """Compute what each row adds to the score of its task.
+def row_values(scorings: Scorings, rows: Sequence[Row]) -> Numbers:
+    """Compute what each row adds to the score.
 
     Args:
-        scoring: How each task is scored.
-        rows: The answers by task, each row once.
+        scorings: How each task is scored.
+        rows: The answers, each row once.
 
     Returns:
-        Points by task, [rows], in the order of the rows' ids; their mean is the score.
+        Points, [rows], by task and id; their mean is the score. Rows of a task with few rows count
+        more, so that each task counts the same.
 
     Raises:
         MetricError: As `metrics.score.score`.
     """
-    return {task: _pseudo_values(*_read(scoring[task], lines)) for task, lines in rows.items()}
+    tasks = by_task(rows)
+    values = [_pseudo_values(*_read(scorings[task], own)) for task, own in tasks.items()]
+    score = np.mean([of.mean() for of in values])
+    weights = [len(rows) / (len(tasks) * len(of)) for of in values]
+    parts = [score + (of - of.mean()) * w for of, w in zip(values, weights, strict=True)]
+    return np.concatenate(parts)
 
 
-def ordered(lines: Lines) -> list[Mapping[str, Any]]:
-    """Order lines by the id of their row, as `row_values` does."""
-    return sorted(lines, key=lambda line: str(line["id"]))
+def in_order(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows in the order of `row_values`."""
+    return [row for own in by_task(rows).values() for row in own]
 
 
-def label(scoring: Mapping[str, Scoring]) -> str:
+def by_task(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Sort rows by task and id.
+
+    >>> rows = [{"id": "b/1"}, {"id": "a/2/x"}, {"id": "a/1"}]
+    >>> [[row["id"] for row in own] for own in by_task(rows).values()]
+    [['a/1', 'a/2/x'], ['b/1']]
+    """
+    found: defaultdict[str, list[Row]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: str(row["id"]).partition("/")):
+        found[str(row["id"]).partition("/")[0]].append(row)
+    return dict(found)
+
+
+def label(scorings: Scorings) -> str:
     """Name the score: of one task its own, of several that it is a mean.
 
-    >>> label({"say": Scoring(kind="text")})
-    'exact match'
+    >>> label({"say": Scoring(kind="text")}), label({"a": Scoring(), "b": Scoring()})
+    ('exact match', 'mean score of 2 tasks')
     """
-    if len(scoring) > 1:
-        return f"mean score of {len(scoring)} tasks"
-    ((name, kind),) = ((_bare(each).primary, each) for each in scoring.values())
-    facts = facts_of(name or _kind_primary(kind))
+    if len(scorings) > 1:
+        return f"mean score of {len(scorings)} tasks"
+    (scoring,) = scorings.values()
+    kind = kind_of(_bare(scoring))
+    facts = facts_of(kind.primary, kind.facts)
     linear = facts.scale in {"points", "ratio", "share"} and facts.better == "higher"
     return facts.label if linear else f"{facts.label}, in points of 0 to 100"
-
-
-def _kind_primary(scoring: Scoring) -> str:
-    from tell_lightning.metrics.kinds.registry import kind_of
-
-    return kind_of(_bare(scoring)).primary
 
 
 def _bare(scoring: Scoring) -> Scoring:
@@ -93,37 +108,40 @@ def _bare(scoring: Scoring) -> Scoring:
     return replace(scoring, baselines={}, function=None, words_field=None)
 
 
-def _read(scoring: Scoring, lines: Lines) -> tuple[ScoringKind, list[Prediction]]:
+def _read(scoring: Scoring, rows: Sequence[Row]) -> tuple[ScoringKind, list[Prediction]]:
     predictions = [
         Prediction(
-            id=str(line["id"]),
-            prediction=str(line["prediction"]),
-            reference=line["reference"],
-            row=line,
+            id=str(row["id"]),
+            prediction=str(row["prediction"]),
+            reference=row["reference"],
+            row=row,
             stopped=True,
             prefix_found=None,
             new_tokens=0,
         )
-        for line in ordered(lines)
+        for row in rows
     ]
     return check_rows(_bare(scoring), predictions), predictions
 
 
-def _points(kind: ScoringKind, values: Numbers) -> Numbers:
+def _points(kind: ScoringKind, values: Numbers | float) -> Numbers:
     facts = facts_of(kind.primary, kind.facts)
-    return 100 * np.vectorize(facts.selection, otypes=[np.float64])(values)
+    return np.asarray(100 * np.vectorize(facts.selection, otypes=[np.float64])(values))
+
+
+def _whole(kind: ScoringKind, predictions: Sequence[Prediction]) -> float:
+    return float(_points(kind, primary_score(kind, predictions)))
 
 
 def _pseudo_values(kind: ScoringKind, predictions: Sequence[Prediction]) -> Numbers:
     """Compute jackknife pseudo-values, moved so that their mean is the score itself."""
-    count = len(predictions)
-    whole = float(_points(kind, np.array(primary_score(kind, predictions))))
+    count, whole = len(predictions), _whole(kind, predictions)
     if count == 1:
         return np.array([whole])
     without = _points(kind, _left_out(kind, predictions))
     without = np.where(np.isnan(without), whole, without)
     values: Numbers = count * whole - (count - 1) * without
-    return values + (whole - values.mean())
+    return np.asarray(values + (whole - values.mean()))
 
 
 def _left_out(kind: ScoringKind, predictions: Sequence[Prediction]) -> Numbers:
