@@ -174,13 +174,16 @@ def run(options: Options, keys: list[str]) -> Path:
         budget = Budget(seconds, options.trials, len(processes))
         common = Common(config.values, rows.overlays, rows.whole, config.seed, _dev_rows(setting))
         cost, space = _priced(setting, common, folder, search, budget, processes[0])
+        if micro_batch := folder.read().get("micro_batch"):  # found once, for all trials
+            values = merged(config.values, {"data": {"micro_batch": micro_batch}})
+            common = replace(common, values=values)
         clock = Clock(folder)
         for line in space.lines():
             print(f"  {line}")
         print(budget.line(cost, space), flush=True)
-        progress = Progress(search, space, cost, budget)
         if again := search.recover():
             print(f"{again} trials were stopped midway and are run again.", flush=True)
+        progress = Progress(search, space, cost, budget)
         try:
             with (
                 closing(Pool(run_work, processes)) as pool,
@@ -433,12 +436,12 @@ def _priced(
         budget.check(cost, space)
         return cost, space
     with tempfile.TemporaryDirectory(prefix="tell-tune-") as place:
-        cost, defaults = _measured(setting, common, environment, Path(place))
+        cost, defaults, micro_batch = _measured(setting, common, environment, Path(place))
     afford = partial(_affords, budget, cost)
     space = space_of(setting.config.tune.search, defaults, afford)
     budget.check(cost, space)
     space = search.begin(space)
-    folder.write(price=cost.plain())
+    folder.write(price=cost.plain(), micro_batch=micro_batch)
     return cost, space
 
 
@@ -448,8 +451,12 @@ def _affords(budget: Budget, cost: Price, steps: int) -> bool:
 
 def _measured(
     setting: Setting, common: Common, environment: Mapping[str, str], place: Path
-) -> tuple[Price, Defaults]:
-    """Measure a trial of the first arm that mixes, in a process like those of the trials."""
+) -> tuple[Price, Defaults, int]:
+    """Measure a trial of the first arm that mixes, in a process like those of the trials.
+
+    Returns:
+        Prices, defaults, and the micro-batch.
+    """
     from tell_lightning.data.prepared import PreparedData
     from tell_lightning.data.tokenizer import load_tokenizer
     from tell_lightning.model.base import load_skeleton
@@ -505,7 +512,7 @@ def _measured(
         force=any(task.force_response_prefix for task in tasks),
         lasts=lasting,
     )
-    return cost, defaults
+    return cost, defaults, int(found["micro_batch"])
 
 
 def _share(setting: Setting) -> float:
