@@ -136,7 +136,8 @@ def score_base(options: list[str]) -> None:
     record = RunRecord(folder)
     session = open_session(config, folder, splits, training=False)
     trainer, module, datamodule = session.trainer, session.module, session.datamodule
-    trainer.validate(module, datamodule=datamodule, verbose=False)
+    if any(task.has("dev") for task in config.data.tasks.values()):
+        trainer.validate(module, datamodule=datamodule, verbose=False)
     if config.eval.test:
         trainer.test(module, datamodule=datamodule, verbose=False)
         if config.eval.anchor_check and datamodule.swap_anchor():

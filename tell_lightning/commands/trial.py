@@ -192,6 +192,7 @@ def _without_training(work: FitWork, overlay: Overlay, split: str) -> dict[str, 
         examples = json.loads((place / "examples.json").read_text(encoding="utf-8"))
         options = written(work.common.values, merged(overlay, added), place)
     runs = place / "runs"
+    shutil.rmtree(runs, ignore_errors=True)  # what a failure has left
     score_base([*options, f"--run.dir={runs}"])
     (folder,) = runs.iterdir()
     found = _fitted(folder, split).base

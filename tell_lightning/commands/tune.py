@@ -6,6 +6,7 @@ adapter and the verdict, each piece of work in a warm process.
 
 import argparse
 import json
+import math
 import shutil
 import sys
 import tempfile
@@ -49,6 +50,7 @@ from tell_lightning.tuning.search import Clock, Progress, run_search
 from tell_lightning.tuning.settings import Arm
 from tell_lightning.tuning.space import ARMS, SHARES, Defaults, Space, overlay, space_of
 from tell_lightning.tuning.study import Asked, Search, other_studies
+from tell_lightning.tuning.verdict import verdict
 
 DESCRIPTION = """
 Find the best adapter that a budget allows for a task of one's own, and say whether TELL has helped.
@@ -210,6 +212,25 @@ def _all(work: "_Work", progress: Progress, clock: Clock) -> None:
     print(f"Best: trial {best['number']}. Training its adapter on all task rows.", flush=True)
     work.final(best)
     clock.keep()
+    budget, config = progress.budget, work.setting.config
+
+    def seconds_left() -> float:
+        clock.keep()
+        return math.inf if budget.seconds is None else budget.seconds - clock.seconds
+
+    found = verdict(
+        scorings={name: task.scoring for name, task in config.data.tasks.items()},
+        folds=work.setting.folds,
+        records=records,
+        run_fits=work.fits,
+        has_test=all(task.has("test") for task in config.data.tasks.values()),
+        seconds_left=seconds_left,
+        seeds=config.tune.seeds,
+        seed=config.seed,
+        workers=budget.workers,
+        say=partial(print, flush=True),
+    )
+    clock.keep()
     facts = {
         "best": best["number"],
         "best_by_arm": {arm: of["number"] for arm, of in best_by_arm(records).items()},
@@ -217,8 +238,10 @@ def _all(work: "_Work", progress: Progress, clock: Clock) -> None:
         "space": progress.space.plain(),
         "folds": work.setting.folds.line,
         "minutes": round(clock.seconds / 60, 2),
+        "verdict": found,
     }
     work.finish(facts)
+    print(found["sentence"])
     print(f"Adapter: {folder / 'adapter'}")
     print(f"Configuration: fit -c {folder / 'best.yaml'}")
 

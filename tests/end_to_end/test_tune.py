@@ -49,6 +49,7 @@ def test_the_screen_says_what_is_compared_what_it_costs_and_what_came_of_it(
     for number, arm in enumerate(("tell", "sft", "mixture")):
         assert any(x.startswith(f"trial {number}: {arm}, lr 0.05, ") for x in lines)
     assert any(x.startswith(f"{TRIALS} of about {TRIALS} trials; best ") for x in lines)
+    assert tuned[1].record["tune"]["verdict"]["sentence"] in lines
 
 
 @pytest.mark.long
@@ -76,7 +77,7 @@ def test_the_folder_is_a_run(tuned: tuple[World, Run], tmp_path: Path) -> None:
     assert run.record["metrics"]["test"]["after"]
     assert run.record["tune"]["best"] in range(TRIALS)
     assert not (run.folder / "final").exists()
-    main(["export", str(run.folder), "--to", "adapter", "--out", str(tmp_path / "exported")])
+    main(["export", str(run.folder), "--to", str(tmp_path / "exported")])
     assert (tmp_path / "exported").is_dir()
     main(["report", str(run.folder)])
     plan = json.loads((run.folder / "plan.json").read_text())

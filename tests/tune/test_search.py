@@ -88,9 +88,9 @@ def test_a_search_that_is_killed_at_five_moments_goes_on_without_losing_or_repea
     # What a kill has stopped is run again with its settings; each of the first points counts once.
     for start in SPACE.starts.values():
         assert sum(each["params"] == start for each in records) == 1
-    points = [json.dumps(each["params"]) for each in records]
-    begun = {json.dumps(note["params"]) for note in notes(folder)}
-    assert set(points) == begun
+    points = {json.dumps(each["params"], sort_keys=True) for each in records}
+    begun = {json.dumps(note["params"], sort_keys=True) for note in notes(folder)}
+    assert points == begun
 
 
 @pytest.mark.long
