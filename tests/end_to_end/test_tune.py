@@ -88,7 +88,7 @@ def test_the_folder_is_a_run(tuned: tuple[World, Run], tmp_path: Path) -> None:
 def test_the_best_configuration_is_a_file_for_fit(tuned: tuple[World, Run]) -> None:
     from tell_lightning.commands.check import check
 
-    world, run = tuned
+    _, run = tuned
     best = json.loads(
         (run.folder / "trials" / f"{run.record['tune']['best']:04d}.json").read_text()
     )

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import postgres
 import pytest
 import tuning_work
 from tuning_work import ABOUT, PRICE, SPACE, record
@@ -16,7 +17,7 @@ from tell_lightning.tuning.budget import Budget
 from tell_lightning.tuning.folder import TuneFolder, digest_of
 from tell_lightning.tuning.records import FAILED, PRUNED, ranked, read_records, table, value
 from tell_lightning.tuning.search import Progress, outcome
-from tell_lightning.tuning.study import Search
+from tell_lightning.tuning.study import Search, storage_of
 
 TRIALS = 12
 
@@ -93,10 +94,8 @@ def test_a_search_that_is_killed_at_five_moments_goes_on_without_losing_or_repea
     assert points == begun
 
 
-@pytest.mark.long
-def test_two_processes_with_one_storage_do_no_trial_twice(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'shared.db'}"
-    folders = [tmp_path / "first", tmp_path / "second"]
+def check_two_machines(url: str, folders: list[Path]) -> None:
+    """Search from two folders in one storage."""
     processes = [started(folder, url=url) for folder in folders]
     for process in processes:
         said, _ = process.communicate()
@@ -105,8 +104,23 @@ def test_two_processes_with_one_storage_do_no_trial_twice(tmp_path: Path) -> Non
     records = study.records()
     assert TRIALS <= len(records) <= TRIALS + 2  # each may ask while the other one does
     check_each_once(records, folders)
+    assert all(notes(folder) for folder in folders)
     for start in SPACE.starts.values():
         assert sum(each["params"] == start for each in records) == 1
+
+
+@pytest.mark.long
+def test_two_processes_with_one_storage_do_no_trial_twice(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    check_two_machines(url, [tmp_path / "first", tmp_path / "second"])
+
+
+@pytest.mark.long
+def test_two_processes_with_one_database_server_do_no_trial_twice(tmp_path: Path) -> None:
+    with postgres.server() as url:
+        check_two_machines(url, [tmp_path / "first", tmp_path / "second"])
+        storage_of(url).remove_session()
+        storage_of(url).engine.dispose()
 
 
 def a_study(tmp_path: Path) -> Search:
