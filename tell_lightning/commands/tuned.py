@@ -46,6 +46,7 @@ def tune(
     folder: str | Path | None = None,
     workers: int | None = None,
     storage: str | None = None,
+    wandb: bool = False,
     overrides: Mapping[str, Any] | None = None,
 ) -> Tuned:
     """Search for the best adapter within a budget, and say whether TELL has helped.
@@ -62,6 +63,7 @@ def tune(
         folder: Where everything goes; None: `tune-NAME` in `run.dir`.
         workers: Processes at a time; None: one for each GPU, or one for each core without any.
         storage: The storage of Optuna where several machines search together.
+        wandb: Whether every trial and the verdict are sent to W&B at the end, as one group.
         overrides: Values by dotted key, such as `{"model.base": "microworld"}`.
 
     Raises:
@@ -75,6 +77,7 @@ def tune(
         "--storage": storage,
     }
     words = [f"{flag}={value}" for flag, value in given.items() if value is not None]
+    words += ["--wandb"] if wandb else []
     words += [f"--{key}={_written(value)}" for key, value in (overrides or {}).items()]
     with tempfile.TemporaryDirectory(prefix="tell-tune-") as place:
         files = _files(config, Path(place))
