@@ -45,7 +45,7 @@ from tell_lightning.tuning.budget import Budget, Price
 from tell_lightning.tuning.fits import Common, FitWork, Request, TrialWork
 from tell_lightning.tuning.folder import TuneFolder, about, digest_of, opened
 from tell_lightning.tuning.folds import Folds, plan_folds, write_folds
-from tell_lightning.tuning.records import best_by_arm, ranked, table
+from tell_lightning.tuning.records import Record, best_by_arm, ranked, table
 from tell_lightning.tuning.search import Clock, Progress, run_search
 from tell_lightning.tuning.settings import Arm
 from tell_lightning.tuning.space import ARMS, SHARES, Defaults, Space, overlay, space_of
@@ -78,6 +78,7 @@ class Options:
     folder: Path | None
     workers: int | None
     storage: str | None
+    wandb: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,11 @@ def _parser() -> CommandParser:
         help="the storage of Optuna where several machines search together, such as "
         "postgresql://user@host/name; default: study.db in the folder",
     )
+    parser.add_argument(
+        "--wandb",
+        action="store_true",
+        help="send every trial and the verdict to W&B at the end, as one group",
+    )
     return parser
 
 
@@ -190,16 +196,35 @@ def run(options: Options, keys: list[str]) -> Path:
                 tempfile.TemporaryDirectory(prefix="tell-tune-") as home,
             ):
                 work = _Work(setting, common, search, folder, pool, Path(home))
-                _all(work, progress, clock)
+                records, facts = _all(work, progress, clock)
         except KeyboardInterrupt:
             clock.keep()
             print("\nStopped; ended trials are kept. The same command goes on.", file=sys.stderr)
             raise
+        if options.wandb:
+            for line in _logged(config, place, records, facts):
+                print(line)
     return place
 
 
-def _all(work: "_Work", progress: Progress, clock: Clock) -> None:
-    """Do all that takes long."""
+def _logged(
+    config: Config, place: Path, records: Sequence[Record], facts: Mapping[str, Any]
+) -> list[str]:
+    """Send a search to W&B."""
+    from tell_lightning.callbacks.wandb_search import log_search
+
+    project, group = config.run.wandb_project, place.resolve().name
+    return log_search(place, project=project, group=group, records=records, facts=facts)
+
+
+def _all(
+    work: "_Work", progress: Progress, clock: Clock
+) -> tuple[Sequence[Record], Mapping[str, Any]]:
+    """Do all that takes long.
+
+    Returns:
+        The trials, and what run.json says of the search.
+    """
     folder = work.folder.path
     records = run_search(
         progress,
@@ -247,6 +272,7 @@ def _all(work: "_Work", progress: Progress, clock: Clock) -> None:
     print(found["sentence"])
     print(f"Adapter: {folder / 'adapter'}")
     print(f"Configuration: fit -c {folder / 'best.yaml'}")
+    return records, facts
 
 
 @dataclass

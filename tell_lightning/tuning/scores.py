@@ -155,7 +155,13 @@ def _left_out(kind: ScoringKind, predictions: Sequence[Prediction]) -> Numbers:
 
 
 def _from_sums(sums: RowSums, name: str) -> Numbers:
-    count = len(sums.rows)
-    # A mean is divided by the number of rows that there were, so the others are weighted up.
-    rest = (sums.rows.sum(axis=0) - sums.rows) * (count / (count - 1))
-    return np.asarray(sums.score(rest)[name], dtype=np.float64)
+    """Compute a score of the sums without each row.
+
+    A ratio of sums, such as BLEU, is the same of twice the sums. A mean over rows is twice as much,
+    for it is divided by the number of rows that there were.
+    """
+    count, total = len(sums.rows), sums.rows.sum(axis=0)
+    whole, twice = (float(sums.score(each)[name]) for each in (total, 2 * total))
+    without = np.asarray(sums.score(total - sums.rows)[name], dtype=np.float64)
+    is_mean = whole != 0 and abs(twice - 2 * whole) < 1e-9 * abs(whole)
+    return without * count / (count - 1) if is_mean else without
