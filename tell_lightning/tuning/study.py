@@ -102,7 +102,7 @@ class Search:
         self.study.set_user_attr(name, value)
 
     def begin(self, space: Space) -> Space:
-        """Return the ranges of the study; the machine that made it gives them, and the first points.
+        """Return the ranges; the machine that made the study gives them, and the first points.
 
         Others wait a moment for them. A machine that was killed before it gave them is replaced.
         """
