@@ -13,7 +13,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from tell_lightning.data.plan import Plan, PlanError, check_supply, resolve_plan
 from tell_lightning.data.splits import Splits, read_splits
 from tell_lightning.experiment.overlays import merged, nested
 from tell_lightning.experiment.pool import Pool, environments
-from tell_lightning.files import read_yaml, write_whole
+from tell_lightning.files import as_json, read_yaml, write_whole
 from tell_lightning.settings import ConfigError
 from tell_lightning.tuning.budget import Budget, Price
 from tell_lightning.tuning.fits import Common, FitWork, Request, TrialWork
@@ -172,6 +172,7 @@ def run(options: Options, keys: list[str]) -> Path:
     with opened(place, setting.about) as folder:
         url = options.storage or folder.url
         search = _open(url, setting, folder)
+        clock = Clock(folder)
         print(f"Tune: {folder.path}")
         print(setting.folds.line)
         rows = write_folds(setting.folds, config.data, folder.path / "folds")
@@ -183,7 +184,6 @@ def run(options: Options, keys: list[str]) -> Path:
         if micro_batch := folder.read().get("micro_batch"):  # found once, for all trials
             values = merged(config.values, {"data": {"micro_batch": micro_batch}})
             common = replace(common, values=values)
-        clock = Clock(folder)
         for line in space.lines():
             print(f"  {line}")
         print(budget.line(cost, space), flush=True)
@@ -240,11 +240,43 @@ def _all(
     print(f"Best: trial {best['number']}. Training its adapter on all task rows.", flush=True)
     work.final(best)
     clock.keep()
-    budget, config = progress.budget, work.setting.config
+    facts = {
+        "best": best["number"],
+        "best_by_arm": {arm: of["number"] for arm, of in best_by_arm(records).items()},
+        "trials": dict(Counter(record["state"] for record in records)),
+        "space": progress.space.plain(),
+        "folds": work.setting.folds.line,
+        "budget": asdict(progress.budget) | {"seeds": work.setting.config.tune.seeds},
+    }
+    facts = json.loads(as_json(facts))  # as the file holds them
+    known = (_read(folder / "run.json") or {}).get("tune", {})
+    if {**facts, "verdict": 0, "minutes": 0} == {**known, "verdict": 0, "minutes": 0}:
+        facts = known  # the same command after its end
+    else:
+        found = _verdict(work, records, progress.budget, clock)
+        facts |= {"verdict": found, "minutes": round(clock.seconds / 60, 2)}
+    work.finish(facts)
+    print(facts["verdict"]["sentence"])
+    print(f"Adapter: {folder / 'adapter'}")
+    print(f"Configuration: fit -c {folder / 'best.yaml'}")
+    return records, facts
+
+
+def _verdict(
+    work: "_Work", records: Sequence[Record], budget: Budget, clock: Clock
+) -> dict[str, Any]:
+    """Compare the arms in the time that is left."""
+    config, folder = work.setting.config, work.folder
+    if folder.read().get("verdict_of") != len(records):
+        folder.write(verdict_of=len(records))
+    else:
+        work.credit()
 
     def seconds_left() -> float:
         clock.keep()
-        return math.inf if budget.seconds is None else budget.seconds - clock.seconds
+        if budget.seconds is None:
+            return math.inf
+        return budget.seconds - clock.seconds + sum(work.credits.values()) / budget.workers
 
     found = verdict(
         scorings={name: task.scoring for name, task in config.data.tasks.items()},
@@ -259,20 +291,7 @@ def _all(
         say=partial(print, flush=True),
     )
     clock.keep()
-    facts = {
-        "best": best["number"],
-        "best_by_arm": {arm: of["number"] for arm, of in best_by_arm(records).items()},
-        "trials": dict(Counter(record["state"] for record in records)),
-        "space": progress.space.plain(),
-        "folds": work.setting.folds.line,
-        "minutes": round(clock.seconds / 60, 2),
-        "verdict": found,
-    }
-    work.finish(facts)
-    print(found["sentence"])
-    print(f"Adapter: {folder / 'adapter'}")
-    print(f"Configuration: fit -c {folder / 'best.yaml'}")
-    return records, facts
+    return found
 
 
 @dataclass
@@ -285,6 +304,13 @@ class _Work:
     folder: TuneFolder
     pool: Pool
     home: Path
+    credits: dict[str, float] = field(default_factory=dict)
+    """Seconds of the fits of a verdict that was stopped, which cost nothing now."""
+
+    def credit(self) -> None:
+        """Count the fits that a verdict on the same trials has left."""
+        for path in (self.folder.path / "fits").glob("*.json"):
+            self.credits[path.stem] = float((_read(path) or {}).get("seconds", 0.0))
 
     def trial(self, asked: Asked) -> TrialWork:
         """Make the work of a trial."""
@@ -313,6 +339,8 @@ class _Work:
             return kept / f"{request.name}.json"
 
         known = {request.name: _read(kept_in(request)) for request in requests}
+        for name in known:
+            self.credits.pop(name, None)
         todo = [
             FitWork(self.common, request, self._place(request.name), kept_in(request))
             for request in requests

@@ -112,10 +112,13 @@ def test_the_same_command_again_trains_nothing(
     tuned: tuple[World, Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
     world, run = tuned
-    before = {path: path.stat().st_mtime_ns for path in (run.folder / "adapter").iterdir()}
+    kept = [*(run.folder / "adapter").iterdir(), *(run.folder / "fits").iterdir()]
+    before = {path: path.stat().st_mtime_ns for path in kept}
+    said = run.record["tune"]
     main(["tune", *keys(world), f"--trials={TRIALS}", f"--folder={run.folder}"])
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert "trial 0:" not in capsys.readouterr().out
+    assert run.record["tune"] == said
 
 
 @pytest.mark.long
