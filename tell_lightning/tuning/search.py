@@ -6,6 +6,7 @@ trial 7: tell, lr 0.0012, 150 steps, share 0.21: score 41.2, loss 0.830, 38 s
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +24,42 @@ ALIKE = 3
 
 
 class Clock:
-    """The seconds that a search has taken, over all sessions of its folder."""
+    """The seconds that have been spent, over all sessions of a folder."""
 
     def __init__(self, folder: TuneFolder) -> None:
         """Go on from what the folder knows."""
+        known = folder.read()
         self._folder = folder
-        self._before = float(folder.read().get("seconds", 0.0))
+        self._before = float(known.get("seconds", 0.0))
+        self._searched = float(known.get("search_seconds", 0.0))
         self._started = time.monotonic()
+        self._search_started: float | None = None
 
     @property
     def seconds(self) -> float:
-        """Return the seconds so far."""
+        """Return the seconds of everything."""
         return self._before + time.monotonic() - self._started
+
+    @property
+    def search(self) -> float:
+        """Return the seconds of the search, which has a share of the budget of its own."""
+        began = self._search_started
+        return self._searched + (0.0 if began is None else time.monotonic() - began)
+
+    @contextmanager
+    def searching(self) -> Iterator[None]:
+        """Count what happens in the body as search."""
+        self._search_started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._searched, self._search_started = self.search, None
+            self.keep()
 
     def keep(self) -> None:
         """Write them down."""
-        self._folder.write(seconds=round(self.seconds, 1))
+        seconds, search = round(self.seconds, 1), round(self.search, 1)
+        self._folder.write(seconds=seconds, search_seconds=search)
 
 
 class Progress:
@@ -114,7 +135,7 @@ class _Asker:
         return self
 
     def __next__(self) -> TrialWork:
-        if not self.progress.may_start(self.clock.seconds):
+        if not self.progress.may_start(self.clock.search):
             raise StopIteration
         asked = self.progress.search.ask(self.progress.space)
         self.running[asked.number] = asked
@@ -152,17 +173,18 @@ def run_search(
     reasons: list[str | None] = []
     for record in search.records():
         write_record(folder, record)
-    for ended in pool.run(asker):
-        work: TrialWork = ended.work
-        record = ended.value or failed(work, ended.reason or "", ended.seconds)
-        search.tell(asker.running.pop(work.number), record)
-        write_record(folder, record)
-        progress.learn(record)
-        clock.keep()
-        for line in progress.lines(record, clock.seconds):
-            say(line)
-        reasons.append(record["reason"] if record["state"] == FAILED else None)
-        _check_alike(reasons)
+    with clock.searching():
+        for ended in pool.run(asker):
+            work: TrialWork = ended.work
+            record = ended.value or failed(work, ended.reason or "", ended.seconds)
+            search.tell(asker.running.pop(work.number), record)
+            write_record(folder, record)
+            progress.learn(record)
+            clock.keep()
+            for line in progress.lines(record, clock.search):
+                say(line)
+            reasons.append(record["reason"] if record["state"] == FAILED else None)
+            _check_alike(reasons)
     records = search.records()
     for record in records:  # those of other machines, too
         write_record(folder, record)

@@ -16,7 +16,7 @@ from tuning_work import ABOUT, PRICE, SPACE, record
 from tell_lightning.tuning.budget import Budget
 from tell_lightning.tuning.folder import TuneFolder, digest_of
 from tell_lightning.tuning.records import FAILED, PRUNED, ranked, read_records, table, value
-from tell_lightning.tuning.search import Progress, outcome
+from tell_lightning.tuning.search import Clock, Progress, outcome
 from tell_lightning.tuning.study import Search, storage_of
 
 TRIALS = 12
@@ -199,12 +199,17 @@ def test_a_trial_that_fails_is_told_with_its_reason() -> None:
     assert outcome(failed) == "sft, lr 0.001, 30 steps: FAILED: too large"
 
 
-def test_time_counts_over_all_sessions(tmp_path: Path) -> None:
-    from tell_lightning.tuning.search import Clock
-
+def test_time_counts_over_all_sessions_and_that_of_the_search_by_itself(tmp_path: Path) -> None:
     folder = TuneFolder(tmp_path)
-    folder.write(seconds=100.0)
+    folder.write(seconds=1e6, search_seconds=1e3)
     clock = Clock(folder)
-    assert 100.0 <= clock.seconds < 200.0
-    clock.keep()
-    assert folder.read()["seconds"] >= 100.0
+    with clock.searching():
+        time.sleep(0.3)
+    assert clock.seconds > 1e6
+    assert 1e3 < clock.search < 1e6
+    before = clock.search
+    time.sleep(0.1)
+    assert clock.search == before  # the verdict takes nothing from the search of a longer budget
+    known = folder.read()
+    assert known["seconds"] > 1e6
+    assert known["search_seconds"] == round(before, 1)
