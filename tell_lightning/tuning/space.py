@@ -208,11 +208,15 @@ def _default_steps(
     low = max(FEWEST, round(min(lengths) / STEPS_FACTOR))
     high = max(low, round(max(lengths) * STEPS_FACTOR))
     mixes = bool(set(search.arm) - {"sft"})
-    while high > low and not (afford(high) and (not mixes or defaults.lasts(share, high))):
-        high = max(low, round(high / 1.25))
-    while low > FEWEST and not afford(low):
+
+    def lasts(steps: int) -> bool:
+        return not mixes or defaults.lasts(share, steps)
+
+    while low > FEWEST and not lasts(low):
         low = max(FEWEST, round(low / 1.25))
-        high = low
+    # A small budget has fewer trials rather than trials that are too short to learn anything.
+    while high > low and not (afford(high) and lasts(high)):
+        high = max(low, round(high / 1.25))
     return low, high
 
 
