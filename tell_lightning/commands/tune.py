@@ -13,7 +13,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from tell_lightning.data.plan import Plan, PlanError, check_supply, resolve_plan
 from tell_lightning.data.splits import Splits, read_splits
 from tell_lightning.experiment.overlays import merged, nested
 from tell_lightning.experiment.pool import Pool, environments
-from tell_lightning.files import read_yaml, write_whole
+from tell_lightning.files import as_json, read_yaml, write_whole
 from tell_lightning.settings import ConfigError
 from tell_lightning.tuning.budget import Budget, Price
 from tell_lightning.tuning.fits import Common, FitWork, Request, TrialWork
@@ -172,6 +172,7 @@ def run(options: Options, keys: list[str]) -> Path:
     with opened(place, setting.about) as folder:
         url = options.storage or folder.url
         search = _open(url, setting, folder)
+        clock = Clock(folder)
         print(f"Tune: {folder.path}")
         print(setting.folds.line)
         rows = write_folds(setting.folds, config.data, folder.path / "folds")
@@ -180,13 +181,15 @@ def run(options: Options, keys: list[str]) -> Path:
         budget = Budget(seconds, options.trials, len(processes))
         common = Common(config.values, rows.overlays, rows.whole, config.seed, _dev_rows(setting))
         cost, space = _priced(setting, common, folder, search, budget, processes[0])
-        clock = Clock(folder)
+        if micro_batch := folder.read().get("micro_batch"):  # found once, for all trials
+            values = merged(config.values, {"data": {"micro_batch": micro_batch}})
+            common = replace(common, values=values)
         for line in space.lines():
             print(f"  {line}")
         print(budget.line(cost, space), flush=True)
-        progress = Progress(search, space, cost, budget)
         if again := search.recover():
             print(f"{again} trials were stopped midway and are run again.", flush=True)
+        progress = Progress(search, space, cost, budget)
         try:
             with (
                 closing(Pool(run_work, processes)) as pool,
@@ -237,11 +240,43 @@ def _all(
     print(f"Best: trial {best['number']}. Training its adapter on all task rows.", flush=True)
     work.final(best)
     clock.keep()
-    budget, config = progress.budget, work.setting.config
+    facts = {
+        "best": best["number"],
+        "best_by_arm": {arm: of["number"] for arm, of in best_by_arm(records).items()},
+        "trials": dict(Counter(record["state"] for record in records)),
+        "space": progress.space.plain(),
+        "folds": work.setting.folds.line,
+        "budget": asdict(progress.budget) | {"seeds": work.setting.config.tune.seeds},
+    }
+    facts = json.loads(as_json(facts))  # as the file holds them
+    known = (_read(folder / "run.json") or {}).get("tune", {})
+    if {**facts, "verdict": 0, "minutes": 0} == {**known, "verdict": 0, "minutes": 0}:
+        facts = known  # the same command after its end
+    else:
+        found = _verdict(work, records, progress.budget, clock)
+        facts |= {"verdict": found, "minutes": round(clock.seconds / 60, 2)}
+    work.finish(facts)
+    print(facts["verdict"]["sentence"])
+    print(f"Adapter: {folder / 'adapter'}")
+    print(f"Configuration: fit -c {folder / 'best.yaml'}")
+    return records, facts
+
+
+def _verdict(
+    work: "_Work", records: Sequence[Record], budget: Budget, clock: Clock
+) -> dict[str, Any]:
+    """Compare the arms in the time that is left."""
+    config, folder = work.setting.config, work.folder
+    if folder.read().get("verdict_of") != len(records):
+        folder.write(verdict_of=len(records))
+    else:
+        work.credit()
 
     def seconds_left() -> float:
         clock.keep()
-        return math.inf if budget.seconds is None else budget.seconds - clock.seconds
+        if budget.seconds is None:
+            return math.inf
+        return budget.seconds - clock.seconds + sum(work.credits.values()) / budget.workers
 
     found = verdict(
         scorings={name: task.scoring for name, task in config.data.tasks.items()},
@@ -256,20 +291,7 @@ def _all(
         say=partial(print, flush=True),
     )
     clock.keep()
-    facts = {
-        "best": best["number"],
-        "best_by_arm": {arm: of["number"] for arm, of in best_by_arm(records).items()},
-        "trials": dict(Counter(record["state"] for record in records)),
-        "space": progress.space.plain(),
-        "folds": work.setting.folds.line,
-        "minutes": round(clock.seconds / 60, 2),
-        "verdict": found,
-    }
-    work.finish(facts)
-    print(found["sentence"])
-    print(f"Adapter: {folder / 'adapter'}")
-    print(f"Configuration: fit -c {folder / 'best.yaml'}")
-    return records, facts
+    return found
 
 
 @dataclass
@@ -282,6 +304,13 @@ class _Work:
     folder: TuneFolder
     pool: Pool
     home: Path
+    credits: dict[str, float] = field(default_factory=dict)
+    """Seconds of the fits of a verdict that was stopped, which cost nothing now."""
+
+    def credit(self) -> None:
+        """Count the fits that a verdict on the same trials has left."""
+        for path in (self.folder.path / "fits").glob("*.json"):
+            self.credits[path.stem] = float((_read(path) or {}).get("seconds", 0.0))
 
     def trial(self, asked: Asked) -> TrialWork:
         """Make the work of a trial."""
@@ -310,6 +339,8 @@ class _Work:
             return kept / f"{request.name}.json"
 
         known = {request.name: _read(kept_in(request)) for request in requests}
+        for name in known:
+            self.credits.pop(name, None)
         todo = [
             FitWork(self.common, request, self._place(request.name), kept_in(request))
             for request in requests
@@ -459,12 +490,12 @@ def _priced(
         budget.check(cost, space)
         return cost, space
     with tempfile.TemporaryDirectory(prefix="tell-tune-") as place:
-        cost, defaults = _measured(setting, common, environment, Path(place))
+        cost, defaults, micro_batch = _measured(setting, common, environment, Path(place))
     afford = partial(_affords, budget, cost)
     space = space_of(setting.config.tune.search, defaults, afford)
     budget.check(cost, space)
     space = search.begin(space)
-    folder.write(price=cost.plain())
+    folder.write(price=cost.plain(), micro_batch=micro_batch)
     return cost, space
 
 
@@ -474,8 +505,12 @@ def _affords(budget: Budget, cost: Price, steps: int) -> bool:
 
 def _measured(
     setting: Setting, common: Common, environment: Mapping[str, str], place: Path
-) -> tuple[Price, Defaults]:
-    """Measure a trial of the first arm that mixes, in a process like those of the trials."""
+) -> tuple[Price, Defaults, int]:
+    """Measure a trial of the first arm that mixes, in a process like those of the trials.
+
+    Returns:
+        Prices, defaults, and the micro-batch.
+    """
     from tell_lightning.data.prepared import PreparedData
     from tell_lightning.data.tokenizer import load_tokenizer
     from tell_lightning.model.base import load_skeleton
@@ -531,7 +566,7 @@ def _measured(
         force=any(task.force_response_prefix for task in tasks),
         lasts=lasting,
     )
-    return cost, defaults
+    return cost, defaults, int(found["micro_batch"])
 
 
 def _share(setting: Setting) -> float:

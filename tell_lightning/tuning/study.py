@@ -34,7 +34,7 @@ RANDOM = 6
 """Trials before the sampler learns from them: the starts of the arms and a few random points."""
 SQLITE = "sqlite:///"
 BUSY_SECONDS = 60
-"""How long a process waits for another one that writes to the same SQLite file."""
+"""How long a process waits for another one that writes to the same SQLite file, or begins."""
 ATTEMPTS = 6
 """How often the tables of a new database are tried."""
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -79,11 +79,13 @@ class Search:
         self.name = study_name(digest)
         with _reached(url):
             storage = storage_of(url)
+            self._made = True
             try:
                 self.study = optuna.create_study(
                     study_name=self.name, storage=storage, direction="maximize"
                 )
             except DuplicatedStudyError:
+                self._made = False
                 self.study = optuna.load_study(study_name=self.name, storage=storage)
             # A sampler that begins again, or on another machine, must not repeat its first draws.
             before = len(self.study.get_trials(deepcopy=False))
@@ -100,7 +102,12 @@ class Search:
         self.study.set_user_attr(name, value)
 
     def begin(self, space: Space) -> Space:
-        """Return the ranges of the study; the first machine gives them and the starting points."""
+        """Return the ranges; the machine that made the study gives them, and the first points.
+
+        Others wait a moment for them. A machine that was killed before it gave them is replaced.
+        """
+        if not self._made and not is_local(self.url):
+            self._wait_for_space()
         if (known := self.shared("space")) is not None:
             return Space.from_plain(known)
         self.share("digest", self.digest)
@@ -109,6 +116,11 @@ class Search:
             self.study.enqueue_trial(params, {"arm": arm}, skip_if_exists=True)
         self.share("space", space.plain())
         return space
+
+    def _wait_for_space(self) -> None:
+        until = time.monotonic() + BUSY_SECONDS
+        while self.shared("space") is None and time.monotonic() < until:
+            time.sleep(0.2)
 
     # Trials
 

@@ -1,5 +1,7 @@
 import csv
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +9,16 @@ import pytest
 import yaml
 from tiny_runs import Run, command, refused
 from tiny_world import World, make_world
+from tuning_work import SPACE, record
 
 from tell_lightning.cli import main
+from tell_lightning.commands.check import check
+from tell_lightning.commands.trial import run_work
+from tell_lightning.experiment.overlays import merged
+from tell_lightning.tuning.fits import Common, TrialWork
+from tell_lightning.tuning.pruner import OTHERS
+from tell_lightning.tuning.space import overlay
+from tell_lightning.tuning.study import Reports, Search, storage_of
 
 TRIALS = 3
 
@@ -86,8 +96,6 @@ def test_the_folder_is_a_run(tuned: tuple[World, Run], tmp_path: Path) -> None:
 
 @pytest.mark.long
 def test_the_best_configuration_is_a_file_for_fit(tuned: tuple[World, Run]) -> None:
-    from tell_lightning.commands.check import check
-
     _, run = tuned
     best = json.loads(
         (run.folder / "trials" / f"{run.record['tune']['best']:04d}.json").read_text()
@@ -104,10 +112,13 @@ def test_the_same_command_again_trains_nothing(
     tuned: tuple[World, Run], capsys: pytest.CaptureFixture[str]
 ) -> None:
     world, run = tuned
-    before = {path: path.stat().st_mtime_ns for path in (run.folder / "adapter").iterdir()}
+    kept = [*(run.folder / "adapter").iterdir(), *(run.folder / "fits").iterdir()]
+    before = {path: path.stat().st_mtime_ns for path in kept}
+    said = run.record["tune"]
     main(["tune", *keys(world), f"--trials={TRIALS}", f"--folder={run.folder}"])
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert "trial 0:" not in capsys.readouterr().out
+    assert run.record["tune"] == said
 
 
 @pytest.mark.long
@@ -168,6 +179,7 @@ def measured(config: Any, environment: Any) -> dict[str, Any]:
         "seconds_per_loss_token": 0.001,
         "seconds_of_chat": 0.0,
         "devices": 1,
+        "micro_batch": 2,
         "bytes": {"checkpoint": 1, "adapter": 1, "prediction": 1},
     }
 
@@ -179,3 +191,65 @@ def test_a_folder_that_holds_something_else_is_refused(
     (tmp_path / "letter.txt").write_text("Dear")
     error = refused(capsys, "tune", *keys(world), "--trials=3", f"--folder={tmp_path}")
     assert error.startswith("--folder: must be the folder of a search, or a new one, got ")
+
+
+# A trial, in this process
+
+
+def a_trial(world: World, place: Path, *, reports: Sequence[tuple[float, float]]) -> TrialWork:
+    """A trial with the user's dev set; others of its arm have reported these scores and losses."""
+    config = check(keys(world, "--data.tasks.turn.dev=turn-dev.jsonl", "--tune.folds=null")[:2])
+    url = f"sqlite:///{place / 'study.db'}"
+    study = Search(url, "d" * 32, owner="me", seed=1)
+    study.begin(SPACE)
+    asked = study.ask(SPACE)
+    for _ in range(3 * OTHERS):
+        other = study.ask(SPACE)
+        told = Reports(url, study.name, other.trial._trial_id)
+        for score, loss in reports:
+            told.report(score, loss)
+        study.tell(other, record(other.number, other.arm, dict(other.point)))
+    dev = {"data": {"tasks": {"turn": {"dev": "turn-dev.jsonl"}}}}
+    params = {"lr": 0.05, "steps": 6, "task_share": 0.5}
+    return TrialWork(
+        common=Common(config.values, [dev], {}, 1, None),
+        number=asked.number,
+        trial_id=asked.trial._trial_id,
+        arm=asked.arm,
+        params=params,
+        settings=overlay("tell", params, []),
+        url=url,
+        study=study.name,
+        folder=place,
+    )
+
+
+@pytest.mark.long
+def test_with_a_dev_set_a_trial_that_is_behind_stops_after_a_third_of_its_steps(
+    world: World, tmp_path: Path
+) -> None:
+    work = a_trial(world, tmp_path, reports=[(1.0, 0.01)] * 3)
+    found = run_work(work)
+    assert (found["state"], found["reason"]) == ("pruned", "behind after 33% of its steps")
+    assert found["steps"] == 2
+    kept = storage_of(work.url).get_trial(work.trial_id).user_attrs["record"]
+    assert kept["state"] == "pruned"  # though no parent has been told yet
+
+
+@pytest.mark.long
+def test_with_a_dev_set_a_trial_that_is_ahead_takes_all_of_its_steps(
+    world: World, tmp_path: Path
+) -> None:
+    work = a_trial(world, tmp_path, reports=[(0.0, 100.0)] * 3)
+    found = run_work(work)
+    assert (found["state"], found["reason"], found["steps"]) == ("complete", None, 6)
+    assert len(storage_of(work.url).get_trial(work.trial_id).intermediate_values) == 3
+    assert [len(fold["rows"]) for fold in found["folds"]] == [4]
+
+
+@pytest.mark.long
+def test_a_trial_that_cannot_run_says_why(world: World, tmp_path: Path) -> None:
+    work = a_trial(world, tmp_path, reports=[])
+    found = run_work(replace(work, settings=merged(work.settings, {"data": {"max_tokens": 3}})))
+    assert found["state"] == "failed"
+    assert "data.max_tokens" in found["reason"]

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -70,13 +71,23 @@ def test_a_trial_of_another_machine_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_the_ranges_are_those_of_the_machine_that_began(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     opened(tmp_path)
     other = Search(url_of(tmp_path), DIGEST, owner="other", seed=1)
     assert other.begin(replace(SPACE, steps=(1, 2))) == SPACE
     waiting = [each.state.name for each in other.study.get_trials()]
     assert waiting == ["WAITING"] * len(SPACE.arms)
+
+
+def test_a_machine_waits_for_the_ranges_of_the_one_that_makes_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    first = Search(url, DIGEST, owner="first", seed=1)
+    other = Search(url, DIGEST, owner="other", seed=1)
+    # While the other one waits, the first one begins.
+    monkeypatch.setattr("tell_lightning.tuning.study.time.sleep", lambda _: first.begin(SPACE))
+    assert other.begin(replace(SPACE, steps=(1, 2))) == SPACE
+    assert len(other.study.get_trials()) == len(SPACE.arms)
 
 
 def test_a_failed_trial_is_kept_with_its_reason(tmp_path: Path) -> None:
