@@ -45,12 +45,13 @@ from tell_lightning.tuning.budget import Budget, Price
 from tell_lightning.tuning.fits import Common, FitWork, Request, TrialWork
 from tell_lightning.tuning.folder import TuneFolder, about, digest_of, opened
 from tell_lightning.tuning.folds import Folds, plan_folds, write_folds
+from tell_lightning.tuning.ground import Ground
 from tell_lightning.tuning.records import Record, best_by_arm, ranked, table
 from tell_lightning.tuning.search import Clock, Progress, run_search
 from tell_lightning.tuning.settings import Arm
 from tell_lightning.tuning.space import ARMS, SHARES, Defaults, Space, overlay, space_of
 from tell_lightning.tuning.study import Asked, Search, other_studies
-from tell_lightning.tuning.verdict import verdict
+from tell_lightning.tuning.verdict import Means, verdict
 
 DESCRIPTION = """
 Find the best adapter that a budget allows for a task of one's own, and say whether TELL has helped.
@@ -278,18 +279,21 @@ def _verdict(
             return math.inf
         return budget.seconds - clock.seconds + sum(work.credits.values()) / budget.workers
 
-    found = verdict(
-        scorings={name: task.scoring for name, task in config.data.tasks.items()},
+    tasks = config.data.tasks
+    ground = Ground(
+        scorings={name: task.scoring for name, task in tasks.items()},
         folds=work.setting.folds,
-        records=records,
+        has_test=all(task.has("test") for task in tasks.values()),
+    )
+    means = Means(
         run_fits=work.fits,
-        has_test=all(task.has("test") for task in config.data.tasks.values()),
         seconds_left=seconds_left,
         seeds=config.tune.seeds,
         seed=config.seed,
         workers=budget.workers,
         say=partial(print, flush=True),
     )
+    found = verdict(ground, records, means)
     clock.keep()
     return found
 

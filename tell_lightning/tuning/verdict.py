@@ -18,7 +18,8 @@ proposed candidates, and the rows of a fold were among the training rows by whic
 compared candidates. Learning rate, steps and share can hardly tell the label of a row. Where they
 could, because a setting is a choice of columns, 24 candidates of one arm against one of the other
 gave 5 points on labels that are noise, and a verdict in 1 of 60 studies. The arms of a search have
-as many candidates as each other, and that cancels. Only a search for each fold would be free of it.
+as many candidates as each other: 8 against 8 gave -0.1 points. Only a search for each fold would be
+free of it.
 """
 
 import math
@@ -32,10 +33,9 @@ from numpy.typing import NDArray
 
 from tell_lightning.tuning.estimate import Estimate, Numbers, estimate
 from tell_lightning.tuning.fits import Request
-from tell_lightning.tuning.folds import Folds
 from tell_lightning.tuning.ground import Ground, Part, choose
 from tell_lightning.tuning.records import COMPLETE, Record
-from tell_lightning.tuning.scores import Row, Scorings, in_order, label, row_values
+from tell_lightning.tuning.scores import Row, in_order, label, row_values
 from tell_lightning.tuning.sentence import (
     MARGIN,
     NAMES,
@@ -46,6 +46,8 @@ from tell_lightning.tuning.sentence import (
 )
 
 LEAST_SEEDS = 2
+READ = 0.05
+"""Rounds that take less than this share of the expected time were only read: they are kept."""
 RIVALS = {"base": "base with the anchor", "few_shot": "few-shot prompt"}
 GIVEN = {"data": {"mixture": {"anchor": "given"}}}
 """What the base is scored with."""
@@ -66,46 +68,52 @@ class _Rounds:
     seconds: float = 0.0
     """Of a round, as long as it is expected to take or has taken."""
 
+    def add(self, found: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep the results of a round, unless one has failed."""
+        reason = next((of["reason"] for of in found.values() if of["reason"]), None)
+        if reason is None:
+            self.results.append(found)
+        else:
+            self.reasons.append(reason)
 
-def verdict(
-    *,
-    scorings: Scorings,
-    folds: Folds,
-    records: Sequence[Record],
-    run_fits: RunFits,
-    has_test: bool,
-    seconds_left: Callable[[], float],
-    seeds: int,
-    seed: int,
-    workers: int = 1,
-    say: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:
+
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """What the verdict may use."""
+
+    run_fits: RunFits
+    """Does fits and returns their results in the same order."""
+    seconds_left: Callable[[], float]
+    """Says how long it may still take."""
+    seeds: int
+    """Most seeds."""
+    seed: int
+    """The seed of the trials, which is not used again."""
+    workers: int = 1
+    """Fits at a time."""
+    say: Callable[[str], None] = lambda line: None
+    """Prints a line."""
+
+
+def verdict(ground: Ground, records: Sequence[Record], means: Means) -> dict[str, Any]:
     """Compare the tuned arms, the base and the few-shot prompt.
 
     Args:
-        scorings: How each task is scored.
-        folds: By which rows the trials were compared.
+        ground: On which rows.
         records: The trials.
-        run_fits: Does fits and returns their results in the same order.
-        has_test: Whether every task has test rows.
-        seconds_left: Says how long it may still take.
-        seeds: Most seeds.
-        seed: The seed of the trials, which is not used again.
-        workers: Fits at a time.
-        say: Prints a line.
+        means: What it may use.
 
     Returns:
         Plain values: `sentence` and `outcome`, the `difference` of TELL and SFT (None where it is
         not known), `arms` and `rivals` with their scores, losses and prices, and how it was done.
     """
-    ground = Ground(scorings, folds, has_test)
     chosen = {
         arm: {part: choose(ground, own, part) for part in ground.parts}
         for arm in NAMES
         if (own := [r for r in records if r["arm"] == arm and r["state"] == COMPLETE])
     }
-    rivals = _rivals(ground, run_fits, seed)
-    rounds = _trained(ground, chosen, run_fits, seconds_left, seeds, seed, workers, say)
+    rivals = _rivals(ground, means)
+    rounds = _trained(ground, chosen, means)
     tables = {arm: _table(ground, choice, arm, rounds) for arm, choice in chosen.items()}
     arms = [_arm(ground, arm, chosen[arm], tables[arm], rounds) for arm in chosen]
     over = {
@@ -117,11 +125,11 @@ def verdict(
         found = over.get(each["name"])
         each["over_sft"] = _plain(found) if found else None
     minutes = {each["name"]: each["minutes"] for each in arms}
-    outcome, sentence = _judged(ground, chosen, over.get("tell"), minutes, rounds, seeds)
+    outcome, sentence = _judged(ground, chosen, over.get("tell"), minutes, rounds)
     return {
         "sentence": sentence,
         "outcome": outcome,
-        "measure": label(scorings),
+        "measure": label(ground.scorings),
         "difference": _plain(over["tell"]) if "tell" in over else None,
         "arms": arms,
         "rivals": rivals,
@@ -137,16 +145,16 @@ def verdict(
 # Fits
 
 
-def _rivals(ground: Ground, run_fits: RunFits, seed: int) -> list[dict[str, Any]]:
+def _rivals(ground: Ground, means: Means) -> list[dict[str, Any]]:
     """Score the base and the few-shot prompt on all rows."""
     places = list(dict.fromkeys(ground.fold(part) for part in ground.parts))
     kinds: tuple[Literal["base", "few_shot"], ...] = ("base", "few_shot")
     asked = [
-        Request(f"{kind.replace('_', '-')}-{_place(fold)}", GIVEN, fold, seed, kind=kind)
+        Request(f"{kind.replace('_', '-')}-{_place(fold)}", GIVEN, fold, means.seed, kind=kind)
         for kind in kinds
         for fold in places
     ]
-    results = list(run_fits(asked))
+    results = list(means.run_fits(asked))
     rivals = []
     for number, kind in enumerate(kinds):
         own = results[number * len(places) : (number + 1) * len(places)]
@@ -174,51 +182,35 @@ def _rival(ground: Ground, results: Sequence[Mapping[str, Any]]) -> dict[str, An
     }
 
 
-def _trained(
-    ground: Ground,
-    chosen: Mapping[str, Choice],
-    run_fits: RunFits,
-    seconds_left: Callable[[], float],
-    seeds: int,
-    seed: int,
-    workers: int,
-    say: Callable[[str], None],
-) -> _Rounds:
+def _trained(ground: Ground, chosen: Mapping[str, Choice], means: Means) -> _Rounds:
     """Train the chosen configurations with as many seeds as time allows."""
-    rounds = _Rounds()
-    first = _requests(ground, chosen, 0, seed)
-    costs = [
-        record["seconds"] / len(record["folds"])
-        for _, record, _ in {
-            name: (arm, record, part)
-            for arm, choice in chosen.items()
-            for part, record in choice.items()
-            for name in [_name(ground, arm, part, record)]
-        }.values()
-    ]
-    rounds.seconds = sum(costs) / min(workers, max(1, len(costs)))
-    together = max(1, workers // max(1, len(first)))
+    costs = {
+        _name(ground, arm, part, record): record["seconds"] / len(record["folds"])
+        for arm, choice in chosen.items()
+        for part, record in choice.items()
+    }
+    rounds = _Rounds(seconds=sum(costs.values()) / min(means.workers, max(1, len(costs))))
     number = 0
-    while chosen and number < seeds:
+    while chosen and number < means.seeds:
         least = LEAST_SEEDS if number == 0 else 1
-        left = seconds_left()
+        left = means.seconds_left()
         if left < least * rounds.seconds:
             break
-        count = min(max(least, together), seeds - number)
-        if not math.isinf(left) and rounds.seconds:
+        # Some rounds together, where one alone would leave processes idle.
+        count = min(max(least, means.workers // len(costs)), means.seeds - number)
+        if math.isfinite(left) and rounds.seconds:
             count = max(least, min(count, int(left / rounds.seconds)))
         started = time.monotonic()
-        asked = [_requests(ground, chosen, number + place, seed) for place in range(count)]
-        results = iter(run_fits([request for each in asked for request in each.values()]))
+        asked = [_requests(ground, chosen, number + each, means.seed) for each in range(count)]
+        results = iter(means.run_fits([request for each in asked for request in each.values()]))
         for each in asked:
-            found = {name: next(results) for name in each}
-            reason = next((of["reason"] for of in found.values() if of["reason"]), None)
-            rounds.reasons += [reason] if reason else []
-            rounds.results += [] if reason else [found]
+            rounds.add({name: next(results) for name in each})
         number += count
         taken = (time.monotonic() - started) / count
-        rounds.seconds = max(taken, 1e-3) if taken > 0.05 * rounds.seconds else rounds.seconds
-        say(f"Verdict: {len(rounds.results)} of at most {seeds} seeds of {len(chosen)} arms done.")
+        if taken > READ * rounds.seconds:
+            rounds.seconds = taken
+        done = len(rounds.results)
+        means.say(f"Verdict: {done} of at most {means.seeds} seeds of {len(chosen)} arms done.")
     return rounds
 
 
@@ -326,7 +318,6 @@ def _judged(
     difference: Estimate | None,
     minutes: Mapping[str, float],
     rounds: _Rounds,
-    seeds: int,
 ) -> tuple[Outcome, str]:
     for arm in ("tell", "sft"):
         if arm not in chosen:
