@@ -95,7 +95,12 @@ def opened(path: Path, about: Mapping[str, Any]) -> Iterator[TuneFolder]:
     )
     with locked(path / ".lock", refusal):
         known = folder.read()
-        if known and (other := _difference(known["about"], about)):
+        other = _difference(known["about"], about) if known else ""
+        if other and not any((path / "trials").glob("*.json")):  # nothing has come of it yet
+            folder.progress.unlink()
+            (path / "study.db").unlink(missing_ok=True)
+            known, other = {}, ""
+        if other:
             raise TuneFolderError(
                 f"--folder: must be the folder of a search of this configuration and data, got "
                 f"'{path}', whose {other}. Give another one."
