@@ -31,6 +31,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tell_lightning.metrics.predictions import MetricError
 from tell_lightning.tuning.estimate import Estimate, Numbers, estimate
 from tell_lightning.tuning.fits import Request
 from tell_lightning.tuning.ground import Ground, Part, choose
@@ -107,6 +108,26 @@ def verdict(ground: Ground, records: Sequence[Record], means: Means) -> dict[str
         Plain values: `sentence` and `outcome`, the `difference` of TELL and SFT (None where it is
         not known), `arms` and `rivals` with their scores, losses and prices, and how it was done.
     """
+    try:
+        return _compared(ground, records, means)
+    except MetricError as error:  # a class of the user's that needs more of a row than is kept
+        return {
+            "sentence": f"undecided: the answers that are kept cannot be scored again: {error}",
+            "outcome": "undecided",
+            "measure": "score",
+            "difference": None,
+            "arms": [],
+            "rivals": [],
+            "rows": 0,
+            "on": ground.words,
+            "seeds": 0,
+            "missing_seeds": [],
+            "margin": MARGIN,
+            "minutes_a_seed": None,
+        }
+
+
+def _compared(ground: Ground, records: Sequence[Record], means: Means) -> dict[str, Any]:
     chosen = {
         arm: {part: choose(ground, own, part) for part in ground.parts}
         for arm in NAMES
@@ -119,7 +140,7 @@ def verdict(ground: Ground, records: Sequence[Record], means: Means) -> dict[str
     over = {
         arm: _difference(tables[arm], tables["sft"])
         for arm in ("tell", "mixture")
-        if arm in tables and "sft" in tables and len(rounds.results) >= LEAST_SEEDS
+        if arm in tables and "sft" in tables and tables[arm].is_enough
     }
     for each in arms:
         found = over.get(each["name"])
@@ -256,6 +277,11 @@ class _Table:
     runs: Sequence[str]
     """Which training of a seed answers each row, [rows]."""
 
+    @property
+    def is_enough(self) -> bool:
+        """Whether seeds and rows are enough for an interval."""
+        return len(self.values) >= LEAST_SEEDS and len(self.runs) > 1
+
 
 def _table(ground: Ground, choice: Choice, arm: str, rounds: _Rounds) -> _Table:
     runs: list[str] = []
@@ -283,7 +309,7 @@ def _arm(
     names = {_name(ground, arm, part, record) for part, record in choice.items()}
     fits = [found[name] for found in rounds.results for name in names]
     found = None
-    if len(rounds.results) >= LEAST_SEEDS:
+    if table.is_enough:
         found = estimate(table.values, _numbered(table.runs), _span(table.values))
     losses = {
         when: _mean((each.get("general_loss") or {}).get(when) for each in fits)
@@ -325,6 +351,8 @@ def _judged(
     if difference is None:
         if rounds.reasons:
             return "undecided", f"undecided: trainings failed: {rounds.reasons[0].splitlines()[0]}"
+        if len(rounds.results) >= LEAST_SEEDS:
+            return "undecided", "undecided: one row cannot tell two arms apart; add rows"
         need = duration(LEAST_SEEDS * rounds.seconds)
         return "undecided", (
             f"undecided: the budget is too small for {LEAST_SEEDS} seeds of each arm, which take "

@@ -176,6 +176,25 @@ def test_what_failed_is_left_out_for_all_arms_and_said():
     assert (rival["score"], rival["reason"]) == (None, "MetricError: no")
 
 
+def test_one_test_row_and_answers_that_cannot_be_scored_again_end_no_search(monkeypatch):
+    lone = Simulated(2, rows=1, folds=folds_of(1, 1)).verdict(has_test=True)
+    assert lone["sentence"] == "undecided: one row cannot tell two arms apart; add rows"
+    broken = Simulated(2)
+    kept = broken.records
+
+    def without_references():
+        records = kept()
+        for fold in records[0]["folds"]:
+            for row in fold["rows"]:
+                row["reference"] = None
+        return records
+
+    monkeypatch.setattr(broken, "records", without_references)
+    found = broken.verdict()
+    assert found["sentence"].startswith("undecided: the answers that are kept cannot be scored")
+    assert broken.asked == []  # nothing was trained for it
+
+
 def test_arms_and_rivals_have_score_loss_and_price():
     found = Simulated(2, trials={"tell": 3, "sft": 3, "mixture": 3}).verdict()
     assert [each["name"] for each in found["arms"]] == ["tell", "sft", "mixture"]
