@@ -9,6 +9,8 @@ The parts are ordinary Lightning and work with any Trainer and logger:
     trainer.test(model, datamodule=data)
     save_adapter("adapter", model, data)
 
+`tune("mine.yaml", minutes=30)` searches for the best adapter, as the command does.
+
 Names are imported when they are first used, so that `--help` needs no torch.
 """
 
@@ -17,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tell_lightning.callbacks.evaluation import GenerationEvaluation as GenerationEvaluation
+    from tell_lightning.commands.tuned import Tuned as Tuned
+    from tell_lightning.commands.tuned import tune as tune
     from tell_lightning.data.anchors import Anchor as Anchor
     from tell_lightning.data.batches import Batch as Batch
     from tell_lightning.data.batches import Item as Item
@@ -55,9 +59,11 @@ _MODULES = {
     "TellDataModule": "data.datamodule",
     "TellError": "errors",
     "TellModule": "model.module",
+    "Tuned": "commands.tuned",
     "collate": "data.batches",
     "generate_general": "generation.instructions",
     "save_adapter": "export.adapter",
+    "tune": "commands.tuned",
 }
 __all__ = [*sorted(_MODULES), "__version__"]
 

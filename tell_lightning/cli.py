@@ -19,6 +19,7 @@ from tell_lightning.memory import is_out_of_memory
 
 COMMANDS = {
     "fit": "train adapters on anchored task examples mixed into general ones, and score them",
+    "tune": "find the best adapter that a budget allows, and say whether TELL has helped",
     "validate": "score a run's adapter on the dev sets",
     "test": "score a run's adapter on the test sets",
     "predict": "answer the rows of a file or of standard input",

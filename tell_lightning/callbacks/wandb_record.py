@@ -82,7 +82,7 @@ class WandbRecord(WandbLogger):
                 console="off",
                 silent=True,
                 init_timeout=60,
-                finish_timeout=_finish_seconds(),
+                finish_timeout=finish_seconds(),
                 finish_timeout_raises=True,
             ),
         )
@@ -202,7 +202,7 @@ class WandbRecord(WandbLogger):
 
     def _finish(self, exit_code: int) -> None:
         """End the W&B run; stop W&B's own process if it does not end in time."""
-        seconds = _finish_seconds() + GRACE_SECONDS
+        seconds = finish_seconds() + GRACE_SECONDS
         watch = threading.Timer(seconds, _stop_service)
         watch.start()
         try:
@@ -287,7 +287,7 @@ def open_wandb(
         import wandb
 
         wandb.setup(settings=wandb.Settings(silent=True))
-        offline = mode in {"offline", "dryrun"} or not _has_key()
+        offline = mode in {"offline", "dryrun"} or not has_key()
         try:
             logger = WandbRecord(folder, run, config, trainer, step=step, offline=offline)
         except Exception as error:
@@ -381,7 +381,8 @@ def _records(trainer: pl.Trainer) -> list[WandbRecord]:
     return [logger for logger in trainer.loggers if isinstance(logger, WandbRecord)]
 
 
-def _has_key() -> bool:
+def has_key() -> bool:
+    """Say whether W&B has an API key."""
     import wandb
 
     try:
@@ -390,7 +391,8 @@ def _has_key() -> bool:
         return False
 
 
-def _finish_seconds() -> float:
+def finish_seconds() -> float:
+    """Return the longest wait for data that is not sent yet."""
     return float(os.environ.get("WANDB_FINISH_TIMEOUT", FINISH_SECONDS))
 
 

@@ -16,7 +16,10 @@ from tell_lightning.settings import ConfigError
 
 KEYS = "[-c FILE]... [--KEY=VALUE]..."
 """How the usage of a command says that it takes configuration files and keys."""
-SECTIONS = {"seed_everything", "run", "data", "model", "eval", "trainer", "config", "print_config"}
+SECTIONS = {
+    *("seed_everything", "run", "data", "model", "eval", "tune", "trainer"),
+    *("config", "print_config"),
+}
 """First parts of the keys that the parser of the configuration takes."""
 NO_VALUE = "needs a value, got none. Give it one."
 

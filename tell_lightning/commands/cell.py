@@ -80,7 +80,7 @@ def run_cell(work: CellWork) -> dict[str, Any]:
     try:
         arm = work.experiment.arms[work.cell.arm]
         if not arm.trains:
-            _score_base(options, few_shot=arm.few_shot)
+            score_base(options, few_shot=arm.few_shot)
         elif devices(work.config) > 1:
             _in_processes(options)
         else:
@@ -119,7 +119,7 @@ def _fit(options: list[str]) -> None:
     fit(options)
 
 
-def _score_base(options: list[str], *, few_shot: bool) -> None:
+def score_base(options: list[str], *, few_shot: bool = False) -> None:
     """Score the base as `fit` scores it before training, and write the same files.
 
     Args:
@@ -146,7 +146,8 @@ def _score_base(options: list[str], *, few_shot: bool) -> None:
     datamodule.prepare_data()
     datamodule.setup("validate")
     shots = datamodule.prepared.add_shots() if few_shot else None
-    trainer.validate(module, datamodule=datamodule, verbose=False)
+    if any(task.has("dev") for task in config.data.tasks.values()):
+        trainer.validate(module, datamodule=datamodule, verbose=False)
     if config.eval.test:
         trainer.test(module, datamodule=datamodule, verbose=False)
         if config.eval.anchor_check and datamodule.swap_anchor():

@@ -56,13 +56,22 @@ from tell_lightning.settings import (
     place,
     plain,
 )
+from tell_lightning.tuning.settings import RANGES as TUNE_RANGES
+from tell_lightning.tuning.settings import TuneSettings
 
-SECTIONS = {"run": RunSettings, "data": DataSettings, "model": ModelSettings, "eval": EvalSettings}
+SECTIONS = {
+    "run": RunSettings,
+    "data": DataSettings,
+    "model": ModelSettings,
+    "eval": EvalSettings,
+    "tune": TuneSettings,
+}
 RANGES: dict[str, Ranges] = {
     "run": RUN_RANGES,
     "data": DATA_RANGES,
     "model": MODEL_RANGES,
     "eval": EVAL_RANGES,
+    "tune": TUNE_RANGES,
     "trainer": {
         "log_every_n_steps": Range(1),
         "gradient_clip_val": Range(0),
@@ -113,6 +122,7 @@ class Config:
     data: DataSettings
     model: ModelSettings
     eval: EvalSettings
+    tune: TuneSettings
     trainer: dict[str, Any]
     values: dict[str, Any]
 

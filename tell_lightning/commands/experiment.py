@@ -6,10 +6,8 @@ gives them to warm processes and stores what they return. No torch in this proce
 """
 
 import math
-import os
 import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -349,28 +347,12 @@ def _make_folder(folder: Path) -> None:
 
 def _environments(status: Status) -> list[dict[str, str]]:
     """Return the environment of each process."""
-    shared = dict(pool.ONE_THREAD)
+    shared = {"WANDB_MODE": "disabled"}
     if status.options.wandb:
-        shared["WANDB_RUN_GROUP"] = status.experiment.name
-    else:
-        shared["WANDB_MODE"] = "disabled"
+        shared = {"WANDB_RUN_GROUP": status.experiment.name}
     if any(devices(each.config) > 1 for each in status.asked):  # each run uses all devices
-        return [shared]
-    if gpus := _gpus():
-        jobs = status.options.jobs or len(gpus)
-        return [{**shared, "CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} for i in range(jobs)]
-    return [shared] * (status.options.jobs or len(os.sched_getaffinity(0)))
-
-
-def _gpus() -> list[str]:
-    """List the GPUs that this process may use, without importing torch."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        return [name for name in given.split(",") if name not in {"", "-1"}]
-    if not shutil.which("nvidia-smi"):
-        return []
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    return [str(i) for i, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU")]
+        return [{**pool.ONE_THREAD, **shared}]
+    return pool.environments(status.options.jobs, shared)
 
 
 # Bases

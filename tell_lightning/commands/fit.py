@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
@@ -48,16 +48,19 @@ SESSION = ("command", "started", "versions", "git", "machine")
 """What `run.json` says of the present session; on resume it moves to `earlier_sessions`."""
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Callback
+
     from tell_lightning.callbacks.run_record import RunRecord
     from tell_lightning.commands.session import Session
     from tell_lightning.model.rate import Rate
 
 
-def fit(arguments: list[str]) -> None:
+def fit(arguments: list[str], *, callbacks: Sequence["Callback"] = ()) -> None:
     """Run the command.
 
     Args:
         arguments: What follows the command on the command line.
+        callbacks: Callbacks besides those of the configuration and of every run.
     """
     started = time.perf_counter()
     parser = CommandParser("fit", DESCRIPTION, keys=KEYS, list_keys=keys_help)
@@ -93,7 +96,7 @@ def fit(arguments: list[str]) -> None:
     rate = rate_of(config.model)
     config = with_rate(config, rate)
     with nullcontext(folder) if folder else _claimed(config, asked.folder) as folder:
-        session = open_session(config, folder, splits, training=True)
+        session = open_session(config, folder, splits, training=True, callbacks=callbacks)
         if checkpoint and not asked.accept_base:
             check_run_base(folder, config.model)
         if session.trainer.is_global_zero:

@@ -12,6 +12,7 @@ Not counted are loading the model, preparing the data, logs and W&B.
 """
 
 import json
+import os
 import pickle
 import signal
 import subprocess
@@ -37,11 +38,12 @@ class MeasureError(TellError):
     """A run that cannot be measured."""
 
 
-def measured(config: Config) -> dict[str, Any]:
+def measured(config: Config, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Measure in a process of its own, whose peak memory is that of a run.
 
     Args:
         config: The configuration of the run.
+        environment: Variables of the process, on top of the present ones.
 
     Raises:
         MeasureError: The process was ended by the system.
@@ -50,7 +52,10 @@ def measured(config: Config) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="tell-measure-") as folder:
         place = hand_over(config, Path(folder))
         command = [sys.executable, "-m", "tell_lightning.commands.measure", str(place)]
-        code = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
+        variables = {**os.environ, **(environment or {})}
+        code = subprocess.run(
+            command, stdout=subprocess.DEVNULL, check=False, env=variables
+        ).returncode
         if code == -signal.SIGKILL:
             raise MeasureError(
                 "--measure: must find memory for a forward and backward pass, got a process that "

@@ -2,7 +2,7 @@
 
 import sys
 from argparse import ArgumentError
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ def open_session(
     *,
     training: bool,
     adapter: Path | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Session:
     """Make the Trainer of a run and its parts.
 
@@ -61,6 +62,7 @@ def open_session(
         splits: The records of all files, if they have been read.
         training: Whether checkpoints are kept and numbers logged.
         adapter: An adapter folder to load.
+        callbacks: More callbacks; they come after the scoring.
     """
     seed_everything(config.seed)
     tokenizer = load_tokenizer(config.model.base, **config.model.hub_options)
@@ -81,17 +83,18 @@ def open_session(
     )
     throughput = Throughput()
     progress = StepsBar if sys.stdout.isatty() else PlainProgress
-    callbacks: list[Callback] = [throughput, progress(config.data.tasks), Phases(), evaluation]
+    used: list[Callback] = [throughput, progress(config.data.tasks), Phases(), evaluation]
+    used += callbacks
     if training:
         if config.data.audit:
-            callbacks.append(Audit(folder, datamodule))
+            used.append(Audit(folder, datamodule))
         termination = Termination()
-        callbacks += [Resume(config.eval.patience), termination]
+        used += [Resume(config.eval.patience), termination]
         if any(task.has("dev") for task in config.data.tasks.values()):
-            callbacks.append(BestCheckpoint(folder.checkpoints, evaluation))
+            used.append(BestCheckpoint(folder.checkpoints, evaluation))
             if config.eval.patience is not None:
-                callbacks.append(Patience(config.eval.patience, evaluation))
-        callbacks.append(
+                used.append(Patience(config.eval.patience, evaluation))
+        used.append(
             LastCheckpoint(
                 folder,
                 termination,
@@ -99,7 +102,7 @@ def open_session(
                 every_minutes=config.run.checkpoint_every_minutes,
             )
         )
-    trainer = make_trainer(config, folder, callbacks, training=training)
+    trainer = make_trainer(config, folder, used, training=training)
     return Session(trainer, module, datamodule, evaluation, throughput)
 
 

@@ -73,6 +73,11 @@ def check_disjoint(train: Sequence[Record], held_out: Sequence[Record], anchor: 
                 )
 
 
+def prompt_hashes(record: Record, anchor: Anchor) -> set[bytes]:
+    """Hash the prompt of a record with and without the anchor: records that share one are alike."""
+    return {normalised_hash(prompt) for prompt in _prompts(record, anchor)}
+
+
 def contradictions(records: Iterable[Record]) -> list[tuple[Record, Record]]:
     """Find records that have the prompt of an earlier record, but another response.
 

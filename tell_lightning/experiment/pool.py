@@ -8,14 +8,16 @@ killed, the first two fail every other running piece too, and the third waits fo
 """
 
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
@@ -57,33 +59,41 @@ class _Worker:
     since: float = 0.0
 
 
-def run(
-    function: Callable[[Any], Any],
-    works: Iterator[Any],
-    environments: Sequence[Mapping[str, str]],
-) -> Iterator[Ended]:
-    """Run the pieces of work in as many processes as there are environments.
+class Pool:
+    """Processes that stay warm from one series of work to the next, until `close`."""
 
-    Args:
-        function: Importable; its argument and what it returns are sent between processes. If it
-            raises, the piece of work has failed.
-        works: Taken one by one, when a process is free.
-        environments: Variables of each process, on top of the present ones.
+    def __init__(
+        self, function: Callable[[Any], Any], environments: Sequence[Mapping[str, str]]
+    ) -> None:
+        """Start nothing yet.
 
-    Yields:
-        The result of each piece, as soon as it has ended.
-    """
-    workers: list[_Worker] = []
-    free = deque(environments)
-    try:
+        Args:
+            function: Importable; its argument and what it returns are sent between processes. If
+                it raises, the piece of work has failed.
+            environments: Variables of each process, on top of the present ones.
+        """
+        self._function = function
+        self._workers: list[_Worker] = []
+        self._free = deque(environments)
+
+    def run(self, works: Iterator[Any]) -> Iterator[Ended]:
+        """Run pieces of work in as many processes as there are environments.
+
+        Args:
+            works: Taken one by one, when a process is free. One that has no work at the moment may
+                have some later: it is asked again whenever a piece has ended.
+
+        Yields:
+            The result of each piece, as soon as it has ended.
+        """
         while True:
-            for worker in workers:
+            for worker in self._workers:
                 if worker.work is None and (work := next(works, None)) is not None:
                     _give(worker, work)
-            while free and (work := next(works, None)) is not None:
-                workers.append(_start(function, free.popleft()))
-                _give(workers[-1], work)
-            busy = {worker.pipe: worker for worker in workers if worker.work is not None}
+            while self._free and (work := next(works, None)) is not None:
+                self._workers.append(_start(self._function, self._free.popleft()))
+                _give(self._workers[-1], work)
+            busy = {worker.pipe: worker for worker in self._workers if worker.work is not None}
             if not busy:
                 return
             for pipe in connection.wait(list(busy)):
@@ -91,16 +101,58 @@ def run(
                 try:
                     value, reason = worker.pipe.recv()
                 except (EOFError, OSError):
-                    workers.remove(worker)
-                    free.append(worker.environment)
+                    self._workers.remove(worker)
+                    self._free.append(worker.environment)
                     value, reason = None, _death(worker)
                 work, worker.work = worker.work, None
                 yield Ended(work, time.perf_counter() - worker.since, value, reason)
-    finally:
-        for worker in workers:
+
+    def close(self) -> None:
+        """End all processes."""
+        for worker in self._workers:
             worker.process.kill()
             worker.process.join()
             worker.pipe.close()
+        self._workers.clear()
+
+
+def run(
+    function: Callable[[Any], Any],
+    works: Iterator[Any],
+    environments: Sequence[Mapping[str, str]],
+) -> Iterator[Ended]:
+    """Run one series of work, and end the processes; the arguments are those of `Pool`.
+
+    Yields:
+        The result of each piece, as soon as it has ended.
+    """
+    with closing(Pool(function, environments)) as pool:
+        yield from pool.run(works)
+
+
+def environments(jobs: int | None, shared: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return the environments of processes that share this machine: one thread or one GPU each.
+
+    Args:
+        jobs: Processes at a time; None: one for each GPU, or one for each core without any.
+        shared: Variables of all of them.
+    """
+    shared = {**ONE_THREAD, **shared}
+    if gpus := _gpus():
+        jobs = jobs or len(gpus)
+        return [{**shared, "CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} for i in range(jobs)]
+    return [dict(shared)] * (jobs or len(os.sched_getaffinity(0)))
+
+
+def _gpus() -> list[str]:
+    """List the GPUs that this process may use, without importing torch."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [name for name in given.split(",") if name not in {"", "-1"}]
+    if not shutil.which("nvidia-smi"):
+        return []
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    return [str(i) for i, line in enumerate(listed.stdout.splitlines()) if line.startswith("GPU")]
 
 
 def last_lines(log: Path) -> str:

@@ -57,12 +57,24 @@ class Prompts:
 
     def repeat_of(self, text: str) -> str:
         """Return 'repeat' or 'near repeat' if a prompt says what an earlier one does, else ''."""
-        found = frozenset(words(text))
-        others = {place for word in _first(found) for place in self._by_word[word]}
-        closest = max((_similarity(found, self._sets[place]) for place in others), default=0.0)
+        closest = max(self._alike(frozenset(words(text))).values(), default=0.0)
         if closest < SAME_WORDS:
             return ""
         return "repeat" if closest == 1 else "near repeat"
+
+    def repeated_by(self, text: str) -> list[int]:
+        """Return the numbers of the earlier prompts, from 0, that a prompt repeats, nearly or not.
+
+        >>> Prompts(["Is it red now?", "Name a fruit."]).repeated_by("is it red")
+        [0]
+        """
+        alike = self._alike(frozenset(words(text)))
+        return sorted(place for place, share in alike.items() if share >= SAME_WORDS)
+
+    def _alike(self, found: frozenset[str]) -> dict[int, float]:
+        """Compare a set of words with the earlier ones that may be like it."""
+        others = {place for word in _first(found) for place in self._by_word[word]}
+        return {place: _similarity(found, self._sets[place]) for place in others}
 
 
 def words(text: str) -> list[str]:

@@ -28,6 +28,7 @@ from tell_lightning.report.summary import (
     training_facts,
 )
 from tell_lightning.report.tables import history_tables, neural_table, score_table
+from tell_lightning.report.tune import tune_view
 
 DAMAGED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, TemplateError)
 """What is raised by values that `fit` does not write, and by a bug of the report."""
@@ -64,6 +65,7 @@ def _context(run: RunContents, defaults: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "run": run,
         "python": platform.python_version(),
+        "tune": tune_view(run),
         "split": split,
         "results": glance,
         "facts": training_facts(run),

@@ -1,0 +1,136 @@
+"""What a trial costs on this machine, and how many of them a budget allows.
+
+The speeds are those that `plan --measure` finds, in a process like those that run the trials. They
+are what a trial is expected to take; how long the first ones really take corrects that.
+
+    budget   |-- search: half --|-- the adapter --|-- the verdict: the rest --|
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tell_lightning.settings import ConfigError
+from tell_lightning.tuning.settings import Arm
+from tell_lightning.tuning.space import Point, Space
+
+SEARCH_SHARE = 0.5
+"""Share of a budget of minutes for the search. The verdict needs as many fits as four trials to
+compare two seeds, and two trials more for each further one."""
+SETUP = 3.0
+"""Seconds of a fit in a warm process besides its steps and scorings: the model is loaded, files are
+read and written. The first trials correct it."""
+WANTED = 8
+"""Trials that the search should have time for even if all are of the longest kind."""
+LEAST = 2
+"""Trials that are always run: one of each of the first two arms."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """What fits cost in one process."""
+
+    tokens_per_second: float
+    """Training."""
+    rows: int
+    """Rows or bins of an optimizer step."""
+    task_tokens: float
+    """Mean tokens of a task row; of a bin where rows are packed."""
+    general_tokens: float
+    """Mean tokens of a general row; of a bin where rows are packed."""
+    scoring: float
+    """Seconds of one scoring of the dev rows of a fold."""
+    folds: int
+    scorings: int
+    """Scorings of a fit."""
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)
+
+    def fit(self, point: Point) -> float:
+        """Return the seconds of one fit."""
+        share = point.get("task_share", 1.0)
+        tokens = share * self.task_tokens + (1 - share) * self.general_tokens
+        training = point["steps"] * self.rows * tokens / self.tokens_per_second
+        return float(SETUP + training + self.scorings * self.scoring)
+
+    def trial(self, point: Point) -> float:
+        """Return the seconds of a trial."""
+        return self.folds * self.fit(point)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long the search may take, or how many trials."""
+
+    seconds: float | None
+    """Of the command, in all its sessions; None: as long as it takes."""
+    trials: int | None
+    """None: as many as the time allows."""
+    workers: int
+    """Trials at a time."""
+
+    @property
+    def search(self) -> float | None:
+        """The seconds of the search; None: as long as it takes."""
+        return None if self.seconds is None else SEARCH_SHARE * self.seconds
+
+    def affords(self, price: Price, steps: int, share: float) -> bool:
+        """Say whether the search has time for enough trials of so many steps."""
+        if self.search is None:
+            return True
+        longest = price.trial({"steps": steps, "task_share": share})
+        return longest * WANTED <= self.search * self.workers
+
+    def check(self, price: Price, space: Space) -> None:
+        """Refuse a budget below the cost of the two cheapest trials.
+
+        Raises:
+            ConfigError: It is below.
+        """
+        if self.seconds is None:
+            return
+        least = sum(sorted(price.trial(point) for point in cheapest(space))[:LEAST])
+        if least > self.seconds * self.workers:
+            raise ConfigError(
+                f"--minutes: must be enough for the two cheapest trials, {_minutes(least)} min in "
+                f"{_processes(self.workers)}, got {self.seconds / 60:g}. Give more minutes, or "
+                "lower tune.search.steps or tune.folds."
+            )
+
+    def line(self, price: Price, space: Space, pace: float = 1.0) -> str:
+        """Say how many trials it allows."""
+        costs = [pace * price.trial(point) for point in space.starts.values()]
+        mean = sum(costs) / len(costs)
+        folds = f"{price.folds} folds" if price.folds > 1 else "one dev set"
+        each = f"a trial takes about {_minutes(mean)} min ({folds})"
+        if self.search is None:
+            total = _minutes((self.trials or 0) * mean / self.workers)
+            many = f"{self.trials} trials in {_processes(self.workers)}: about {total} min"
+            return f"Budget: {each}; {many}, and then the verdict."
+        number = max(LEAST, int(self.search * self.workers / mean))
+        return (
+            f"Budget: {each}; half of {self.search / 30:g} min in {_processes(self.workers)} "
+            f"allows about {number}. The other half is for the adapter and the verdict."
+        )
+
+
+def cheapest(space: Space) -> Iterable[Point]:
+    """Return the points of each arm with the fewest steps; two of them if there is one arm."""
+    for arm in (*space.arms, *(space.arms if len(space.arms) == 1 else ())):
+        yield _least(space, arm)
+
+
+def _least(space: Space, arm: Arm) -> Mapping[str, Any]:
+    point = {"lr": space.lr[0], "steps": space.steps[0]}
+    return point if arm == "sft" else point | {"task_share": space.task_share[1]}
+
+
+def _minutes(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{minutes:.2g}" if minutes < 10 else f"{minutes:,.0f}"
+
+
+def _processes(number: int) -> str:
+    return "one process" if number == 1 else f"{number} processes"

@@ -1,0 +1,76 @@
+"""On which rows the arms are compared, and by which rows each is chosen. No torch."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tell_lightning.tuning.folds import Folds
+from tell_lightning.tuning.records import Record
+from tell_lightning.tuning.scores import Row, Scorings, pooled
+
+Part = int | None
+"""A part of the rows with a choice of its own: a fold, or a part of the dev set; None: the test
+rows."""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What the arms are compared on."""
+
+    scorings: Scorings
+    folds: Folds
+    has_test: bool
+
+    @property
+    def parts(self) -> list[Part]:
+        """All parts."""
+        if self.has_test:
+            return [None]
+        if self.folds.kind == "folds":
+            return [*range(self.folds.count)]
+        return [*sorted({part for of in self.folds.parts.values() for part in of.values()})]
+
+    def fold(self, part: Part) -> int | None:
+        """Return the fold whose training rows a part is answered by; None: all rows."""
+        return part if part is None or self.folds.kind == "folds" else 0
+
+    def part_of(self, fold: int | None, row: Row) -> Part:
+        """Return the part of a row that a fit on a fold has answered."""
+        if fold is None or self.folds.kind == "folds":
+            return fold
+        task, _, id = str(row["id"]).partition("/")
+        return self.folds.parts[task][id]
+
+    @property
+    def words(self) -> str:
+        """Say where the estimate comes from."""
+        if self.has_test:
+            return "test rows, which chose nothing"
+        if self.folds.kind == "folds":
+            return "task rows, each answered by what the other folds chose"
+        return "dev rows, each answered by what the other parts of the dev set chose"
+
+
+def choose(ground: Ground, records: Sequence[Record], part: Part) -> Record:
+    """Choose a trial without the rows of a part: by score, of equal ones by loss.
+
+    Args:
+        ground: What the arms are compared on.
+        records: Complete trials of an arm.
+        part: The part that must not be looked at; None: all rows may be.
+    """
+
+    def rank(record: Record) -> tuple[float, float, int]:
+        rows, losses = [], []
+        for fold in record["folds"]:
+            own = [row for row in fold["rows"] if ground.part_of(fold["fold"], row) != part]
+            rows += own
+            if own and fold["loss"] is not None:
+                losses.append(fold["loss"])
+        score = pooled(ground.scorings, rows)
+        loss = sum(losses) / len(losses) if losses else math.inf
+        return -score, loss, int(record["number"])
+
+    if part is not None and len(ground.parts) == 1:  # a dev set with one prompt has no other part
+        part = -1
+    return min(records, key=rank)

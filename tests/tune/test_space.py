@@ -1,0 +1,217 @@
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tuning_work import PRICE, SPACE
+
+from tell_lightning.commands.check import check
+from tell_lightning.settings import ConfigError
+from tell_lightning.tuning.budget import WANTED, Budget
+from tell_lightning.tuning.settings import Search
+from tell_lightning.tuning.space import Defaults, Space, overlay, space_of, suggest
+
+DEFAULTS = Defaults(
+    lr=1e-3,
+    task_share=0.2,
+    steps={"tell": 150, "sft": 60, "mixture": 150},
+    has_prefix=True,
+    force=False,
+    lasts=lambda share, steps: True,
+)
+
+
+def any_steps(steps: int) -> bool:
+    return True
+
+
+def lasting(rows: int) -> Defaults:
+    """General rows for so many positions, 16 examples a step."""
+    return replace(DEFAULTS, lasts=lambda share, steps: 16 * steps * (1 - share) <= rows)
+
+
+class Middle:
+    """Chooses the lowest value, and notes what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: dict[str, Any] = {}
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: None = None, log: bool = False
+    ) -> float:
+        self.asked[name] = (low, high, log)
+        return low
+
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> int:
+        self.asked[name] = (low, high, log)
+        return low
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        self.asked[name] = tuple(choices)
+        return choices[0]
+
+
+def test_ranges_lie_around_the_defaults() -> None:
+    space = space_of(Search(), DEFAULTS, any_steps)
+    assert space.arms == ("tell", "sft", "mixture")
+    assert space.lr == (2.5e-4, 4e-3)
+    assert space.task_share == (0.05, 0.5)
+    assert space.steps == (30, 300)
+    assert space.force == (False, True)
+    assert space.starts["sft"] == {"lr": 1e-3, "steps": 60, "force_response_prefix": False}
+    assert space.starts["mixture"] == {"lr": 1e-3, "steps": 150, "task_share": 0.2}
+
+
+def test_given_ranges_and_fixed_values_are_taken() -> None:
+    search = Search(
+        arm=("tell",), lr=[1e-4], steps=[20, 40], task_share=[0.3], force_response_prefix=(True,)
+    )
+    space = space_of(search, DEFAULTS, any_steps)
+    assert (space.lr, space.steps, space.task_share) == ((1e-4, 1e-4), (20, 40), (0.3, 0.3))
+    point = {"lr": 1e-4, "steps": 40, "task_share": 0.3, "force_response_prefix": True}
+    assert space.starts == {"tell": point}
+
+
+def test_the_steps_are_those_that_the_budget_affords() -> None:
+    space = space_of(Search(), DEFAULTS, lambda steps: steps <= 100)
+    assert space.steps[0] == 30
+    assert 80 < space.steps[1] <= 100
+    # A small budget has fewer trials, not shorter ones.
+    assert space_of(Search(), DEFAULTS, lambda steps: False).steps == (30, 30)
+
+
+def test_the_shares_are_those_for_which_the_general_rows_last() -> None:
+    space = space_of(Search(), lasting(3600), any_steps)
+    assert space.steps == (30, 300)
+    assert space.task_share == (0.25, 0.5)  # 300 steps of 16 take 3,600 general rows
+
+
+def test_the_steps_are_lowered_where_no_share_is_enough() -> None:
+    space = space_of(Search(), lasting(1000), any_steps)
+    assert lasting(1000).lasts(space.task_share[0], space.steps[1])
+    assert 30 < space.steps[1] <= 125
+    assert space_of(Search(), lasting(160), any_steps).steps[1] <= 20
+
+
+@pytest.mark.parametrize(
+    "search", [Search(steps=[30, 300], task_share=[0.05, 0.5]), Search(steps=[30, 300])]
+)
+def test_a_range_that_the_general_rows_cannot_meet_is_refused(search: Search) -> None:
+    with pytest.raises(ConfigError, match=r"tune.search.steps: the general rows must last"):
+        space_of(search, lasting(500), any_steps)
+
+
+def test_sft_alone_needs_no_general_rows() -> None:
+    assert space_of(Search(arm=("sft",)), lasting(0), any_steps).steps == (30, 120)
+
+
+def test_each_arm_has_settings_of_its_own() -> None:
+    space = space_of(Search(), DEFAULTS, any_steps)
+    chooses = Middle()
+    for arm in space.arms:
+        suggest(space, arm, chooses)
+    assert sorted(chooses.asked) == sorted(
+        [
+            *(f"{arm}.{name}" for arm in space.arms for name in ("lr", "steps")),
+            *("tell.task_share", "mixture.task_share"),
+            *("tell.force_response_prefix", "sft.force_response_prefix"),
+        ]
+    )
+    assert chooses.asked["tell.lr"] == (2.5e-4, 4e-3, True)
+
+
+def test_a_task_without_a_response_prefix_has_none_to_force() -> None:
+    space = space_of(Search(), replace(DEFAULTS, has_prefix=False), any_steps)
+    chooses = Middle()
+    suggest(space, "tell", chooses)
+    assert "tell.force_response_prefix" not in chooses.asked
+
+
+def test_an_overlay_is_a_configuration() -> None:
+    point = {"lr": 1e-3, "steps": 50, "task_share": 0.2, "force_response_prefix": True}
+    assert overlay("tell", point, ["a"]) == {
+        "data": {
+            "mixture": {
+                **{"arm": "tell", "anchor": "given", "cycles": None},
+                **{"task_share": 0.2, "task_passes": None},
+            },
+            "tasks": {"a": {"force_response_prefix": True}},
+        },
+        "model": {"optimizer": {"lr": 1e-3}},
+        "trainer": {"max_steps": 50},
+    }
+    mixture = overlay("mixture", {"lr": 1e-3, "steps": 50, "task_share": 0.2}, ["a"])
+    assert mixture["data"]["mixture"]["anchor"] == "none"
+    assert mixture["data"]["mixture"]["arm"] == "tell"
+
+
+def test_a_space_survives_being_written() -> None:
+    import json
+
+    assert Space.from_plain(json.loads(json.dumps(SPACE.plain()))) == SPACE
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("lr=[2,1]", r"tune.search.lr: must be \[low, high\]"),
+        ("steps=[1,2,3]", r"tune.search.steps: must be \[low, high\]"),
+        ("steps=[]", r"tune.search.steps: must be \[low, high\]"),
+        ("arm=[]", r"tune.search.arm: must have one value or more"),
+        ("arm=[x]", r"tune.search.arm: must be one of"),
+        ("task_share=[0,1]", r"tune.search.task_share: must be above 0 and below 1"),
+        ("steps=[0]", r"tune.search.steps: must be at least 1"),
+    ],
+)
+def test_wrong_ranges_are_refused_in_one_line(option: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        check([f"--tune.search.{option}"])
+    assert "\n" not in str(caught.value)
+
+
+def test_steps_are_whole_numbers() -> None:
+    with pytest.raises(ConfigError, match=r"tune.search.steps: must be whole numbers"):
+        space_of(Search(steps=[1.5, 3]), DEFAULTS, any_steps)
+
+
+# The budget
+
+
+def test_a_trial_costs_a_fit_for_each_fold() -> None:
+    point = {"lr": 1e-3, "steps": 50, "task_share": 0.5}
+    one = replace(PRICE, folds=1).trial(point)
+    assert PRICE.trial(point) == 5 * one
+    # 50 steps of 16 rows, half of 100 tokens and half of 50, at 1,000 tokens/s; one scoring.
+    assert one == pytest.approx(3.0 + 50 * 16 * 75 / 1000 + 1.0)
+
+
+def test_task_rows_cost_what_they_are_long() -> None:
+    assert PRICE.fit({"steps": 50}) > PRICE.fit({"steps": 50, "task_share": 0.2})
+
+
+def test_a_budget_below_the_two_cheapest_trials_is_refused() -> None:
+    sft = PRICE.trial({"steps": 10})
+    tell = PRICE.trial({"steps": 10, "task_share": 0.5})
+    mixture = tell
+    least = sum(sorted([sft, tell, mixture])[:2])
+    Budget(least, None, 1).check(PRICE, SPACE)
+    Budget(least / 2, None, 2).check(PRICE, SPACE)
+    with pytest.raises(ConfigError, match=r"--minutes: must be enough for the two cheapest trials"):
+        Budget(0.99 * least, None, 1).check(PRICE, SPACE)
+    Budget(None, 2, 1).check(PRICE, SPACE)
+
+
+def test_a_budget_affords_some_trials_of_the_longest_kind() -> None:
+    seconds = PRICE.trial({"steps": 100, "task_share": 0.05})
+    assert Budget(2 * WANTED * seconds, None, 1).affords(PRICE, 100, 0.05)
+    assert not Budget(2 * WANTED * seconds, None, 1).affords(PRICE, 101, 0.05)
+    assert Budget(None, 5, 1).affords(PRICE, 10**6, 0.05)
+
+
+def test_the_budget_says_how_many_trials_it_allows() -> None:
+    mean = sum(PRICE.trial(point) for point in SPACE.starts.values()) / 3
+    line = Budget(20 * mean, None, 2).line(PRICE, SPACE)
+    assert f"half of {20 * mean / 60:g} min in 2 processes allows about 20." in line
+    assert "7 trials in one process" in Budget(None, 7, 1).line(PRICE, SPACE)
