@@ -85,6 +85,7 @@ WRONG = {
     "eval.every_steps": "0",
     "eval.dev_rows": "0",
     "eval.test_rows": "0",
+    "eval.loss_rows": "0",
     "eval.batch_tokens": "0",
     "eval.temperature": "-0.5",
     "eval.samples": "-1",
