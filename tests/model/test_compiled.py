@@ -130,6 +130,7 @@ def test_layers_share_their_code_and_shapes_are_compiled_once(
     assert numbers[0] == numbers[1] > 0
 
 
+@pytest.mark.long
 def test_scoring_computes_as_ever(graphs: list[int], shapes: list[Batch]) -> None:
     ordinary, model = adapted().eval(), adapted()
     compile_layers(model)
