@@ -82,7 +82,8 @@ class ModelSettings:
     """Whether to recompute activations in the backward pass: less memory, a third more time."""
     compile: bool = False
     """Whether to compile the decoder layer in the first steps of training (`torch.compile`), which
-    may take minutes; it is meant for long runs on a GPU (`experiments/bench/compile.md`).
+    may take minutes; meant for long runs on a GPU, not measured there; on a CPU it is slower
+    (`experiments/bench/compile.md`).
     Dropout then draws other random numbers."""
     trust_remote_code: bool = False
     """Whether code from the model's repository may run on this machine."""
