@@ -83,8 +83,7 @@ class ModelSettings:
     compile: bool = False
     """Whether to compile the decoder layer in the first steps of training (`torch.compile`), which
     may take minutes; meant for long runs on a GPU, not measured there; on a CPU it is slower
-    (`experiments/bench/compile.md`).
-    Dropout then draws other random numbers."""
+    (`experiments/bench/compile.md`). Dropout then draws other random numbers."""
     trust_remote_code: bool = False
     """Whether code from the model's repository may run on this machine."""
     lora: LoraSettings = LoraSettings()
