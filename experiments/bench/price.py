@@ -5,7 +5,9 @@
 
 The run is measured before and after it is done, since the load of a machine changes: the forecast
 of seconds is the mean of the two, and both are shown. All else is measured before. Set-up is not
-part of either. Writes `results/price.json` and `price.md`.
+part of either.
+
+Writes `results/price.json` and `price.md`.
 """
 
 import argparse
@@ -114,7 +116,8 @@ def page(results: dict[str, Any]) -> str:
         )
     about = (
         f"`fit -c microworld {' '.join(results['options'])}`; {results['machine']['processor']}, "
-        f"{results['machine']['torch_threads']} thread; commit {results['git']['commit'][:10]}."
+        f"{results['machine']['torch_threads']} thread; commit {results['git']['commit'][:10]}. "
+        "On a busy machine either side may be off by half."
     )
     head = [
         "# What `plan --measure` says, and what the run takes",
