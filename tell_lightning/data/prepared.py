@@ -28,7 +28,7 @@ from tell_lightning.data.plan import Plan, check_supply, draw, resolve_plan, ste
 from tell_lightning.data.preparation import Preparation, training_sources
 from tell_lightning.data.reading import RecordSet
 from tell_lightning.data.report import realise, rendering_notes
-from tell_lightning.data.settings import DataSettings
+from tell_lightning.data.settings import DataSettings, Task
 from tell_lightning.data.splits import Splits, cache_folder, general_example, read_splits
 from tell_lightning.data.templates import Renderer
 from tell_lightning.data.tokens import Encoder, Lengths, TokenRow
@@ -283,16 +283,19 @@ class PreparedData:
         The order of the draw would not do: a draw of all rows is in the order of the file, where
         those of one label may come first, and be all that fit.
         """
-        drawn = set(self.drawn_ids.get(name, ()))
-        pool = self._trained[name].records if drawn else ()
+        task, pool = self.settings.tasks[name], self._trained.get(name)
+        known = {_row_of(record.id, task): record for record in (pool.records if pool else ())}
+        rows = [_row_of(id, task) for id in self.drawn_ids.get(name, ())]
+        # Where each response of a conversation is a row, its id is that of the record and a number.
+        drawn = dict.fromkeys(row if row in known else row.rpartition("/")[0] for row in rows)
         records = sorted(
-            (record for record in pool if record.id in drawn),
+            (known[row] for row in drawn),
             key=lambda record: derive_key(
                 self.draw_seed, "shots", *(turn.content for turn in record.turns)
             ),
         )
-        anchor, variant = self.settings.tasks[name].anchor, self.settings.mixture.anchor
-        return [apply_anchor(record, anchor, variant) for record in records]
+        variant = self.settings.mixture.anchor
+        return [apply_anchor(record, task.anchor, variant) for record in records]
 
     # The length of a run
 
@@ -397,3 +400,8 @@ def first_of_each(rows: LossRows, most: int | None) -> LossRows:
         if most is None or seen[name] <= most:
             kept.append((name, row))
     return kept
+
+
+def _row_of(id: str, task: Task) -> str:
+    """Return an id without the name of the file, which may be another since rows were prepared."""
+    return id if task.fields.id else id.rpartition(":")[2]

@@ -23,16 +23,24 @@ TEST = ["number x?", "number yy?"]
 Made = Callable[..., PreparedData]
 
 
+def row(prompt: str) -> dict[str, Any]:
+    """A row as prompt and response, with a system text, and as a conversation of two responses."""
+    response = f"It is {prompt[7:8]}."
+    texts = [("user", prompt), ("assistant", response), ("user", "So?"), ("assistant", "Yes.")]
+    return {
+        "prompt": prompt,
+        "response": response,
+        "system": f"Talk of {prompt}",
+        "messages": [{"role": role, "content": text} for role, text in texts],
+    }
+
+
 @pytest.fixture
 def made(tmp_path: Path) -> Made:
     """The function that opens the data of a task with four drawn examples."""
 
     def write(name: str, prompts: Sequence[str]) -> str:
-        rows = [
-            json.dumps({"prompt": p, "response": f"It is {p[7:8]}.", "system": f"Talk of {p}"})
-            for p in prompts
-        ]
-        (tmp_path / name).write_text("\n".join(rows) + "\n")
+        (tmp_path / name).write_text("".join(f"{json.dumps(row(p))}\n" for p in prompts))
         return name
 
     def make(
@@ -40,8 +48,9 @@ def made(tmp_path: Path) -> Made:
         held_out: bool = True,
         template: str = "smollm2",
         train: Sequence[str] = TRAIN,
+        file: str = "train.jsonl",
         task_examples: int | None = 4,
-        system: str | None = None,
+        fields: Fields = Fields(),
         forced: bool = False,
         seed: int = 1,
         **anchor: Any,
@@ -51,10 +60,10 @@ def made(tmp_path: Path) -> Made:
         config = {"model_type": "llama", "max_position_embeddings": positions, "vocab_size": 400}
         (base / "config.json").write_text(json.dumps(config))
         task = Task(
-            train=write("train.jsonl", train),
+            train=write(file, train),
             dev=write("dev.jsonl", ["number w?"]),
             test=write("test.jsonl", TEST),
-            fields=Fields(system=system),
+            fields=fields,
             max_new_tokens=8,
             force_response_prefix=forced,
             anchor=Anchor(text="Name it.", **anchor),
@@ -128,7 +137,7 @@ def test_a_system_anchor_stands_once_at_the_beginning(made: Made) -> None:
 
 
 def test_system_texts_of_examples_are_left_out_and_that_of_the_row_stays(made: Made) -> None:
-    data = made(system="system")
+    data = made(fields=Fields(system="system"))
     data.add_shots(["test"])
     for text, own in zip(texts(data), TEST, strict=True):
         assert text.count("Talk of") == 1
@@ -143,6 +152,23 @@ def test_the_order_follows_from_the_texts_and_the_seed_and_not_from_the_file(mad
         orders.append(shown(data))
     assert orders[0] == orders[1]
     assert orders[0] not in (TRAIN, TRAIN[::-1], orders[2])
+
+
+def test_rows_that_were_prepared_under_another_name_are_found(made: Made) -> None:
+    made(file="before.jsonl")
+    data = made(file="after.jsonl")
+    assert data.add_shots(["test"]) == {"t": 4}
+    assert {*shown(data)} == drawn(data)
+
+
+def test_of_a_conversation_whose_responses_are_rows_of_their_own_the_whole_is_shown(
+    made: Made,
+) -> None:
+    data = made(template="qwen3", fields=Fields(messages="messages"))
+    conversations = {row_id.rpartition("/")[0] for row_id in data.drawn_ids["t"]}
+    assert all(name.startswith("train.jsonl:") for name in conversations)
+    assert data.add_shots(["test"]) == {"t": len(conversations)}
+    assert all(text.count("Yes.") == len(conversations) for text in texts(data))
 
 
 def test_only_the_prompts_of_the_splits_that_are_scored_get_examples(made: Made) -> None:
