@@ -20,6 +20,8 @@ from tell_lightning.data.tokens import TokenError
 
 TRAIN = [f"number {n}?" for n in "abcdefgh"]
 TEST = ["number x?", "number yy?"]
+PAIR = Fields()
+"""Prompt and response."""
 Made = Callable[..., PreparedData]
 
 
@@ -50,7 +52,7 @@ def made(tmp_path: Path) -> Made:
         train: Sequence[str] = TRAIN,
         file: str = "train.jsonl",
         task_examples: int | None = 4,
-        fields: Fields = Fields(),
+        fields: Fields = PAIR,
         forced: bool = False,
         seed: int = 1,
         **anchor: Any,
