@@ -10,11 +10,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -119,12 +119,19 @@ def _fit(options: list[str]) -> None:
     fit(options)
 
 
-def score_base(options: list[str], *, few_shot: bool = False) -> None:
+def score_base(
+    options: list[str],
+    *,
+    few_shot: bool = False,
+    splits: Sequence[Literal["dev", "test"]] = ("dev", "test"),
+) -> None:
     """Score the base as `fit` scores it before training, and write the same files.
 
     Args:
         options: The command line of `fit`.
-        few_shot: Whether the drawn task examples stand before each prompt.
+        few_shot: Whether the drawn task examples stand before each prompt; `shots` in run.json
+            says how many, by task.
+        splits: What is scored: dev where there are dev rows, test if `eval.test` says so.
     """
     from tell_lightning.callbacks.folder import new_folder
     from tell_lightning.callbacks.run_record import RunRecord, scores_json
@@ -135,20 +142,20 @@ def score_base(options: list[str], *, few_shot: bool = False) -> None:
 
     quieten()
     config, _ = with_written_rows(check(options))
-    splits = read_splits(config.data)
+    rows = read_splits(config.data)
     folder = new_folder(config.run.dir, config.run.name)
     folder.path.mkdir(parents=True)
     folder.config.write_text(config.to_yaml(), encoding="utf-8")
     (folder.path / "plan.json").write_text("{}", encoding="utf-8")
     record = RunRecord(folder)
-    session = open_session(config, folder, splits, training=False)
+    session = open_session(config, folder, rows, training=False)
     trainer, module, datamodule = session.trainer, session.module, session.datamodule
     datamodule.prepare_data()
     datamodule.setup("validate")
-    shots = datamodule.prepared.add_shots() if few_shot else None
-    if any(task.has("dev") for task in config.data.tasks.values()):
+    shots = datamodule.prepared.add_shots(splits) if few_shot else None
+    if "dev" in splits and any(task.has("dev") for task in config.data.tasks.values()):
         trainer.validate(module, datamodule=datamodule, verbose=False)
-    if config.eval.test:
+    if "test" in splits and config.eval.test:
         trainer.test(module, datamodule=datamodule, verbose=False)
         if config.eval.anchor_check and datamodule.swap_anchor():
             trainer.test(module, datamodule=datamodule, verbose=False)

@@ -11,12 +11,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
 from tell_lightning.commands.cell import score_base
-from tell_lightning.commands.check import check
 from tell_lightning.errors import TellError
 from tell_lightning.experiment.overlays import merged, nested
 from tell_lightning.experiment.results import as_text
@@ -145,7 +144,7 @@ def _trial(work: TrialWork) -> dict[str, Any]:
 def _single(work: FitWork) -> dict[str, Any]:
     """Do one fit of the verdict, or the final one."""
     asked, common = work.request, work.common
-    split = "test" if asked.fold is None else "dev"
+    split: Literal["dev", "test"] = "test" if asked.fold is None else "dev"
     extra = merged(QUIET, nested({"eval.before": asked.before}))
     if asked.fold is None:
         where = common.all_rows
@@ -180,26 +179,26 @@ NOT_SCORED: Mapping[str, Any] = {"score": None, "loss": None, "rows": []}
 MOMENTS = ("before", "after")
 
 
-def _without_training(work: FitWork, overlay: Overlay, split: str) -> dict[str, Any]:
+def _without_training(
+    work: FitWork, overlay: Overlay, split: Literal["dev", "test"]
+) -> dict[str, Any]:
     """Score the base, with or without task rows before the prompt."""
     asked, place = work.request, work.folder
     options = written(work.common.values, merged(overlay, {"seed_everything": asked.seed}), place)
-    examples: dict[str, int] = {}
-    if asked.kind == "few_shot":
-        from tell_lightning.tuning.few_shot import overlay as few_shot
-
-        added = few_shot(check(options), asked.fold, place)
-        examples = json.loads((place / "examples.json").read_text(encoding="utf-8"))
-        options = written(work.common.values, merged(overlay, added), place)
     runs = place / "runs"
     shutil.rmtree(runs, ignore_errors=True)  # what a failure has left
-    score_base([*options, f"--run.dir={runs}"])
+    score_base([*options, f"--run.dir={runs}"], few_shot=asked.kind == "few_shot", splits=[split])
     (folder,) = runs.iterdir()
-    found = _fitted(folder, split).base
+    found = _fitted(folder, split)
     shutil.rmtree(runs)
-    result = NOT_SCORED if found is None else _of_fold(found)
-    done = {"state": COMPLETE, "reason": None, "steps": 0, "tokens": {}, "examples": examples}
-    return {**done, **result}
+    return {
+        "state": COMPLETE,
+        "reason": None,
+        "steps": 0,
+        "tokens": {},
+        "examples": found.record["shots"] or {},
+        **(NOT_SCORED if found.base is None else _of_fold(found.base)),
+    }
 
 
 def written(values: Mapping[str, Any], overlay: Overlay, place: Path) -> list[str]:

@@ -6,7 +6,6 @@ Prompts have the same anchor and template as in training; references have no res
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import inf
 
 from tell_lightning.data.anchors import Anchor, Example, reference_text
 from tell_lightning.data.records import Record
@@ -16,6 +15,9 @@ from tell_lightning.data.variants import Variant, apply_anchor, variant_prefix
 from tell_lightning.metrics.kinds.registry import kind_of
 from tell_lightning.metrics.predictions import MetricError, Prediction
 from tell_lightning.metrics.settings import Scoring
+
+MOST_TOKENS = 8_192
+"""Of a prompt behind task examples and its answer; also where a base has more positions."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class EvaluationRows:
     scoring: Scoring
     min_new_tokens: int = 0
     variant: Variant = "given"
+    forced: str = ""
+    """The beginning of every answer, which stands at the end of the prompt."""
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -93,24 +97,23 @@ def build(
     where = f"data.tasks.{task}.stop_tokens"
     own_stop_ids = [encoder.token_id(text, where) for text in stop_tokens]
     examples = tuple(evaluation_example(record, anchor, variant) for record in records)
-    response_prefix = variant_prefix(anchor, variant)
-    if forced and response_prefix.strip():
-        prompts, response_prefix = encoder.begun_ids(examples, response_prefix), ""
-    else:
-        prompts = encoder.prompt_ids(examples)
+    prefix = variant_prefix(anchor, variant)
+    beginning = prefix if forced and prefix.strip() else ""
+    prompts = _prompts(encoder, examples, beginning)
     _check_positions(encoder, examples, prompts, max_new_tokens)
     return EvaluationRows(
         task=task,
         records=tuple(records),
         examples=examples,
-        prompts=tuple(tuple(ids) for ids in prompts),
+        prompts=prompts,
         references=tuple(reference_text(record, anchor) for record in records),
-        response_prefix=response_prefix,
+        response_prefix="" if beginning else prefix,
         stop_ids=tuple(dict.fromkeys((*encoder.renderer.stop_ids, *own_stop_ids))),
         max_new_tokens=max_new_tokens,
         scoring=scoring,
         min_new_tokens=min_new_tokens,
         variant=variant,
+        forced=beginning,
     )
 
 
@@ -121,14 +124,15 @@ def with_swapped_anchor(encoder: Encoder, rows: EvaluationRows, anchor: Anchor) 
     """
     variant: Variant = "given" if rows.variant == "none" else "none"
     examples = tuple(evaluation_example(record, anchor, variant) for record in rows.records)
-    prompts = encoder.prompt_ids(examples)
+    prompts = _prompts(encoder, examples)
     _check_positions(encoder, examples, prompts, rows.max_new_tokens)
     return replace(
         rows,
         examples=examples,
-        prompts=tuple(tuple(ids) for ids in prompts),
+        prompts=prompts,
         response_prefix=anchor.response_prefix,
         variant=variant,
+        forced="",
     )
 
 
@@ -137,37 +141,39 @@ def with_shots(
 ) -> tuple[EvaluationRows, int]:
     """Put task examples before every prompt, as earlier turns of the conversation.
 
-    The response prefix is not forced. It is stripped from answers that begin with it.
+    System texts of the examples are left out; that of the row stays. All rows get the same
+    examples in the same order.
 
     Args:
         encoder: Tokenizer and renderer.
         rows: A task's rows.
         shots: Examples with responses. The first ones are taken, as many as leave room for the
-            longest prompt and its answer in the positions of the model.
+            longest prompt and its answer in the positions of the model and in `MOST_TOKENS`.
 
     Returns:
         The rows, and the number of examples before each prompt.
 
     Raises:
-        TokenError: There is no room for a single one.
+        TokenError: There are examples, but no room for a single one.
     """
     longest = max(range(len(rows)), key=lambda index: len(rows.prompts[index]))
-    room = (encoder.limits.positions or inf) - rows.max_new_tokens
+    most = min(encoder.limits.positions or MOST_TOKENS, MOST_TOKENS)
 
     def fits(number: int) -> bool:
-        (prompt,) = encoder.prompt_ids([_after(shots[:number], rows.examples[longest])])
-        return len(prompt) <= room
+        example = _after(shots[:number], rows.examples[longest])
+        (prompt,) = _prompts(encoder, [example], rows.forced)
+        return len(prompt) + rows.max_new_tokens <= most
 
     # The range falls: its first element that fits is the most examples that fit.
     number = len(shots) - bisect_left(range(len(shots), 0, -1), True, key=fits)
-    if not number:
+    if shots and not number:
         raise TokenError(
-            f"{rows.examples[longest].where}: a prompt behind a task example must fit the "
-            f"{encoder.limits.positions:,} positions of the model, got no room for one. Shorten "
-            "the row, or use a base with more positions."
+            f"{rows.examples[longest].where}: a prompt behind a task example, and its answer, must "
+            f"fit {most:,} tokens, got no room for an example. Shorten the row, or use a base with "
+            f"more positions, of which at most {MOST_TOKENS:,} are used."
         )
     examples = tuple(_after(shots[:number], example) for example in rows.examples)
-    prompts = tuple(tuple(ids) for ids in encoder.prompt_ids(examples))
+    prompts = _prompts(encoder, examples, rows.forced)
     return replace(rows, examples=examples, prompts=prompts), number
 
 
@@ -177,6 +183,14 @@ def _after(shots: Sequence[Example], example: Example) -> Example:
     earlier = [turn for shot in shots for turn in shot.turns if turn.role != "system"]
     turns = (*system, *earlier, *example.turns[len(system) :])
     return replace(example, turns=turns, last_only=True)
+
+
+def _prompts(
+    encoder: Encoder, examples: Sequence[Example], beginning: str = ""
+) -> tuple[tuple[int, ...], ...]:
+    """Tokenise prompts, with the beginning of the answer if answers are forced to have one."""
+    found = encoder.begun_ids(examples, beginning) if beginning else encoder.prompt_ids(examples)
+    return tuple(tuple(ids) for ids in found)
 
 
 def _check_positions(

@@ -5,10 +5,10 @@ Needs a tokenizer, but neither Lightning nor a model. `plan`, `prepare` and `Tel
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tell_lightning.data import packing, store
 from tell_lightning.data.advice import advice
@@ -23,12 +23,12 @@ from tell_lightning.data.evaluation_rows import (
     with_swapped_anchor,
 )
 from tell_lightning.data.length import Length, default_length
-from tell_lightning.data.permutation import seed_for
+from tell_lightning.data.permutation import derive_key, seed_for
 from tell_lightning.data.plan import Plan, check_supply, draw, resolve_plan, steps_for
 from tell_lightning.data.preparation import Preparation, training_sources
 from tell_lightning.data.reading import RecordSet
 from tell_lightning.data.report import realise, rendering_notes
-from tell_lightning.data.settings import DataSettings
+from tell_lightning.data.settings import DataSettings, Task
 from tell_lightning.data.splits import Splits, cache_folder, general_example, read_splits
 from tell_lightning.data.templates import Renderer
 from tell_lightning.data.tokens import Encoder, Lengths, TokenRow
@@ -72,6 +72,7 @@ class PreparedData:
         self.seed = seed
         self.encoder = Encoder(tokenizer, Renderer(tokenizer, settings.thinking))
         self.preparation = Preparation(settings, self.encoder)
+        self.draw_seed = seed_for("draw", seed, settings.mixture.draw_seed)
         self.is_open = False
         self.given = given
         self.length: Length | None = None
@@ -113,7 +114,6 @@ class PreparedData:
 
     def _open_rows(self) -> None:
         splits, mixture = self.splits, self.settings.mixture
-        draw_seed = seed_for("draw", self.seed, mixture.draw_seed)
         sources = training_sources(self.settings, splits)
         drawn: dict[str, list[int]] = {}
         rows: dict[str, Any] = {}
@@ -128,7 +128,7 @@ class PreparedData:
                 loaded.rows[longest]["where"], int(loaded.lengths.tokens[longest])
             )
             if name in splits.train:
-                chosen = draw(len(loaded.rows), mixture.task_examples, draw_seed, name)
+                chosen = draw(len(loaded.rows), mixture.task_examples, self.draw_seed, name)
                 drawn[name] = chosen.tolist()
                 rows[name], lengths[name] = loaded.rows.select(chosen), loaded.lengths.take(chosen)
         weights = {name: self.settings.general[name].weight for name in splits.general}
@@ -253,18 +253,22 @@ class PreparedData:
         ]
         return split
 
-    def add_shots(self) -> dict[str, int]:
+    def add_shots(self, splits: Sequence[Literal["dev", "test"]]) -> dict[str, int]:
         """Put the drawn task examples before every prompt, as earlier turns of the conversation.
 
         `open` must have been called. The loss of task rows is left out if other rows have one: it
         would take a pass over all of these examples for each row.
 
+        Args:
+            splits: The splits whose prompts get them.
+
         Returns:
-            How many examples stand before the test prompts of each task, or the dev prompts where
-            it has no test rows: as many as fit.
+            How many examples stand before the prompts of each task, as many as fit: before those
+            of the last split where it has rows.
         """
         numbers: dict[str, int] = {}
-        for split, tasks in self.evaluation.items():
+        for split in splits:
+            tasks = self.evaluation[split]
             for name, rows in tasks.items():
                 tasks[name], numbers[name] = with_shots(self.encoder, rows, self._shots(name))
             held_out = [pair for pair in self.loss_rows[split] if pair[0] not in tasks]
@@ -274,11 +278,24 @@ class PreparedData:
         return numbers
 
     def _shots(self, name: str) -> list[Example]:
-        """Return the drawn examples of a task, in the order of the draw."""
-        records = {record.id: record for record in self._trained[name].records}
-        anchor, variant = self.settings.tasks[name].anchor, self.settings.mixture.anchor
-        drawn = (records[row_id] for row_id in self.drawn_ids[name] if row_id in records)
-        return [apply_anchor(record, anchor, variant) for record in drawn]
+        """Return the drawn examples of a task, ordered by their text and the seed of the draw.
+
+        The order of the draw would not do: a draw of all rows is in the order of the file, where
+        those of one label may come first, and be all that fit.
+        """
+        task, pool = self.settings.tasks[name], self._trained.get(name)
+        known = {_row_of(record.id, task): record for record in (pool.records if pool else ())}
+        rows = [_row_of(id, task) for id in self.drawn_ids.get(name, ())]
+        # Where each response of a conversation is a row, its id is that of the record and a number.
+        drawn = dict.fromkeys(row if row in known else row.rpartition("/")[0] for row in rows)
+        records = sorted(
+            (known[row] for row in drawn),
+            key=lambda record: derive_key(
+                self.draw_seed, "shots", *(turn.content for turn in record.turns)
+            ),
+        )
+        variant = self.settings.mixture.anchor
+        return [apply_anchor(record, task.anchor, variant) for record in records]
 
     # The length of a run
 
@@ -383,3 +400,8 @@ def first_of_each(rows: LossRows, most: int | None) -> LossRows:
         if most is None or seen[name] <= most:
             kept.append((name, row))
     return kept
+
+
+def _row_of(id: str, task: Task) -> str:
+    """Return an id without the name of the file, which may be another since rows were prepared."""
+    return id if task.fields.id else id.rpartition(":")[2]

@@ -96,7 +96,7 @@ def plan_folds(data: DataSettings, seed: int, folds: int | None = None) -> Folds
     dev: dict[str, list[Record]] = {}
     for name in data.tasks:
         dev[name] = list(splits.dev[name].records) if name in splits.dev else []
-        rows[name] = [*task_examples(splits, data, draw_seed, name), *dev[name]]
+        rows[name] = [*_task_examples(splits, data, draw_seed, name), *dev[name]]
         _check_rows(name, len(rows[name]), folds)
     fewest = min(map(len, rows.values()))
     if folds is None and all(dev.values()) and fewest >= ENOUGH_ROWS:
@@ -119,22 +119,6 @@ def plan_folds(data: DataSettings, seed: int, folds: int | None = None) -> Folds
         draw_seed=draw_seed,
         divided=divided,
     )
-
-
-def task_examples(splits: Splits, data: DataSettings, draw_seed: int, name: str) -> list[Record]:
-    """Return the rows that a task is trained on: all, or the draw of `data.mixture.task_examples`.
-
-    Args:
-        splits: The rows of the run.
-        data: The section of the configuration.
-        draw_seed: Seed of the draw.
-        name: The task's name.
-    """
-    train = splits.train[name].records if name in splits.train else ()
-    if data.mixture.task_examples is None or not train:
-        return list(train)
-    chosen = draw(len(train), data.mixture.task_examples, draw_seed, name)
-    return [train[place] for place in chosen.tolist()]
 
 
 def make_folds(
@@ -216,6 +200,15 @@ def write_folds(folds: Folds, data: DataSettings, folder: Path) -> Written:
         [{"data": {"tasks": own, "mixture": mixture}} for own in tasks],
         {"data": {"tasks": whole, "mixture": mixture}},
     )
+
+
+def _task_examples(splits: Splits, data: DataSettings, draw_seed: int, name: str) -> list[Record]:
+    """Return the rows that a task is trained on: all, or the draw of `mixture.task_examples`."""
+    train = splits.train[name].records if name in splits.train else ()
+    if data.mixture.task_examples is None or not train:
+        return list(train)
+    chosen = draw(len(train), data.mixture.task_examples, draw_seed, name)
+    return [train[place] for place in chosen.tolist()]
 
 
 def _by_dev(

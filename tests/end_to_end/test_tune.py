@@ -12,6 +12,7 @@ from tiny_world import World, make_world
 from tuning_work import SPACE, record
 
 from tell_lightning.cli import main
+from tell_lightning.commands.cell import score_base
 from tell_lightning.commands.check import check
 from tell_lightning.commands.trial import run_work
 from tell_lightning.experiment.overlays import merged
@@ -85,6 +86,7 @@ def test_the_folder_is_a_run(tuned: tuple[World, Run], tmp_path: Path) -> None:
     assert run.record["status"] == "completed"
     assert run.record["metrics"]["test"]["before"]
     assert run.record["metrics"]["test"]["after"]
+    assert run.record["tune"]["verdict"]["rivals"][1]["examples"] == 6  # the task rows
     assert run.record["tune"]["best"] in range(TRIALS)
     assert not (run.folder / "final").exists()
     main(["export", str(run.folder), "--to", str(tmp_path / "exported")])
@@ -245,6 +247,21 @@ def test_with_a_dev_set_a_trial_that_is_ahead_takes_all_of_its_steps(
     assert (found["state"], found["reason"], found["steps"]) == ("complete", None, 6)
     assert len(storage_of(work.url).get_trial(work.trial_id).intermediate_values) == 3
     assert [len(fold["rows"]) for fold in found["folds"]] == [4]
+
+
+@pytest.mark.long
+def test_a_few_shot_prompt_has_the_drawn_rows_before_those_of_the_split_that_is_asked(
+    world: World, tmp_path: Path
+) -> None:
+    dev = "--data.tasks.turn.dev=turn-dev.jsonl"
+    for split, other in (("dev", "test"), ("test", "dev")):
+        options = [*keys(world)[:2], dev, f"--run.dir={tmp_path / split}"]
+        score_base(options, few_shot=True, splits=[split])
+        (path,) = (tmp_path / split).glob("*/run.json")
+        record = json.loads(path.read_text())
+        assert record["shots"] == {"turn": 6}
+        assert split in record["metrics"]
+        assert other not in record["metrics"]
 
 
 @pytest.mark.long
