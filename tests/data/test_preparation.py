@@ -313,7 +313,9 @@ def test_memory_does_not_grow_with_the_rows(made: Stage, chunks: Chunks) -> None
         made.prepare(max_tokens=200)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[2] < 1.3 * peaks[1]  # the rows alone would be three times as much
+    # The rows alone would be three times as much. How many batches wait for each other at the peak
+    # depends on what else the machine does.
+    assert peaks[2] < 2 * peaks[1]
 
 
 PEAK = """
