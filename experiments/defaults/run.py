@@ -163,6 +163,8 @@ def example_table() -> str:
 def rate_table() -> str:
     """Write a line for each arm and number of rows: the losses on dev at each rate."""
     found = results("rates")
+    if not found:
+        return "Not run yet."
     rates = " | ".join(f"{rate:g}" for rate in RATES)
     lines = [f"| rows | arm | loss of | {rates} |", f"|{' --- |' * (3 + len(RATES))}"]
     for n, arm in itertools.product((10, 50), ("tell", "sft")):
