@@ -307,15 +307,15 @@ def test_ids_of_a_killed_process_are_remembered(
 def test_memory_does_not_grow_with_the_rows(made: Stage, chunks: Chunks) -> None:
     chunks(chunk_rows=200, batch_rows=50)
     peaks = []
-    for count in (400, 400, 1600):  # the first also fills caches
+    for count in (400, 400, 400, 1600, 1600):  # the first also fills caches
         made.put("g", pairs(f"g{count}-{len(peaks)}-" + "x" * 60, count))
         tracemalloc.start()
         made.prepare(max_tokens=200)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     # The rows alone would be three times as much. How many batches wait for each other at the peak
-    # depends on what else the machine does.
-    assert peaks[2] < 2 * peaks[1]
+    # depends on what else the machine does, so the lower one of two peaks counts.
+    assert min(peaks[3:]) < 1.3 * min(peaks[1:3])
 
 
 PEAK = """
