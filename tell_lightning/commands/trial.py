@@ -70,8 +70,7 @@ class Fitted:
     def loss(self) -> float | None:
         """The mean of the tasks' losses in nats a token."""
         losses = self.scores["loss_nats_per_token"]
-        known = [losses[name] for name in self.predictions if name in losses]
-        return sum(known) / len(known) if known else None
+        return _mean(losses.get(name) for name in self.predictions)
 
 
 def run_work(work: TrialWork | FitWork) -> dict[str, Any]:
@@ -343,14 +342,17 @@ def _selection(scores: Mapping[str, Any]) -> float:
 
 
 def _mean_loss(done: Sequence[Fitted]) -> float | None:
-    losses = [fit.loss for fit in done]
-    known = [loss for loss in losses if loss is not None]
-    return sum(known) / len(known) if known else None
+    return _mean(fit.loss for fit in done)
 
 
 def _general_loss(scored: Mapping[str, Any] | None, fit: Fitted) -> float | None:
     losses = (scored or {}).get("loss_nats_per_token", {})
-    known = [loss for name, loss in losses.items() if name not in fit.predictions]
+    return _mean(loss for name, loss in losses.items() if name not in fit.predictions)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Return the mean of what is known."""
+    known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
 
 
