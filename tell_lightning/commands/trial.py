@@ -297,10 +297,19 @@ def _pooled(done: Sequence[Fitted]) -> dict[str, Any]:
 
 def _score_of(scoring: Scoring, answers: Sequence[Prediction]) -> float | None:
     """Score answers, 0 to 1; None: by a class of the user's."""
+    scored = _scorer(scoring, answers)
+    return None if scored is None else scored(answers)
+
+
+def _scorer(
+    scoring: Scoring, answers: Sequence[Prediction]
+) -> Callable[[Sequence[Prediction]], float] | None:
+    """Return what scores some of these answers, 0 to 1; None: a class of the user's does."""
     if scoring.kind not in BUILT_IN:
         return None
     kind = kind_of(kind_of(scoring).settled([str(each.reference) for each in answers]))
-    return facts_of(kind.primary, kind.facts).selection(primary_score(kind, answers))
+    facts = facts_of(kind.primary, kind.facts)
+    return lambda some: facts.selection(primary_score(kind, some))
 
 
 def _of_fold(fit: Fitted) -> dict[str, Any]:
@@ -330,11 +339,8 @@ def _of_fold(fit: Fitted) -> dict[str, Any]:
 
 def _row_scores(scoring: Scoring, answers: Sequence[Prediction], whole: float) -> list[float]:
     """Score each answer by itself; by a class of the user's, each as the whole."""
-    if scoring.kind not in BUILT_IN:
-        return [whole] * len(answers)
-    kind = kind_of(kind_of(scoring).settled([str(each.reference) for each in answers]))
-    facts = facts_of(kind.primary, kind.facts)
-    return [facts.selection(primary_score(kind, [answer])) for answer in answers]
+    scored = _scorer(scoring, answers)
+    return [whole if scored is None else scored([answer]) for answer in answers]
 
 
 def _selection(scores: Mapping[str, Any]) -> float:
