@@ -228,10 +228,16 @@ def _unrecognised(argument: str, keys: Collection[str], files: Files) -> str:
 
 
 def _unknown(key: str, keys: Collection[str], files: Files) -> str:
-    paths = {path.rpartition(".")[2]: path for path in keys}
-    known = {part for path in paths.values() for part in path.split(".")}
-    wrong = next((part for part in key.split(".") if part not in known), key.rpartition(".")[2])
-    close = [paths.get(name, name) for name in difflib.get_close_matches(wrong, known, n=1)]
+    def alike(path: str) -> float:
+        return difflib.SequenceMatcher(None, path, key).ratio()
+
+    parts = key.split(".")
+    known = {part for path in keys for part in path.split(".")}
+    wrong = next((part for part in parts if part not in known), parts[-1])
+    close = [
+        max((path for path in sorted(keys) if path.split(".")[-1] == name), key=alike, default=name)
+        for name in difflib.get_close_matches(wrong, sorted(known), n=1)
+    ]
     known_keys = "See `python -m tell_lightning help` for the keys."
     advice = f"Did you mean '{close[0]}'?" if close else known_keys
     return f"{place(key, files)}: must be a key of the configuration, got '{wrong}'. {advice}"

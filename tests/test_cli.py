@@ -181,6 +181,14 @@ def test_unknown_command_is_refused_with_the_known_ones(
             ),
         ),
         (
+            "tune:\n  search:\n    task_shaer: [0.1]\n",
+            says(
+                "x.yaml: tune.search.task_shaer",
+                got="'task_shaer'",
+                cure="'tune.search.task_share'",
+            ),
+        ),
+        (
             "data:\n  tasks:\n    turn:\n      trian: x\n",
             says("x.yaml: data.tasks.turn.trian", got="'trian'", cure="'train'"),
         ),

@@ -503,8 +503,8 @@ def _priced(
     return cost, space
 
 
-def _affords(budget: Budget, cost: Price, steps: int) -> bool:
-    return budget.affords(cost, steps, SHARES[0])
+def _affords(budget: Budget, cost: Price, steps: int, trials: int) -> bool:
+    return budget.affords(cost, steps, SHARES[0], trials)
 
 
 def _measured(

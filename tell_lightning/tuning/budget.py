@@ -20,8 +20,6 @@ compare two seeds, and two trials more for each further one."""
 SETUP = 3.0
 """Seconds of a fit in a warm process besides its steps and scorings: the model is loaded, files are
 read and written. The first trials correct it."""
-WANTED = 8
-"""Trials that the search should have time for even if all are of the longest kind."""
 LEAST = 2
 """Trials that are always run: one of each of the first two arms."""
 
@@ -76,12 +74,12 @@ class Budget:
         """The seconds of the search; None: as long as it takes."""
         return None if self.seconds is None else SEARCH_SHARE * self.seconds
 
-    def affords(self, price: Price, steps: int, share: float) -> bool:
-        """Say whether the search has time for enough trials of so many steps."""
+    def affords(self, price: Price, steps: int, share: float, trials: int) -> bool:
+        """Say whether the search has time for so many trials of so many steps."""
         if self.search is None:
             return True
         longest = price.trial({"steps": steps, "task_share": share})
-        return longest * WANTED <= self.search * self.workers
+        return longest * trials <= self.search * self.workers
 
     def check(self, price: Price, space: Space) -> None:
         """Refuse a budget below the cost of the two cheapest trials.

@@ -8,14 +8,15 @@ The ranges are around what `fit` takes by default: the learning rate from a quar
 times it, as runs of few examples were best within a factor of three (`experiments/defaults`,
 `experiments/tuning`); the share from 0.05 to 0.5, as tuned runs took 0.06 to 0.5; the steps from
 half of the default to twice of it. A range that is left to the defaults is narrowed until the
-general rows last without repeats; one that is given is refused instead.
+general rows last without repeats, and the budget for a few trials; one that is given is refused
+instead.
 
 Optuna knows each setting by arm and name, as `tell.lr`: what is good for one arm says little of
 another.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol, cast
 
 from tell_lightning.experiment.overlays import nested
@@ -36,6 +37,10 @@ SHARES = (0.05, 0.5)
 STEPS_FACTOR = 2.0
 FEWEST = 10
 """Fewest steps of a range that is left to the defaults."""
+WANTED = 8
+"""Trials that the search should have time for even if all are of the longest kind."""
+FEW = 3
+"""Trials, one an arm, for which the shortest kind is shortened if the budget is too small."""
 SHARE_GRID = (0.05, 0.07, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 """Lower ends of the share that are tried where the general rows do not last."""
 
@@ -54,8 +59,10 @@ class Space:
     task_share: tuple[float, float]
     force: tuple[bool, ...]
     """Values of force_response_prefix; empty where no task has a response prefix."""
+    usual_steps: int
+    """The fewest steps that `fit` would take for one of the arms."""
     starts: Mapping[Arm, Point]
-    """By arm, the point to begin with: what `fit` takes by default."""
+    """By arm, the point to begin with: what `fit` takes by default, within the ranges."""
 
     def plain(self) -> dict[str, Any]:
         """Return it as plain values, which `from_plain` takes."""
@@ -79,7 +86,9 @@ class Space:
         found = [f"arm: {', '.join(self.arms)}, in turn"]
         if set(self.arms) - {"sft"}:
             found.append(f"task share: {_range(self.task_share)}")
-        found += [f"lr: {_range(self.lr)}", f"steps: {_range(self.steps)}"]
+        short = self.steps[1] < self.usual_steps
+        why = f", fewer than the {self.usual_steps} of `fit`: expect less of them" if short else ""
+        found += [f"lr: {_range(self.lr)}", f"steps: {_range(self.steps)}{why}"]
         if len(self.force) > 1:
             found.append("response prefix: generated or forced")
         return found
@@ -118,13 +127,13 @@ class Defaults:
     """Says of a task share and a number of steps whether the general rows last."""
 
 
-def space_of(search: Search, defaults: Defaults, afford: Callable[[int], bool]) -> Space:
+def space_of(search: Search, defaults: Defaults, afford: Callable[[int, int], bool]) -> Space:
     """Settle the ranges.
 
     Args:
         search: The ranges that are given.
         defaults: What `fit` takes by default.
-        afford: Says whether the budget allows trials of so many steps.
+        afford: Says of a number of steps whether the budget allows so many trials of them.
 
     Raises:
         ConfigError: The general rows do not last for the ranges that are given.
@@ -140,9 +149,9 @@ def space_of(search: Search, defaults: Defaults, afford: Callable[[int], bool]) 
             raise ConfigError(_too_long(search, share, steps))
         share = (lasting[0], share[1])
     force = () if not defaults.has_prefix else (search.force_response_prefix or (False, True))
-    space = Space(search.arm, lr, steps, share, force, {})
-    starts = {arm: _start(space, arm, defaults) for arm in search.arm}
-    return Space(search.arm, lr, steps, share, force, starts)
+    usual = min(defaults.steps[arm] for arm in search.arm)
+    space = Space(search.arm, lr, steps, share, force, usual, {})
+    return replace(space, starts={arm: _start(space, arm, defaults) for arm in search.arm})
 
 
 def suggest(space: Space, arm: Arm, trial: Suggests) -> dict[str, Any]:
@@ -201,7 +210,7 @@ def described(arm: str, point: Point) -> str:
 
 
 def _default_steps(
-    search: Search, defaults: Defaults, afford: Callable[[int], bool], share: float
+    search: Search, defaults: Defaults, afford: Callable[[int, int], bool], share: float
 ) -> tuple[int, int]:
     """Return a range around the defaults, as far as budget and general rows allow."""
     lengths = [defaults.steps[arm] for arm in search.arm]
@@ -212,10 +221,10 @@ def _default_steps(
     def lasts(steps: int) -> bool:
         return not mixes or defaults.lasts(share, steps)
 
-    while low > FEWEST and not lasts(low):
+    # A small budget has fewer trials before it has trials that are too short to learn much.
+    while low > FEWEST and not (afford(low, FEW) and lasts(low)):
         low = max(FEWEST, round(low / 1.25))
-    # A small budget has fewer trials rather than trials that are too short to learn anything.
-    while high > low and not (afford(high) and lasts(high)):
+    while high > low and not (afford(high, WANTED) and lasts(high)):
         high = max(low, round(high / 1.25))
     return low, high
 

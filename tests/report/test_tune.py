@@ -15,7 +15,7 @@ from tell_lightning.tuning.importance import LEAST_TRIALS, importances
 from tell_lightning.tuning.records import write_record
 from tell_lightning.tuning.space import Space
 
-SPACE = Space(("tell", "sft", "mixture"), (1e-4, 1e-2), (20, 200), (0.05, 0.5), (), {}).plain()
+SPACE = Space(("tell", "sft", "mixture"), (1e-4, 1e-2), (20, 200), (0.05, 0.5), (), 60, {}).plain()
 
 
 @pytest.fixture(scope="module")

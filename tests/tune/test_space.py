@@ -7,9 +7,18 @@ from tuning_work import PRICE, SPACE
 
 from tell_lightning.commands.check import check
 from tell_lightning.settings import ConfigError
-from tell_lightning.tuning.budget import WANTED, Budget
+from tell_lightning.tuning.budget import Budget
 from tell_lightning.tuning.settings import Search
-from tell_lightning.tuning.space import Defaults, Space, overlay, space_of, suggest
+from tell_lightning.tuning.space import (
+    FEW,
+    FEWEST,
+    WANTED,
+    Defaults,
+    Space,
+    overlay,
+    space_of,
+    suggest,
+)
 
 DEFAULTS = Defaults(
     lr=1e-3,
@@ -21,7 +30,7 @@ DEFAULTS = Defaults(
 )
 
 
-def any_steps(steps: int) -> bool:
+def any_steps(steps: int, trials: int) -> bool:
     return True
 
 
@@ -75,11 +84,23 @@ def test_given_ranges_and_fixed_values_are_taken() -> None:
 
 
 def test_the_steps_are_those_that_the_budget_affords() -> None:
-    space = space_of(Search(), DEFAULTS, lambda steps: steps <= 100)
+    space = space_of(Search(), DEFAULTS, lambda steps, trials: steps * trials <= 100 * WANTED)
     assert space.steps[0] == 30
     assert 80 < space.steps[1] <= 100
-    # A small budget has fewer trials, not shorter ones.
-    assert space_of(Search(), DEFAULTS, lambda steps: False).steps == (30, 30)
+    assert not any("fewer" in line for line in space.lines())
+
+
+def test_a_small_budget_has_fewer_trials_and_then_shorter_ones_and_says_so() -> None:
+    def allowed(total: int) -> Space:
+        return space_of(Search(), DEFAULTS, lambda steps, trials: steps * trials <= total)
+
+    assert allowed(30 * FEW).steps == (30, 30)
+    small = allowed(20 * FEW)
+    assert 15 < small.steps[0] == small.steps[1] <= 20
+    assert (
+        f"steps: {small.steps[0]}, fewer than the 60 of `fit`: expect less of them" in small.lines()
+    )
+    assert allowed(0).steps == (FEWEST, FEWEST)
 
 
 def test_the_shares_are_those_for_which_the_general_rows_last() -> None:
@@ -205,9 +226,9 @@ def test_a_budget_below_the_two_cheapest_trials_is_refused() -> None:
 
 def test_a_budget_affords_some_trials_of_the_longest_kind() -> None:
     seconds = PRICE.trial({"steps": 100, "task_share": 0.05})
-    assert Budget(2 * WANTED * seconds, None, 1).affords(PRICE, 100, 0.05)
-    assert not Budget(2 * WANTED * seconds, None, 1).affords(PRICE, 101, 0.05)
-    assert Budget(None, 5, 1).affords(PRICE, 10**6, 0.05)
+    assert Budget(2 * WANTED * seconds, None, 1).affords(PRICE, 100, 0.05, WANTED)
+    assert not Budget(2 * WANTED * seconds, None, 1).affords(PRICE, 101, 0.05, WANTED)
+    assert Budget(None, 5, 1).affords(PRICE, 10**6, 0.05, WANTED)
 
 
 def test_the_budget_says_how_many_trials_it_allows() -> None:
