@@ -54,7 +54,7 @@ build/llama.cpp/ready: build/engines/ready
 		tar -xzf build/llama.cpp/llama_cpp_python-0.3.36.tar.gz -C build/llama.cpp && \
 		build/engines/bin/cmake -S build/llama.cpp/llama_cpp_python-0.3.36/vendor/llama.cpp \
 			-B build/llama.cpp/build $(LLAMA_SERVER) && \
-		build/engines/bin/cmake --build build/llama.cpp/build --target llama-server --parallel && \
+		build/engines/bin/cmake --build build/llama.cpp/build --target llama-server --parallel 2 && \
 		cp build/llama.cpp/build/bin/llama-server build/engines/bin; \
 	} >build/llama.cpp/log 2>&1 || echo "llama-server could not be built, and its tests are skipped:" \
 		"see build/llama.cpp/log"
