@@ -9,7 +9,6 @@ import json
 import math
 import shutil
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -194,9 +193,9 @@ def run(options: Options, keys: list[str]) -> Path:
         try:
             with (
                 closing(Pool(run_work, processes)) as pool,
-                tempfile.TemporaryDirectory(prefix="tell-tune-") as home,
+                folder.work() as home,
             ):
-                work = _Work(setting, common, search, folder, pool, Path(home))
+                work = _Work(setting, common, search, folder, pool, home)
                 records, facts = _all(work, progress, clock)
         except KeyboardInterrupt:
             clock.keep()
@@ -493,8 +492,8 @@ def _priced(
         cost, space = Price(**known["price"]), Space.from_plain(shared)
         budget.check(cost, space)
         return cost, space
-    with tempfile.TemporaryDirectory(prefix="tell-tune-") as place:
-        cost, defaults, micro_batch = _measured(setting, common, environment, Path(place))
+    with folder.work() as place:
+        cost, defaults, micro_batch = _measured(setting, common, environment, place)
     afford = partial(_affords, budget, cost)
     space = space_of(setting.config.tune.search, defaults, afford)
     budget.check(cost, space)

@@ -5,9 +5,11 @@ progress.json            what the study is about, the time spent, the prices
 trials/, trials.csv      what came of each trial
 folds/, fits/            rows of the folds; results of the fits of the verdict
 best.yaml, adapter/ ...  the best configuration, and what `fit` leaves of its run
+.work/                   while it runs: the folders of the trials under way
 """
 
 import json
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -62,6 +64,17 @@ class TuneFolder:
     def write(self, **facts: Any) -> None:
         """Add facts to `progress.json`."""
         write_whole(self.progress, as_json({**self.read(), **facts}, indent=1).encode())
+
+    @contextmanager
+    def work(self) -> Iterator[Path]:
+        """Give a folder for what is under way; what a killed process has left there is deleted."""
+        place = self.path.resolve() / ".work"
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(exist_ok=True)
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 @contextmanager

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tell_lightning.tuning.folder import TuneFolderError, about, digest_of, opened
+from tell_lightning.tuning.folder import TuneFolder, TuneFolderError, about, digest_of, opened
 
 ABOUT = {"model.base": "abc", "data.optimizer_batch": 4}
 
@@ -76,3 +76,12 @@ def test_a_study_is_about_settings_and_data_but_not_about_their_places() -> None
     moved = {**values, "data": {**values["data"], "root": "/y"}, "run": {"name": "b"}}
     assert digest_of(about(moved, digests)) == digest_of(found)
     assert digest_of(about(values, {"data.tasks.t.train": "f" * 20})) != digest_of(found)
+
+
+def test_what_a_killed_process_has_left_is_deleted(tmp_path: Path) -> None:
+    folder = TuneFolder(tmp_path)
+    (tmp_path / ".work" / "trial-3").mkdir(parents=True)
+    with folder.work() as place:
+        assert list(place.iterdir()) == []
+        (place / "trial-4").mkdir()
+    assert list(tmp_path.iterdir()) == []
