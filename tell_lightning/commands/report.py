@@ -8,7 +8,7 @@ from tell_lightning.commands.check import neutral
 from tell_lightning.commands.config_files import read_config
 from tell_lightning.commands.trust import TRUST, TRUST_HELP, check_trust, scoring_code
 from tell_lightning.report.contents import read_run
-from tell_lightning.report.experiments.contents import holds_experiments, read_experiments
+from tell_lightning.report.experiments.contents import holds_experiments, read_suites
 from tell_lightning.report.experiments.headline import headline, write_headline
 from tell_lightning.report.experiments.page import written
 from tell_lightning.report.page import page
@@ -22,7 +22,8 @@ folder is read, so that a run that failed or still trains has a report, too. Abo
 
 Of a folder of experiments, or of one experiment: verdicts, curves, contrasts and cost, in its
 report.html and, with the tables alone, its report.md. The report says which runs are missing or
-failed; results that were made with another configuration are left out, and it says so.
+failed; results that were made with another configuration are left out, and it says so. Folders
+inside it that have a testbeds.yaml of their own, such as experiments/real, are shown beside it.
 """
 
 
@@ -84,7 +85,7 @@ def _report_experiments(
     folder: Path, root: Path | None, output: Path | None, readme: Path | None
 ) -> None:
     """Write the report of experiments: page, Markdown and, if asked for, the headline."""
-    contents = read_experiments(folder, root)
+    suites = read_suites(folder, root)
     output = output or (root or folder) / "report.html"
     beside = output.with_suffix(".md")
     if beside == output:
@@ -92,10 +93,10 @@ def _report_experiments(
             f"--output: must name the page, got '{output}', which is where its Markdown goes. "
             "Write --output FILE.html; the Markdown lies beside it."
         )
-    text = written(contents)
+    text = written(*suites)
     write_file("--output", output, text.html.encode("utf-8", "replace"))
     write_file("--output", beside, text.markdown.encode("utf-8", "replace"))
     print(f"Report: {output}, {len(text.html) / 1024:,.0f} KiB, and {beside}.")
     if readme:
-        write_headline(readme, headline(contents))
+        write_headline(readme, headline(suites[0]))
         print(f"Headline: {readme}")

@@ -86,7 +86,8 @@ def verdicts(
 
     Returns:
         One verdict for each testbed that has cells which the rule needs, and at the end the verdict
-        as a whole; nothing for `tuning`.
+        as a whole; nothing for `tuning`. A claim with cells of its own is about their testbeds
+        alone, although the folders that it uses may have others.
 
     Raises:
         SpecificationError: The rule is wrong.
@@ -96,14 +97,14 @@ def verdicts(
         return []
     folders = used_experiments(experiment)
     cells = {cell.name: cell for each in reversed(folders) for cell in expand(each)}
-    own = {cell.name for cell in expand(experiment)}
+    own = {cell.name: cell.testbed for cell in expand(experiment)}
     # Results of seeds that are no longer planned do not count: nobody may choose among them.
     results = {name: results[name] for name in cells if name in results}
     found = []
     for name, testbed in experiment.testbeds.items():
         here = [cell for cell in cells.values() if cell.testbed == name]
         needed = {need: _cells_of(need, here) for need in kind.needs(experiment.rule, here)}
-        if not any(needed.values()):
+        if not any(needed.values()) or (own and name not in own.values()):
             continue
         looked_at = [*chain(*needed.values()), *(cell for cell in here if cell.name in own)]
         lacking = _lacking(needed, results, otherwise) or _other_rule(

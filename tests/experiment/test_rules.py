@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from messages import says
+from small_experiments import FOLDERS, write_experiments
 
 from tell_lightning.experiment import statistics
 from tell_lightning.experiment.cells import Cell, expand
@@ -337,6 +338,16 @@ def test_an_arm_that_no_cell_is_planned_for_gives_no_verdict():
     assert verdicts(nothing, {}) == [
         Verdict(None, "none", "no testbed has runs that the rule needs")
     ]
+
+
+def test_a_claim_with_cells_is_about_their_testbeds_whatever_the_used_folders_have(tmp_path):
+    cells = [{**FOLDERS["anchor"]["cells"][0], "testbeds": ["judge"]}]
+    folders = {**FOLDERS, "anchor": {**FOLDERS["anchor"], "cells": cells}}
+    root = write_experiments(tmp_path / "e", folders=folders, leave_out=lambda cell: True)
+    claim = read_experiment(root / "anchor")
+    assert [each.testbed for each in verdicts(claim, {})] == ["judge", None]
+    without = dataclasses.replace(claim, groups=())
+    assert [each.testbed for each in verdicts(without, {})] == [*TESTBEDS, None]
 
 
 def test_a_rule_that_changed_after_the_runs_gives_no_verdict():

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tell_lightning.experiment.cells import TUNING, Cell, Chosen, expand, read_choice
+from tell_lightning.experiment.overlays import value_of
 from tell_lightning.experiment.results import COMPLETED, Result, read_results
 from tell_lightning.experiment.rules import LEAST_SEEDS, Verdict, verdicts
 from tell_lightning.experiment.specification import Arm, Experiment, Testbed, read_experiment
 from tell_lightning.experiment.survey import made_otherwise, places
 from tell_lightning.report.contents import ReportError
 
-SPECIFICATION = "experiment.yaml"
+SPECIFICATION, TESTBEDS = "experiment.yaml", "testbeds.yaml"
 KINDS = ("activation", "same_data", "tenfold", "ten_examples", "anchor", "shuffle", "amount")
 """Kinds of rules in the order of the page; other kinds follow, tuning is last."""
 
@@ -77,7 +78,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Contents:
-    """All experiments of one report."""
+    """All experiments of one folder: a suite, which shares testbeds, arms and base."""
 
     folder: Path
     root: Path | None
@@ -95,6 +96,17 @@ class Contents:
     """Names of cells that two folders have run with different configurations."""
     least_seeds: int = LEAST_SEEDS
     """Fewer are called exploratory."""
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.resolve().name
+
+    @property
+    def heading(self) -> str:
+        """The name with the base of `base.yaml`; below a root, a file of -c may have another."""
+        base = value_of(self.studies[0].experiment.base, "model.base")
+        return f"{self.name}, base {base}" if base and self.root is None else self.name
 
     @property
     def planned(self) -> int:
@@ -141,6 +153,28 @@ class Contents:
 def holds_experiments(folder: Path) -> bool:
     """Say whether a folder is an experiment, or has some in it."""
     return (folder / SPECIFICATION).is_file() or any(folder.glob(f"*/{SPECIFICATION}"))
+
+
+def read_suites(folder: Path, root: Path | None = None) -> list[Contents]:
+    """Read a folder of experiments, and those inside it that have testbeds of their own.
+
+    Args:
+        folder: A folder of experiments, or one experiment.
+        root: As for `read_experiments`. Only the folder itself is read then: below a root, results
+            lie by the name of their experiment, which two suites may share.
+
+    Returns:
+        The suite of the folder first, the others by name.
+
+    Raises:
+        ReportError: There is no experiment, or no result below the root.
+        TellError: An experiment's file is wrong.
+    """
+    below = [] if root else sorted(path.parent for path in folder.glob(f"*/{TESTBEDS}"))
+    return [
+        read_experiments(folder, root),
+        *map(read_experiments, filter(holds_experiments, below)),
+    ]
 
 
 def read_experiments(folder: Path, root: Path | None = None) -> Contents:

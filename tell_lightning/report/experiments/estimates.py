@@ -56,6 +56,7 @@ class Estimates:
         self.samples = cache(self._samples)
         self.of = cache(self._of)
         self.contrast = cache(self._contrast)
+        self.ratio = cache(self._ratio)
 
     def family(self, testbed: str) -> dict[str, ContrastRow]:
         """Return the declared contrasts by the arm that TELL is compared with."""
@@ -74,7 +75,7 @@ class Estimates:
         """Say whether seeds are too few for evidence."""
         return seeds < self.contents.least_seeds
 
-    def ratio(self, testbed: str, arm: str, n: int) -> Equivalence | None:
+    def _ratio(self, testbed: str, arm: str, n: int) -> Equivalence | None:
         """Estimate what TELL's n examples are worth to an arm with a curve."""
         return _or_none(data_equivalence, self.contents.results, testbed, n, arm)
 

@@ -1,7 +1,7 @@
 """Sections and tables of the report of experiments, and the format of its numbers."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from tell_lightning.experiment.statistics import Estimate
@@ -75,6 +75,25 @@ class Section:
         self.figures = [group for group in self.figures if group]
         self.tables = [table for table in self.tables if table.rows]
         self.folded = [table for table in self.folded if table.rows]
+
+    def add(self, other: "Section", name: str) -> None:
+        """Append what another section holds, its titles and its other texts behind a name."""
+        texts = [behind(name, text) for text in other.texts if text not in self.texts]
+        self.texts = [*self.texts, *texts]
+        for group in other.figures:
+            named = [replace(each, title=behind(name, each.title)) for each in group]
+            self.figures = [*self.figures, named]
+        self.tables = [*self.tables, *_named(other.tables, name)]
+        self.folded = [*self.folded, *_named(other.folded, name)]
+
+
+def behind(name: str, text: str) -> str:
+    """Write a text behind the name of its suite, if it has one.
+
+    >>> behind("real", "Runs"), behind("", "Runs")
+    ('real: Runs', 'Runs')
+    """
+    return f"{name}: {text}" if name else text
 
 
 def points(value: float) -> str:
@@ -158,6 +177,10 @@ def score_label(score: str) -> str:
 def style_of(arm: str) -> tuple[str, int]:
     """Return the classes and the shape of an arm."""
     return STYLES.get(arm, ("t6 dotted", 1))
+
+
+def _named(tables: Sequence[Table], name: str) -> list[Table]:
+    return [replace(table, title=behind(name, table.title)) for table in tables]
 
 
 def _text(found: Known, what: What, *, change: bool) -> str:
