@@ -68,7 +68,7 @@ def run_cell(work: CellWork) -> dict[str, Any]:
     """
     import tell_lightning.commands.session  # noqa: F401 (once, before the clock starts)
 
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), _processor_seconds()
     path = work.folder / "config.yaml"
     path.write_text(yaml.safe_dump(dict(work.config), sort_keys=False), encoding="utf-8")
     runs = work.runs or work.folder / "runs"
@@ -89,7 +89,13 @@ def run_cell(work: CellWork) -> dict[str, Any]:
         return failed(work, str(error), time.perf_counter() - started)
     (folder,) = set(runs.glob("*")) - before
     seconds = time.perf_counter() - started
-    return completed(work.experiment, work.cell, folder, seconds) | work.facts | {"git": git}
+    found = completed(work.experiment, work.cell, folder, seconds) | work.facts | {"git": git}
+    return found | {"processor_seconds": round(_processor_seconds() - worked, 2)}
+
+
+def _processor_seconds() -> float:
+    """Return the processor time of this process and those that it has waited for."""
+    return sum(os.times()[:4])
 
 
 def devices(config: Mapping[str, Any]) -> int:

@@ -42,7 +42,7 @@ _NEEDED: dict[str, Form] = {
 _PART = {"loss": _LOSS, "items": Form("a statistic and its rows", holds_items, "{}")}
 _OPTIONAL = {
     **dict.fromkeys(("dev", "git", "machine", "rules", "settings", "versions"), MAPPING),
-    **dict.fromkeys(("passes", "steps"), NUMBER),
+    **dict.fromkeys(("passes", "processor_seconds", "steps"), NUMBER),
     "general_loss": _NUMBERS,
     "dev.values": _NUMBERS,
 }
@@ -200,6 +200,16 @@ def completed(experiment: Experiment, cell: Cell, folder: Path, seconds: float) 
         "base_sha256": ((record.get("base") or {}).get("sha256") or {}).get("model.safetensors"),
         "started": record["started"],
     }
+
+
+def seconds_of(result: Result) -> float:
+    """Return what a run has cost in seconds; other work on the machine does not count.
+
+    Without a GPU this is processor time, where it was kept.
+    """
+    gpus = (result.get("machine") or {}).get("gpus")
+    kept = None if gpus else result.get("processor_seconds")
+    return float(result["seconds"] if kept is None else kept)
 
 
 def points(value: float, score: str) -> float:

@@ -14,6 +14,7 @@ from tell_lightning.experiment.results import (
     completed,
     read_result,
     read_results,
+    seconds_of,
     write_result,
 )
 from tell_lightning.experiment.specification import Experiment
@@ -154,3 +155,17 @@ def test_drafts_and_locks_are_no_results(tmp_path: Path) -> None:
     (tmp_path / ".x.lock").write_text("")
     (tmp_path / ".x.json").write_text("{")
     assert read_results(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("result", "seconds"),
+    [
+        ({"seconds": 9.0}, 9.0),  # a run that failed
+        ({"seconds": 9.0, "processor_seconds": 5.0, "machine": {"gpus": []}}, 5.0),
+        ({"seconds": 9.0, "processor_seconds": 5.0, "machine": {"gpus": ["H100"]}}, 9.0),
+    ],
+)
+def test_a_run_costs_processor_time_where_it_is_known(
+    result: dict[str, Any], seconds: float
+) -> None:
+    assert seconds_of(result) == seconds

@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import Any
 
 from tell_lightning.experiment.contrasts import DECLARED_N
-from tell_lightning.experiment.results import COMPLETED, FAILED, Result
+from tell_lightning.experiment.results import COMPLETED, FAILED, Result, seconds_of
 from tell_lightning.experiment.results import points as score_points
 from tell_lightning.report.canvas import number
 from tell_lightning.report.drawing import Intervals, Row
@@ -158,7 +158,7 @@ def progress(cells: int, results: Sequence[Result], what: str) -> str:
 
 def hours(results: Iterable[Result]) -> float:
     """Add up the hours of machine time, those of failed runs too."""
-    return sum(float(result.get("seconds") or 0.0) for result in results) / 3600
+    return sum(map(seconds_of, results)) / 3600
 
 
 def commits(results: Iterable[Result]) -> list[str]:

@@ -4,6 +4,7 @@ from statistics import fmean
 
 from tell_lightning.experiment.cells import Cell as Run
 from tell_lightning.experiment.contrasts import DECLARED_N
+from tell_lightning.experiment.results import seconds_of
 from tell_lightning.experiment.specification import Testbed
 from tell_lightning.report.canvas import number
 from tell_lightning.report.experiments.contents import Contents, Key
@@ -30,7 +31,8 @@ TEXT = (
     "that of held-out general rows: above 0 TELL forgets more. The data-equivalence ratio is how "
     "many task examples SFT needs, for one of TELL's, to score as TELL does, or how many tokens it "
     "trains on, for one of TELL's. Tokens and minutes are those of one run, means over seeds: all "
-    "tokens trained on, task and general, and the whole time, with set-up and scoring."
+    "tokens trained on, task and general, and the whole time, with set-up and scoring (processor "
+    "time, where it was kept and no GPU was used)."
 )
 
 
@@ -88,7 +90,7 @@ def _row(estimates: Estimates, facts: Testbed, n: int) -> Cells:
         found.append(Cell(text, f"{what}/{testbed}/sft/{n}"))
     runs = [[*contents.groups[key].values()] for key in (tell, sft)]
     tokens = [number(round(fmean(sum(r["tokens"].values()) for r in of))) for of in runs]
-    minutes = [f"{fmean(r['seconds'] for r in of) / 60:.1f}" for of in runs]
+    minutes = [f"{fmean(map(seconds_of, of)) / 60:.1f}" for of in runs]
     return [facts.label, number(n), *found, *tokens, *minutes]
 
 
