@@ -40,7 +40,7 @@ from tell_lightning.experiment.overlays import merged, nested
 from tell_lightning.experiment.pool import Pool, environments
 from tell_lightning.files import as_json, read_yaml, write_whole
 from tell_lightning.settings import ConfigError
-from tell_lightning.tuning.budget import Budget, Price
+from tell_lightning.tuning.budget import Budget, Price, few
 from tell_lightning.tuning.fits import Common, FitWork, Request, TrialWork
 from tell_lightning.tuning.folder import TuneFolder, about, digest_of, opened
 from tell_lightning.tuning.folds import Folds, plan_folds, write_folds
@@ -95,6 +95,11 @@ class Setting:
         """Names of the tasks that have a response prefix."""
         tasks = self.config.data.tasks.items()
         return [name for name, task in tasks if task.anchor.response_prefix]
+
+    @property
+    def has_test(self) -> bool:
+        """Whether every task has test rows."""
+        return all(task.has("test") for task in self.config.data.tasks.values())
 
 
 def tune(arguments: list[str]) -> None:
@@ -278,11 +283,10 @@ def _verdict(
             return math.inf
         return budget.seconds - clock.seconds + sum(work.credits.values()) / budget.workers
 
-    tasks = config.data.tasks
     ground = Ground(
-        scorings={name: task.scoring for name, task in tasks.items()},
+        scorings={name: task.scoring for name, task in config.data.tasks.items()},
         folds=work.setting.folds,
-        has_test=all(task.has("test") for task in tasks.values()),
+        has_test=work.setting.has_test,
     )
     means = Means(
         run_fits=work.fits,
@@ -567,6 +571,7 @@ def _measured(
         steps={each: lasting.default_steps(each, share) for each in arms},
         has_prefix=bool(setting.prefixed),
         force=any(task.force_response_prefix for task in tasks),
+        few=few(len(arms), len(common.folds), setting.has_test),
         lasts=lasting,
     )
     return cost, defaults, int(found["micro_batch"])

@@ -20,6 +20,8 @@ compare two seeds, and two trials more for each further one."""
 SETUP = 3.0
 """Seconds of a fit in a warm process besides its steps and scorings: the model is loaded, files are
 read and written. The first trials correct it."""
+LEAST_SEEDS = 2
+"""Seeds of each arm that a verdict needs."""
 LEAST = 2
 """Trials that are always run: one of each of the first two arms."""
 
@@ -112,6 +114,16 @@ class Budget:
             f"Budget: {each}; half of {self.search / 30:g} min in {_processes(self.workers)} "
             f"allows about {number}. The other half is for the adapter and the verdict."
         )
+
+
+def few(arms: int, folds: int, has_test: bool) -> int:
+    """Return how many trials each half of a budget should have time for in any case.
+
+    The search has one of each arm. The verdict has two seeds of each arm: a seed takes as many fits
+    as a trial, or a single one where there are test rows.
+    """
+    seeds = LEAST_SEEDS * arms
+    return max(arms, -(-seeds // folds) if has_test else seeds)
 
 
 def cheapest(space: Space) -> Iterable[Point]:

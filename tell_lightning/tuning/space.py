@@ -35,12 +35,12 @@ ARMS: Mapping[Arm, Mapping[str, Any]] = {
 RATE_FACTOR = 4.0
 SHARES = (0.05, 0.5)
 STEPS_FACTOR = 2.0
+SHORTER = 1.1
+"""By what a range of steps is shortened until it fits."""
 FEWEST = 10
 """Fewest steps of a range that is left to the defaults."""
 WANTED = 8
-"""Trials that the search should have time for even if all are of the longest kind."""
-FEW = 3
-"""Trials, one an arm, for which the shortest kind is shortened if the budget is too small."""
+"""Trials that the search should have time for if they are longer than a run of `fit`."""
 SHARE_GRID = (0.05, 0.07, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 """Lower ends of the share that are tried where the general rows do not last."""
 
@@ -87,8 +87,8 @@ class Space:
         if set(self.arms) - {"sft"}:
             found.append(f"task share: {_range(self.task_share)}")
         short = self.steps[1] < self.usual_steps
-        why = f", fewer than the {self.usual_steps} of `fit`: expect less of them" if short else ""
-        found += [f"lr: {_range(self.lr)}", f"steps: {_range(self.steps)}{why}"]
+        usual = f", where `fit` takes {self.usual_steps}" if short else ""
+        found += [f"lr: {_range(self.lr)}", f"steps: {_range(self.steps)}{usual}"]
         if len(self.force) > 1:
             found.append("response prefix: generated or forced")
         return found
@@ -123,6 +123,8 @@ class Defaults:
     """Whether a task has a response prefix."""
     force: bool
     """Whether a task's answers are forced to begin with it now."""
+    few: int
+    """Trials that the search should have time for in any case: trials are shortened for them."""
     lasts: Callable[[float, int], bool]
     """Says of a task share and a number of steps whether the general rows last."""
 
@@ -222,10 +224,12 @@ def _default_steps(
         return not mixes or defaults.lasts(share, steps)
 
     # A small budget has fewer trials before it has trials that are too short to learn much.
-    while low > FEWEST and not (afford(low, FEW) and lasts(low)):
-        low = max(FEWEST, round(low / 1.25))
-    while high > low and not (afford(high, WANTED) and lasts(high)):
-        high = max(low, round(high / 1.25))
+    while low > FEWEST and not (afford(low, defaults.few) and lasts(low)):
+        low = max(FEWEST, round(low / SHORTER))
+    while high > low and not (
+        afford(high, WANTED if high > max(lengths) else defaults.few) and lasts(high)
+    ):
+        high = max(low, round(high / SHORTER))
     return low, high
 
 

@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tell_lightning.metrics.predictions import MetricError
+from tell_lightning.tuning.budget import LEAST_SEEDS
 from tell_lightning.tuning.estimate import Estimate, Numbers, estimate
 from tell_lightning.tuning.fits import Request
 from tell_lightning.tuning.ground import Ground, Part, choose
@@ -46,7 +47,6 @@ from tell_lightning.tuning.sentence import (
     sentence_of,
 )
 
-LEAST_SEEDS = 2
 READ = 0.05
 """Rounds that take less than this share of the expected time were only read: they are kept."""
 RIVALS = {"base": "base with the anchor", "few_shot": "few-shot prompt"}

@@ -7,10 +7,9 @@ from tuning_work import PRICE, SPACE
 
 from tell_lightning.commands.check import check
 from tell_lightning.settings import ConfigError
-from tell_lightning.tuning.budget import Budget
+from tell_lightning.tuning.budget import Budget, few
 from tell_lightning.tuning.settings import Search
 from tell_lightning.tuning.space import (
-    FEW,
     FEWEST,
     WANTED,
     Defaults,
@@ -20,12 +19,14 @@ from tell_lightning.tuning.space import (
     suggest,
 )
 
+FEW = 3
 DEFAULTS = Defaults(
     lr=1e-3,
     task_share=0.2,
     steps={"tell": 150, "sft": 60, "mixture": 150},
     has_prefix=True,
     force=False,
+    few=FEW,
     lasts=lambda share, steps: True,
 )
 
@@ -83,23 +84,23 @@ def test_given_ranges_and_fixed_values_are_taken() -> None:
     assert space.starts == {"tell": point}
 
 
-def test_the_steps_are_those_that_the_budget_affords() -> None:
-    space = space_of(Search(), DEFAULTS, lambda steps, trials: steps * trials <= 100 * WANTED)
-    assert space.steps[0] == 30
-    assert 80 < space.steps[1] <= 100
-    assert not any("fewer" in line for line in space.lines())
+def allowed(total: int) -> Space:
+    return space_of(Search(), DEFAULTS, lambda steps, trials: steps * trials <= total)
+
+
+def test_trials_are_longer_than_a_run_of_fit_if_the_budget_affords_enough_of_them() -> None:
+    assert allowed(WANTED * 300).steps == (30, 300)
+    assert allowed(WANTED * 200).steps[0] == 30
+    assert 150 < allowed(WANTED * 200).steps[1] <= 200
+    assert not any("`fit`" in line for line in allowed(WANTED * 200).lines())
 
 
 def test_a_small_budget_has_fewer_trials_and_then_shorter_ones_and_says_so() -> None:
-    def allowed(total: int) -> Space:
-        return space_of(Search(), DEFAULTS, lambda steps, trials: steps * trials <= total)
-
+    assert 130 < allowed(150 * FEW).steps[1] <= 150
     assert allowed(30 * FEW).steps == (30, 30)
     small = allowed(20 * FEW)
     assert 15 < small.steps[0] == small.steps[1] <= 20
-    assert (
-        f"steps: {small.steps[0]}, fewer than the 60 of `fit`: expect less of them" in small.lines()
-    )
+    assert f"steps: {small.steps[0]}, where `fit` takes 60" in small.lines()
     assert allowed(0).steps == (FEWEST, FEWEST)
 
 
@@ -236,3 +237,12 @@ def test_the_budget_says_how_many_trials_it_allows() -> None:
     line = Budget(20 * mean, None, 2).line(PRICE, SPACE)
     assert f"half of {20 * mean / 60:g} min in 2 processes allows about 20." in line
     assert "7 trials in one process" in Budget(None, 7, 1).line(PRICE, SPACE)
+
+
+@pytest.mark.parametrize(
+    ("folds", "has_test", "trials"), [(5, True, 3), (5, False, 6), (1, True, 6), (1, False, 6)]
+)
+def test_a_budget_should_have_time_for_a_search_and_a_verdict(
+    folds: int, has_test: bool, trials: int
+) -> None:
+    assert few(3, folds, has_test) == trials
