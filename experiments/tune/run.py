@@ -129,11 +129,7 @@ def search(name: str, words: list[str]) -> None:
         "adapter": test.get("after"),
         "verdict": found["verdict"],
         "minutes": found["minutes"],
-        "environment": {
-            key: record["environment"][key]
-            for key in ("git", "cpu")
-            if key in record["environment"]
-        },
+        **{key: record[key] for key in ("git", "machine")},
     }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(f"{json.dumps(kept, indent=1)}\n", encoding="utf-8")
