@@ -39,13 +39,14 @@ from tell_lightning.data.splits import Splits, read_splits
 from tell_lightning.experiment.overlays import merged, nested
 from tell_lightning.experiment.pool import Pool, environments
 from tell_lightning.files import as_json, read_yaml, write_whole
+from tell_lightning.metrics.predictions import MetricError
 from tell_lightning.settings import ConfigError
 from tell_lightning.tuning.budget import Budget, Price, few
 from tell_lightning.tuning.fits import Common, FitWork, Request, TrialWork
 from tell_lightning.tuning.folder import TuneFolder, about, digest_of, opened
 from tell_lightning.tuning.folds import Folds, plan_folds, write_folds
-from tell_lightning.tuning.ground import Ground
-from tell_lightning.tuning.records import Record, best_by_arm, ranked, table
+from tell_lightning.tuning.ground import Ground, choose
+from tell_lightning.tuning.records import Record, ranked, table
 from tell_lightning.tuning.search import Clock, Progress, run_search
 from tell_lightning.tuning.settings import Arm
 from tell_lightning.tuning.space import ARMS, SHARES, Defaults, Space, overlay, space_of
@@ -100,6 +101,12 @@ class Setting:
     def has_test(self) -> bool:
         """Whether every task has test rows."""
         return all(task.has("test") for task in self.config.data.tasks.values())
+
+    @property
+    def ground(self) -> Ground:
+        """What the arms are compared on."""
+        tasks = self.config.data.tasks.items()
+        return Ground({name: task.scoring for name, task in tasks}, self.folds, self.has_test)
 
 
 def tune(arguments: list[str]) -> None:
@@ -241,13 +248,16 @@ def _all(
         say=partial(print, flush=True),
     )
     write_whole(folder / "trials.csv", table(records).encode())
-    best = ranked(records)[0]
-    print(f"Best: trial {best['number']}. Training its adapter on all task rows.", flush=True)
+    best = _best(work.setting.ground, records)
+    print(
+        f"Best: trial {best['number']}, the lowest loss of those whose scores are not told apart. "
+        "Training its adapter on all task rows.",
+        flush=True,
+    )
     work.final(best)
     clock.keep()
     facts = {
         "best": best["number"],
-        "best_by_arm": {arm: of["number"] for arm, of in best_by_arm(records).items()},
         "trials": dict(Counter(record["state"] for record in records)),
         "space": progress.space.plain(),
         "folds": work.setting.folds.line,
@@ -267,6 +277,15 @@ def _all(
     return records, facts
 
 
+def _best(ground: Ground, records: Sequence[Record]) -> Record:
+    """Return the trial whose adapter is left to the user."""
+    complete = ranked(records)
+    try:
+        return choose(ground, complete, None)
+    except MetricError:  # a class of the user's that needs more of a row than is kept
+        return complete[0]
+
+
 def _verdict(
     work: "_Work", records: Sequence[Record], budget: Budget, clock: Clock
 ) -> dict[str, Any]:
@@ -283,11 +302,6 @@ def _verdict(
             return math.inf
         return budget.seconds - clock.seconds + sum(work.credits.values()) / budget.workers
 
-    ground = Ground(
-        scorings={name: task.scoring for name, task in config.data.tasks.items()},
-        folds=work.setting.folds,
-        has_test=work.setting.has_test,
-    )
     means = Means(
         run_fits=work.fits,
         seconds_left=seconds_left,
@@ -296,7 +310,7 @@ def _verdict(
         workers=budget.workers,
         say=partial(print, flush=True),
     )
-    found = verdict(ground, records, means)
+    found = verdict(work.setting.ground, records, means)
     clock.keep()
     return found
 

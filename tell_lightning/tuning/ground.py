@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tell_lightning.tuning.folds import Folds
 from tell_lightning.tuning.records import Record
-from tell_lightning.tuning.scores import Row, Scorings, pooled
+from tell_lightning.tuning.scores import Numbers, Row, Scorings, row_values
 
 Part = int | None
 """A part of the rows with a choice of its own: a fold, or a part of the dev set; None: the test
@@ -52,25 +52,50 @@ class Ground:
 
 
 def choose(ground: Ground, records: Sequence[Record], part: Part) -> Record:
-    """Choose a trial without the rows of a part: by score, of equal ones by loss.
+    """Choose a trial without the rows of a part, by the one-standard-error rule.
+
+    Of the trials whose score is not behind the best one by more than the standard error of that
+    difference, paired on rows, it is the one with the lowest loss (after Breiman et al. 1984,
+    Classification and Regression Trees, section 3.4.3): ten answers hardly tell scores apart.
 
     Args:
         ground: What the arms are compared on.
-        records: Complete trials of an arm.
+        records: Complete trials.
         part: The part that must not be looked at; None: all rows may be.
+
+    Raises:
+        MetricError: As `metrics.score.score`.
     """
-
-    def rank(record: Record) -> tuple[float, float, int]:
-        rows, losses = [], []
-        for fold in record["folds"]:
-            own = [row for row in fold["rows"] if ground.part_of(fold["fold"], row) != part]
-            rows += own
-            if own and fold["loss"] is not None:
-                losses.append(fold["loss"])
-        score = pooled(ground.scorings, rows)
-        loss = sum(losses) / len(losses) if losses else math.inf
-        return -score, loss, int(record["number"])
-
     if part is not None and len(ground.parts) == 1:  # a dev set with one prompt has no other part
         part = -1
+    seen = {int(record["number"]): _seen(ground, record, part) for record in records}
+    highest = max(values.mean() for values, _ in seen.values())
+    leads = [values for values, _ in seen.values() if values.mean() == highest]
+
+    def rank(record: Record) -> tuple[bool, float, float, int]:
+        number = int(record["number"])
+        values, loss = seen[number]
+        behind = all(_is_behind(values, best) for best in leads)
+        return behind, loss, -float(values.mean()), number
+
     return min(records, key=rank)
+
+
+def _seen(ground: Ground, record: Record, part: Part) -> tuple[Numbers, float]:
+    """Return what each row that may be looked at adds to the score, and the mean loss of folds."""
+    rows: list[Row] = []
+    losses = []
+    for fold in record["folds"]:
+        own = [row for row in fold["rows"] if ground.part_of(fold["fold"], row) != part]
+        rows += own
+        if own and fold["loss"] is not None:
+            losses.append(fold["loss"])
+    loss = sum(losses) / len(losses) if losses else math.inf
+    return row_values(ground.scorings, rows), loss
+
+
+def _is_behind(values: Numbers, best: Numbers) -> bool:
+    """Say whether a score is lower by more than the standard error of the difference."""
+    behind = best - values
+    error = float(behind.std(ddof=1)) / math.sqrt(len(behind)) if len(behind) > 1 else 0.0
+    return float(behind.mean()) > error

@@ -12,7 +12,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +97,3 @@ def _cell(value: Any) -> Any:
     if isinstance(value, float):
         return f"{value:.6g}"
     return "" if value is None else str(value).replace("\n", " ")
-
-
-def best_by_arm(records: Sequence[Record]) -> dict[str, Record]:
-    """Return the best complete trial of each arm that has one."""
-    arms = dict.fromkeys(record["arm"] for record in records)
-    found = {arm: ranked(records, arm) for arm in arms}
-    return {arm: of_arm[0] for arm, of_arm in found.items() if of_arm}

@@ -115,6 +115,21 @@ def test_equal_scores_are_decided_by_the_loss_of_the_other_folds():
     assert choose(ground, [one, other], 1)["number"] == 1
 
 
+@pytest.mark.parametrize(
+    ("wrong", "chosen"),
+    [(({5}, {0, 1}), 1), ((set(), {0, 1, 2, 3}), 0), (({0, 1}, {0, 1}), 1)],
+)
+def test_the_loss_decides_between_scores_that_rows_do_not_tell_apart(wrong, chosen):
+    simulated = Simulated(0, rows=10, trials={"tell": 1, "sft": 1}, folds=folds_of(10, 5))
+    one, other = simulated.records()
+    for record, mistakes, loss in zip((one, other), wrong, (2.0, 1.0), strict=True):
+        for fold in record["folds"]:
+            fold["loss"] = loss
+        for number, row in enumerate(row for fold in record["folds"] for row in fold["rows"]):
+            row["prediction"] = "yn"[number in mistakes]
+    assert choose(Ground(SCORINGS, simulated.folds, False), [one, other], None)["number"] == chosen
+
+
 def test_arms_are_trained_anew_with_the_same_seeds_which_the_search_had_not():
     simulated = Simulated(1)
     found = simulated.verdict(seeds=2)
