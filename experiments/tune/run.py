@@ -1,6 +1,6 @@
 """Searches within a budget: two tasks of the microworld, a real one on SmolLM2, and pure noise.
 
-    python experiments/tune/run.py            all of them, about 70 minutes of two cores
+    python experiments/tune/run.py            all of them, about 75 minutes of two cores
     python experiments/tune/run.py noise      those whose name begins so
     python experiments/tune/run.py --readme   only the table of README.md
 
@@ -74,7 +74,7 @@ def searches(data: Path, place: Path) -> dict[str, list[str]]:
     for seed in NOISE_SEEDS:
         found[f"noise_{seed}"] = [
             *("-c", str(write_noise(place, seed)), f"--seed_everything={seed}"),
-            *("--trials=15", "--tune.seeds=3"),
+            *("--trials=6", "--tune.folds=3", "--tune.seeds=3"),
         ]
     return found
 
@@ -93,7 +93,8 @@ def write_noise(place: Path, seed: int) -> Path:
         "extends": "microworld",
         "data": {
             "root": str(place),
-            "optimizer_batch": 16,
+            "optimizer_batch": 8,
+            "micro_batch": 8,
             "tasks": {
                 "noise": {
                     "train": file.name,
@@ -103,7 +104,7 @@ def write_noise(place: Path, seed: int) -> Path:
             },
             "mixture": {"task_examples": None},
         },
-        "tune": {"search": {"steps": [20, 60]}},
+        "tune": {"search": {"steps": [15, 30]}},
     }
     path = place / f"noise_{seed}.yaml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
