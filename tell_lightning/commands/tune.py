@@ -249,11 +249,7 @@ def _all(
     )
     write_whole(folder / "trials.csv", table(records).encode())
     best = _best(work.setting.ground, records)
-    print(
-        f"Best: trial {best['number']}, the lowest loss of those whose scores are not told apart. "
-        "Training its adapter on all task rows.",
-        flush=True,
-    )
+    print(f"Best: {_why(best, records)} Training its adapter on all task rows.", flush=True)
     work.final(best)
     clock.keep()
     facts = {
@@ -275,6 +271,17 @@ def _all(
     print(f"Adapter: {folder / 'adapter'}")
     print(f"Configuration: fit -c {folder / 'best.yaml'}")
     return records, facts
+
+
+def _why(best: Record, records: Sequence[Record]) -> str:
+    """Say which trial is taken, and why where another one has a higher score."""
+    highest = ranked(records)[0]
+    if best["score"] == highest["score"]:
+        return f"trial {best['number']}."
+    return (
+        f"trial {best['number']}, the first one: trial {highest['number']} is ahead by less than "
+        "the standard error of the difference."
+    )
 
 
 def _best(ground: Ground, records: Sequence[Record]) -> Record:

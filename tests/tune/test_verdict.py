@@ -117,9 +117,14 @@ def test_equal_scores_are_decided_by_the_loss_of_the_other_folds():
 
 @pytest.mark.parametrize(
     ("wrong", "chosen"),
-    [(({5}, {0, 1}), 1), ((set(), {0, 1, 2, 3}), 0), (({0, 1}, {0, 1}), 1)],
+    [
+        (({0, 1}, {5}), 0),  # better by luck
+        (({0, 1, 2, 3}, set()), 1),
+        (({0, 1}, {0, 1}), 1),  # equal, with the lower loss
+        ((set(), {0}), 0),
+    ],
 )
-def test_the_loss_decides_between_scores_that_rows_do_not_tell_apart(wrong, chosen):
+def test_another_trial_than_the_default_is_chosen_if_it_is_better_by_more_than_luck(wrong, chosen):
     simulated = Simulated(0, rows=10, trials={"tell": 1, "sft": 1}, folds=folds_of(10, 5))
     one, other = simulated.records()
     for record, mistakes, loss in zip((one, other), wrong, (2.0, 1.0), strict=True):
