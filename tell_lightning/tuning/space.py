@@ -226,9 +226,10 @@ def _default_steps(
     # A small budget has fewer trials before it has trials that are too short to learn much.
     while low > FEWEST and not (afford(low, defaults.few) and lasts(low)):
         low = max(FEWEST, round(low / SHORTER))
-    while high > low and not (
-        afford(high, WANTED if high > max(lengths) else defaults.few) and lasts(high)
-    ):
+    usual = max(lengths)
+    while high > usual and not (afford(high, WANTED) and lasts(high)):
+        high = max(usual, round(high / SHORTER))
+    while high > low and not (afford(high, defaults.few) and lasts(high)):
         high = max(low, round(high / SHORTER))
     return low, high
 

@@ -96,7 +96,8 @@ def test_trials_are_longer_than_a_run_of_fit_if_the_budget_affords_enough_of_the
 
 
 def test_a_small_budget_has_fewer_trials_and_then_shorter_ones_and_says_so() -> None:
-    assert 130 < allowed(150 * FEW).steps[1] <= 150
+    assert allowed(150 * FEW).steps == (30, 150)
+    assert 130 < allowed(149 * FEW).steps[1] < 150
     assert allowed(30 * FEW).steps == (30, 30)
     small = allowed(20 * FEW)
     assert 15 < small.steps[0] == small.steps[1] <= 20
