@@ -32,6 +32,7 @@ from tell_lightning.commands.general import with_written_rows
 from tell_lightning.commands.price import measured, price
 from tell_lightning.commands.reference import keys_help
 from tell_lightning.commands.startup import quieten
+from tell_lightning.commands.tables import print_rows
 from tell_lightning.commands.trial import QUIET, THIRDS, failed, run_work, written
 from tell_lightning.data.length import default_length
 from tell_lightning.data.plan import Plan, PlanError, check_supply, resolve_plan
@@ -267,6 +268,8 @@ def _all(
         found = _verdict(work, records, progress.budget, clock)
         facts |= {"verdict": found, "minutes": round(clock.seconds / 60, 2)}
     work.finish(facts)
+    if facts["verdict"]["arms"]:
+        print_rows(arm_rows(facts["verdict"]))
     print(facts["verdict"]["sentence"])
     print(f"Adapter: {folder / 'adapter'}")
     print(f"Configuration: fit -c {folder / 'best.yaml'}")
@@ -282,6 +285,37 @@ def _why(best: Record, records: Sequence[Record]) -> str:
         f"trial {best['number']}, the first one: trial {highest['number']} is ahead by less than "
         "the standard error of the difference."
     )
+
+
+def arm_rows(verdict: Mapping[str, Any]) -> list[list[str]]:
+    """Return what the verdict knows of each arm and rival, a row each below the heading."""
+    rows = [["", verdict["measure"], "over SFT", "loss", "general loss", "minutes"]]
+    for each in (*verdict["arms"], *verdict["rivals"]):
+        after = (each.get("general_loss") or {}).get("after")
+        rows.append(
+            [
+                each["label"],
+                _between(each["score"], ".1f"),
+                _between(each.get("over_sft"), "+.1f"),
+                "" if each["loss"] is None else f"{each['loss']:.3f}",
+                "" if after is None else f"{after:.3f}",
+                "" if each["minutes"] is None else f"{each['minutes']:.2g}",
+            ]
+        )
+    return rows
+
+
+def _between(found: Mapping[str, float | None] | None, form: str) -> str:
+    """Write a value with its interval.
+
+    >>> _between({"value": 8.95, "low": -0.5, "high": 13.3}, "+.1f")
+    '+8.9 [-0.5, 13.3]'
+    """
+    if found is None or found["value"] is None:
+        return ""
+    low, high = found["low"], found["high"]
+    interval = "" if low is None or high is None else f" [{low:.1f}, {high:.1f}]"
+    return f"{found['value']:{form}}{interval}"
 
 
 def _best(ground: Ground, records: Sequence[Record]) -> Record:

@@ -60,6 +60,7 @@ def test_the_screen_says_what_is_compared_what_it_costs_and_what_came_of_it(
     for number, arm in enumerate(("tell", "sft", "mixture")):
         assert any(x.startswith(f"trial {number}: {arm}, lr 0.05, ") for x in lines)
     assert any(x.startswith(f"{TRIALS} of about {TRIALS} trials; best ") for x in lines)
+    assert any(x.split()[:2] == ["few-shot", "prompt"] for x in lines)
     assert tuned[1].record["tune"]["verdict"]["sentence"] in lines
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from simulated_search import SCORINGS, Learned, Simulated, folds_of, parts_of
 
+from tell_lightning.commands.tune import arm_rows
 from tell_lightning.tuning.estimate import Estimate
 from tell_lightning.tuning.ground import Ground, choose
 from tell_lightning.tuning.scores import row_values
@@ -226,6 +227,16 @@ def test_arms_and_rivals_have_score_loss_and_price():
     assert tell["general_loss"] == {"before": 1.0, "after": 1.1}
     for each in (*found["arms"], *found["rivals"]):
         assert 0 <= each["score"]["low"] <= each["score"]["value"] <= each["score"]["high"] <= 100
+
+
+def test_the_screen_has_a_row_for_each_arm_and_rival():
+    rows = arm_rows(Simulated(3, gain={"tell": 2.5}).verdict(seeds=2))
+    assert rows[0] == ["", "exact match", "over SFT", "loss", "general loss", "minutes"]
+    names = ["TELL", "SFT", "base with the anchor", "few-shot prompt"]
+    assert [row[0] for row in rows[1:]] == names
+    assert re.fullmatch(r"\+\d+\.\d \[-?\d+\.\d, \d+\.\d\]", rows[1][2])
+    assert rows[2][2] == ""
+    assert all(row[1] for row in rows[1:])
 
 
 def test_the_sentence_has_three_forms():
