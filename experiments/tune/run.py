@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from tell_lightning.microworld.world import write_world
+from tell_lightning.tuning.sentence import with_interval
 from tell_lightning.tuning.space import described
 
 HERE = Path(__file__).resolve().parent
@@ -154,20 +155,11 @@ def line(name: str, kept: Mapping[str, Any]) -> str:
     verdict = kept["verdict"]
     scores = {of["name"]: of["score"] for of in (*verdict["arms"], *verdict["rivals"])}
     each = " | ".join(
-        written(scores.get(arm)) for arm in ("tell", "sft", "mixture", "base", "few_shot")
+        with_interval(scores.get(arm)) for arm in ("tell", "sft", "mixture", "base", "few_shot")
     )
     best = described(kept["best"]["arm"], kept["best"]["params"])
     trials = sum(kept["trials"].values())
     return f"| `{name}` | {trials} | {best} | {each} | {kept['minutes']:.1f} |"
-
-
-def written(score: Mapping[str, float | None] | None) -> str:
-    """Write a score with its interval."""
-    if score is None or score["value"] is None:
-        return ""
-    if score["low"] is None:
-        return f"{score['value']:.1f}"
-    return f"{score['value']:.1f} [{score['low']:.1f}, {score['high']:.1f}]"
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ from tell_lightning.tuning.folds import Folds, plan_folds, write_folds
 from tell_lightning.tuning.ground import Ground, choose
 from tell_lightning.tuning.records import Record, ranked, table
 from tell_lightning.tuning.search import Clock, Progress, run_search
+from tell_lightning.tuning.sentence import with_interval
 from tell_lightning.tuning.settings import Arm
 from tell_lightning.tuning.space import ARMS, SHARES, Defaults, Space, overlay, space_of
 from tell_lightning.tuning.study import Asked, Search, other_studies
@@ -295,27 +296,14 @@ def arm_rows(verdict: Mapping[str, Any]) -> list[list[str]]:
         rows.append(
             [
                 each["label"],
-                _between(each["score"], ".1f"),
-                _between(each.get("over_sft"), "+.1f"),
+                with_interval(each["score"]),
+                with_interval(each.get("over_sft"), "+.1f"),
                 "" if each["loss"] is None else f"{each['loss']:.3f}",
                 "" if after is None else f"{after:.3f}",
                 "" if each["minutes"] is None else f"{each['minutes']:.2g}",
             ]
         )
     return rows
-
-
-def _between(found: Mapping[str, float | None] | None, form: str) -> str:
-    """Write a value with its interval.
-
-    >>> _between({"value": 8.95, "low": -0.5, "high": 13.3}, "+.1f")
-    '+8.9 [-0.5, 13.3]'
-    """
-    if found is None or found["value"] is None:
-        return ""
-    low, high = found["low"], found["high"]
-    interval = "" if low is None or high is None else f" [{low:.1f}, {high:.1f}]"
-    return f"{found['value']:{form}}{interval}"
 
 
 def _best(ground: Ground, records: Sequence[Record]) -> Record:

@@ -19,6 +19,7 @@ from tell_lightning.report.experiments.sections import STYLES, Section, Table
 from tell_lightning.report.forms import MINUS
 from tell_lightning.tuning.importance import LEAST_TRIALS, importances
 from tell_lightning.tuning.records import COMPLETE, Record, read_records
+from tell_lightning.tuning.sentence import with_interval
 
 ARMS: Mapping[str, tuple[str, str, int]] = {
     "tell": ("TELL", *STYLES["tell"]),
@@ -84,7 +85,7 @@ def _verdict_section(verdict: Mapping[str, Any], tune: Mapping[str, Any]) -> Sec
 def _interval_row(each: Mapping[str, Any]) -> Row:
     label, style, shape = ARMS[each["name"]]
     score = each["score"]
-    return Row(label, _with_interval(score), style, score["value"], _interval(score), shape=shape)
+    return Row(label, with_interval(score), style, score["value"], _interval(score), shape=shape)
 
 
 def _delta_row(each: Mapping[str, Any]) -> Row:
@@ -111,7 +112,7 @@ def _verdict_table(compared: Sequence[Mapping[str, Any]], measure: str) -> Table
 def _verdict_cells(each: Mapping[str, Any]) -> Iterator[str]:
     examples = each.get("examples")
     yield ARMS[each["name"]][0] + (f", {examples} examples" if examples is not None else "")
-    yield _with_interval(each["score"]) if each["score"] else str(each.get("reason") or NONE)
+    yield with_interval(each["score"]) if each["score"] else str(each.get("reason") or NONE)
     over = each.get("over_sft")
     yield _difference(over) if over else NONE
     yield f"{over['p']:.3f}" if over else NONE
@@ -208,13 +209,8 @@ def _trial_cells(record: Record) -> Iterator[str]:
 # Numbers
 
 
-def _with_interval(found: Mapping[str, float | None]) -> str:
-    text = f"{found['value']:.1f}"
-    return text if found["low"] is None else f"{text} [{found['low']:.1f}, {found['high']:.1f}]"
-
-
 def _difference(found: Mapping[str, float]) -> str:
-    return f"{found['value']:+.1f} [{found['low']:.1f}, {found['high']:.1f}]".replace("-", MINUS)
+    return with_interval(found, "+.1f").replace("-", MINUS)
 
 
 def _interval(found: Mapping[str, float | None]) -> tuple[float, float] | None:

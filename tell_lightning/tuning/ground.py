@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tell_lightning.tuning.folds import Folds
 from tell_lightning.tuning.records import Record
-from tell_lightning.tuning.scores import Numbers, Row, Scorings, row_values
+from tell_lightning.tuning.scores import Numbers, Row, Scorings, pooled, row_values
 
 Part = int | None
 """A part of the rows with a choice of its own: a fold, or a part of the dev set; None: the test
@@ -69,30 +69,34 @@ def choose(ground: Ground, records: Sequence[Record], part: Part) -> Record:
     """
     if part is not None and len(ground.parts) == 1:  # a dev set with one prompt has no other part
         part = -1
-    seen = {int(record["number"]): _seen(ground, record, part) for record in records}
+    rows = {int(record["number"]): _rows(ground, record, part) for record in records}
 
     def rank(record: Record) -> tuple[float, float, int]:
         number = int(record["number"])
-        values, loss = seen[number]
-        return -float(values.mean()), loss, number
+        losses = [
+            fold["loss"]
+            for fold in record["folds"]
+            if fold["loss"] is not None
+            and any(ground.part_of(fold["fold"], row) != part for row in fold["rows"])
+        ]
+        loss = sum(losses) / len(losses) if losses else math.inf
+        return -pooled(ground.scorings, rows[number]), loss, number
 
     first = min(records, key=lambda record: int(record["number"]))
     best = min(records, key=rank)
-    ahead = seen[int(best["number"])][0] - seen[int(first["number"])][0]
+    values = [row_values(ground.scorings, rows[int(each["number"])]) for each in (best, first)]
+    ahead = values[0] - values[1]
     return best if _is_more(ahead) or not ahead.any() else first
 
 
-def _seen(ground: Ground, record: Record, part: Part) -> tuple[Numbers, float]:
-    """Return what each row that may be looked at adds to the score, and the mean loss of folds."""
-    rows: list[Row] = []
-    losses = []
-    for fold in record["folds"]:
-        own = [row for row in fold["rows"] if ground.part_of(fold["fold"], row) != part]
-        rows += own
-        if own and fold["loss"] is not None:
-            losses.append(fold["loss"])
-    loss = sum(losses) / len(losses) if losses else math.inf
-    return row_values(ground.scorings, rows), loss
+def _rows(ground: Ground, record: Record, part: Part) -> list[Row]:
+    """Return the answers that may be looked at."""
+    return [
+        row
+        for fold in record["folds"]
+        for row in fold["rows"]
+        if ground.part_of(fold["fold"], row) != part
+    ]
 
 
 def _is_more(values: Numbers) -> bool:

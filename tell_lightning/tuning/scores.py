@@ -31,6 +31,23 @@ Scorings = Mapping[str, Scoring]
 """How each task is scored."""
 
 
+def pooled(scorings: Scorings, rows: Sequence[Row]) -> float:
+    """Score the answers of all folds together.
+
+    Args:
+        scorings: How each task is scored.
+        rows: The answers, each row once.
+
+    Returns:
+        Points from 0 to 100, the mean over the tasks.
+
+    Raises:
+        MetricError: As `metrics.score.score`.
+    """
+    found = [_whole(*_read(scorings[task], own)) for task, own in by_task(rows).items()]
+    return float(np.mean(found))
+
+
 def row_values(scorings: Scorings, rows: Sequence[Row]) -> Numbers:
     """Compute what each row adds to the score.
 

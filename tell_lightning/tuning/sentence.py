@@ -113,6 +113,19 @@ def duration(seconds: float) -> str:
     return f"{hours / 24:.0f} days"
 
 
+def with_interval(found: Mapping[str, float | None] | None, form: str = ".1f") -> str:
+    """Write the `value` of a verdict with its interval; nothing where there is none.
+
+    >>> with_interval({"value": 8.95, "low": -0.5, "high": 13.3}, "+.1f")
+    '+8.9 [-0.5, 13.3]'
+    """
+    if found is None or found["value"] is None:
+        return ""
+    low, high = found["low"], found["high"]
+    interval = "" if low is None or high is None else f" [{low:.1f}, {high:.1f}]"
+    return f"{found['value']:{form}}{interval}"
+
+
 def _signed(value: float) -> str:
     return f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
 

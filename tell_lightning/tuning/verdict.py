@@ -36,7 +36,7 @@ from tell_lightning.tuning.budget import LEAST_SEEDS
 from tell_lightning.tuning.estimate import Estimate, Numbers, estimate
 from tell_lightning.tuning.fits import Request
 from tell_lightning.tuning.ground import Ground, Part, choose
-from tell_lightning.tuning.records import COMPLETE, Record
+from tell_lightning.tuning.records import Record, ranked
 from tell_lightning.tuning.scores import Row, in_order, label, row_values
 from tell_lightning.tuning.sentence import (
     MARGIN,
@@ -131,7 +131,7 @@ def _compared(ground: Ground, records: Sequence[Record], means: Means) -> dict[s
     chosen = {
         arm: {part: choose(ground, own, part) for part in ground.parts}
         for arm in NAMES
-        if (own := [r for r in records if r["arm"] == arm and r["state"] == COMPLETE])
+        if (own := ranked(records, arm))
     }
     rivals = _rivals(ground, means)
     rounds = _trained(ground, chosen, means)

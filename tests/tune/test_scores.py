@@ -6,7 +6,7 @@ import pytest
 from tell_lightning.metrics.predictions import Prediction
 from tell_lightning.metrics.score import score
 from tell_lightning.metrics.settings import Scoring
-from tell_lightning.tuning.scores import in_order, label, row_values
+from tell_lightning.tuning.scores import in_order, label, pooled, row_values
 
 
 def rows(task: str, pairs) -> list[dict[str, str]]:
@@ -34,6 +34,7 @@ def predictions(given) -> list[Prediction]:
 def test_rows_of_a_share_are_right_or_wrong():
     given = rows("say", [("a", "a"), ("b", "a"), ("a", "a"), ("", "a")])
     assert row_values({"say": Scoring(kind="text")}, given).round(6).tolist() == [100, 0, 100, 0]
+    assert pooled({"say": Scoring(kind="text")}, given) == 50
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ def test_their_mean_is_the_score_and_a_left_out_row_is_what_it_added(kind, pairs
     given = rows("say", pairs)
     values = row_values({"say": scoring}, given)
     whole = 100 * score(scoring, predictions(given)).selection
-    assert values.mean() == pytest.approx(whole)
+    assert values.mean() == pytest.approx(whole) == pytest.approx(pooled({"say": scoring}, given))
     rest = 100 * np.array(
         [score(scoring, predictions([*given[:n], *given[n + 1 :]])).selection
          for n in range(len(given))]
