@@ -13,7 +13,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from tell_lightning.errors import TellError
@@ -136,7 +136,8 @@ def _make(folder: Path, packages: Sequence[Package], make: Make, words: Words) -
 
 def _download(packages: Sequence[Package], downloads: Path, folder: Path, words: Words) -> None:
     """Have pip download the packages."""
-    if find_spec("pip") is None:
+    # `find_spec` would ask setuptools too, which then puts Python's own distutils in place.
+    if PathFinder.find_spec("pip") is None:
         raise words.error(
             f"{words.pip_rule}, got a Python without it ({sys.executable}). Run {sys.executable} "
             f"-m ensurepip, or copy {folder} from a machine that has it."

@@ -3,9 +3,11 @@
 import hashlib
 import io
 import os
+import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from messages import says
@@ -86,6 +88,15 @@ def test_the_scripts_are_brought_once_and_nothing_is_built(
     assert converters_dir(cache) == folder  # now without a registry
 
 
+def test_the_distutils_of_setuptools_stay(
+    registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = ModuleType("distutils")
+    monkeypatch.setitem(sys.modules, "distutils", loaded)
+    converters_dir(tmp_path)
+    assert sys.modules["distutils"] is loaded
+
+
 def test_another_package_of_that_name_is_refused(
     registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,7 +127,7 @@ def test_a_registry_without_it_is_named(
 def test_a_python_without_pip_is_named(
     registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packages, "find_spec", lambda _: None)
+    monkeypatch.setattr(packages, "PathFinder", SimpleNamespace(find_spec=lambda name: None))
     with pytest.raises(
         ConverterError,
         check=says("--format gguf", rule="pip", got="a Python without", cure="ensurepip"),

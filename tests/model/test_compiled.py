@@ -8,7 +8,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import setuptools  # noqa: F401 (before anything imports the distutils that it replaces)
 import torch
 from messages import says
 from tiny_models import tiny_llama

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from errno import ENOSPC
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from messages import Says, says
@@ -181,7 +182,7 @@ def test_without_a_registry_one_line_says_what_to_do(registry: Path, cache: Path
 def test_without_pip_one_line_says_what_to_do(
     registry: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packages, "find_spec", lambda name: None)
+    monkeypatch.setattr(packages, "PathFinder", SimpleNamespace(find_spec=lambda name: None))
     wanted = says(
         "model.base",
         rule="pip",
