@@ -42,7 +42,7 @@ from tell_lightning.experiment.pool import Pool, environments
 from tell_lightning.files import as_json, read_yaml, write_whole
 from tell_lightning.metrics.predictions import MetricError
 from tell_lightning.settings import ConfigError
-from tell_lightning.tuning.budget import Budget, Price, few
+from tell_lightning.tuning.budget import Budget, Price, few, search_share
 from tell_lightning.tuning.fits import Common, FitWork, Request, TrialWork
 from tell_lightning.tuning.folder import TuneFolder, about, digest_of, opened
 from tell_lightning.tuning.folds import Folds, plan_folds, write_folds
@@ -192,7 +192,8 @@ def run(options: Options, keys: list[str]) -> Path:
         rows = write_folds(setting.folds, config.data, folder.path / "folds")
         processes = environments(options.workers, {"WANDB_MODE": "disabled"})
         seconds = None if options.minutes is None else 60 * options.minutes
-        budget = Budget(seconds, options.trials, len(processes))
+        share = search_share(setting.folds.count, setting.has_test)
+        budget = Budget(seconds, options.trials, len(processes), share)
         common = Common(config.values, rows.overlays, rows.whole, config.seed, _dev_rows(setting))
         cost, space = _priced(setting, common, folder, search, budget, processes[0])
         if micro_batch := folder.read().get("micro_batch"):  # found once, for all trials
@@ -279,13 +280,11 @@ def _all(
 
 def _why(best: Record, records: Sequence[Record]) -> str:
     """Say which trial is taken, and why where another one has a higher score."""
-    highest = ranked(records)[0]
-    if best["score"] == highest["score"]:
+    if best["score"] == ranked(records)[0]["score"]:
         return f"trial {best['number']}."
-    return (
-        f"trial {best['number']}, the first one: trial {highest['number']} is ahead by less than "
-        "the standard error of the difference."
-    )
+    if best["number"] == min(record["number"] for record in ranked(records)):
+        return f"trial {best['number']}, the first one: no lead over it is larger than its error."
+    return f"trial {best['number']}: its lead over the first one is larger than its error."
 
 
 def arm_rows(verdict: Mapping[str, Any]) -> list[list[str]]:

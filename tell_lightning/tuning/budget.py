@@ -3,9 +3,10 @@
 The speeds are those that `plan --measure` finds, in a process like those that run the trials. They
 are what a trial is expected to take; how long the first ones really take corrects that.
 
-    budget   |-- search: half --|-- the adapter --|-- the verdict: the rest --|
+    budget   |-- search: half or more --|-- the adapter --|-- the verdict: the rest --|
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,6 +18,9 @@ from tell_lightning.tuning.space import Point, Space
 SEARCH_SHARE = 0.5
 """Share of a budget of minutes for the search. The verdict needs as many fits as four trials to
 compare two seeds, and two trials more for each further one."""
+SEARCH_SHARE_WITH_TEST = 0.65
+"""The same where a trial has a fit for each fold, and the verdict one for each seed and arm, whose
+answers to test rows are scored."""
 SETUP = 3.0
 """Seconds of a fit in a warm process besides its steps and scorings: the model is loaded, files are
 read and written. The first trials correct it."""
@@ -70,11 +74,13 @@ class Budget:
     """None: as many as the time allows."""
     workers: int
     """Trials at a time."""
+    share: float = SEARCH_SHARE
+    """Of the time, for the search."""
 
     @property
     def search(self) -> float | None:
         """The seconds of the search; None: as long as it takes."""
-        return None if self.seconds is None else SEARCH_SHARE * self.seconds
+        return None if self.seconds is None else self.share * self.seconds
 
     def affords(self, price: Price, steps: int, share: float, trials: int) -> bool:
         """Say whether the search has time for so many trials of so many steps."""
@@ -111,19 +117,25 @@ class Budget:
             return f"Budget: {each}; {many}, and then the verdict."
         number = max(LEAST, int(self.search * self.workers / mean))
         return (
-            f"Budget: {each}; half of {self.search / 30:g} min in {_processes(self.workers)} "
-            f"allows about {number}. The other half is for the adapter and the verdict."
+            f"Budget: {each}; {self.search / 60:g} min in {_processes(self.workers)} allow about "
+            f"{number}. The rest of the time is for the adapter and the verdict."
         )
 
 
-def few(arms: int, folds: int, has_test: bool) -> int:
-    """Return how many trials each half of a budget should have time for in any case.
+def search_share(folds: int, has_test: bool) -> float:
+    """Return the share of the time that is for the search."""
+    return SEARCH_SHARE_WITH_TEST if has_test and folds > 1 else SEARCH_SHARE
 
-    The search has one of each arm. The verdict has two seeds of each arm: a seed takes as many fits
-    as a trial, or a single one where there are test rows.
+
+def few(arms: int, folds: int, has_test: bool) -> int:
+    """Return how many trials the search should have time for in any case.
+
+    It has one of each arm, and so many that the rest of the time is enough for two seeds of each
+    arm: a seed takes as many fits as a trial, or a single one where there are test rows.
     """
-    seeds = LEAST_SEEDS * arms
-    return max(arms, -(-seeds // folds) if has_test else seeds)
+    share = search_share(folds, has_test)
+    verdict = LEAST_SEEDS * arms / (folds if has_test else 1)
+    return max(arms, math.ceil(verdict * share / (1 - share)))
 
 
 def cheapest(space: Space) -> Iterable[Point]:

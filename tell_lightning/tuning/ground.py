@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from tell_lightning.tuning.folds import Folds
 from tell_lightning.tuning.records import Record
 from tell_lightning.tuning.scores import Numbers, Row, Scorings, pooled, row_values
@@ -54,10 +56,11 @@ class Ground:
 def choose(ground: Ground, records: Sequence[Record], part: Part) -> Record:
     """Choose a trial without the rows of a part: the first one, unless another is better.
 
-    The first trial is what `fit` does by default. Another one, that with the highest score, takes
-    its place if it is ahead by more than the standard error of the difference, paired on rows: ten
-    answers are mostly luck, and the luckiest of many trials is not the best. Where no row tells the
-    two apart, the loss decides.
+    The first trial is what `fit` does by default. One with a higher score, or the same score and a
+    lower loss, takes its place if its lead is larger than the standard error of the difference: in
+    score, paired on rows, or in loss, paired on folds. Ten answers are mostly luck, and the
+    luckiest of many trials is not the best. Losses are compared between arms that have the anchor
+    or between arms without it: the response prefix counts in them.
 
     Args:
         ground: What the arms are compared on.
@@ -70,23 +73,27 @@ def choose(ground: Ground, records: Sequence[Record], part: Part) -> Record:
     if part is not None and len(ground.parts) == 1:  # a dev set with one prompt has no other part
         part = -1
     rows = {int(record["number"]): _rows(ground, record, part) for record in records}
+    losses = {int(record["number"]): _losses(ground, record, part) for record in records}
 
     def rank(record: Record) -> tuple[float, float, int]:
         number = int(record["number"])
-        losses = [
-            fold["loss"]
-            for fold in record["folds"]
-            if fold["loss"] is not None
-            and any(ground.part_of(fold["fold"], row) != part for row in fold["rows"])
-        ]
-        loss = sum(losses) / len(losses) if losses else math.inf
+        loss = float(losses[number].mean()) if len(losses[number]) else math.inf
         return -pooled(ground.scorings, rows[number]), loss, number
 
+    def scores(record: Record) -> Numbers:
+        return row_values(ground.scorings, rows[int(record["number"])])
+
+    def is_better(record: Record) -> bool:
+        """Say whether a trial that ranks above the first one is more than lucky."""
+        if _is_more(scores(record) - scores(first)):
+            return True
+        own, its = losses[int(record["number"])], losses[int(first["number"])]
+        alike = (record["arm"] == "mixture") == (first["arm"] == "mixture")
+        return alike and len(own) == len(its) > 0 and _is_more(its - own)
+
     first = min(records, key=lambda record: int(record["number"]))
-    best = min(records, key=rank)
-    values = [row_values(ground.scorings, rows[int(each["number"])]) for each in (best, first)]
-    ahead = values[0] - values[1]
-    return best if _is_more(ahead) or not ahead.any() else first
+    above = sorted((each for each in records if rank(each) < rank(first)), key=rank)
+    return next(filter(is_better, above), first)
 
 
 def _rows(ground: Ground, record: Record, part: Part) -> list[Row]:
@@ -97,6 +104,18 @@ def _rows(ground: Ground, record: Record, part: Part) -> list[Row]:
         for row in fold["rows"]
         if ground.part_of(fold["fold"], row) != part
     ]
+
+
+def _losses(ground: Ground, record: Record, part: Part) -> Numbers:
+    """Return the losses of the folds that may be looked at."""
+    return np.array(
+        [
+            fold["loss"]
+            for fold in record["folds"]
+            if fold["loss"] is not None
+            and any(ground.part_of(fold["fold"], row) != part for row in fold["rows"])
+        ]
+    )
 
 
 def _is_more(values: Numbers) -> bool:

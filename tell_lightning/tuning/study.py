@@ -30,8 +30,8 @@ from tell_lightning.tuning.records import COMPLETE, FAILED, PRUNED, Record, valu
 from tell_lightning.tuning.settings import Arm
 from tell_lightning.tuning.space import Space, suggest
 
-RANDOM = 6
-"""Trials before the sampler learns from them: the starts of the arms and a few random points."""
+RANDOM = 8
+"""Trials before the sampler learns from them: the first points and a few random ones."""
 SQLITE = "sqlite:///"
 BUSY_SECONDS = 60
 """How long a process waits for another one that writes to the same SQLite file, or begins."""
@@ -111,8 +111,8 @@ class Search:
         if (known := self.shared("space")) is not None:
             return Space.from_plain(known)
         self.share("digest", self.digest)
-        for arm in space.arms:
-            params = {f"{arm}.{key}": value for key, value in space.starts[arm].items()}
+        for arm, point in space.first_points():
+            params = {f"{arm}.{key}": value for key, value in point.items()}
             self.study.enqueue_trial(params, {"arm": arm}, skip_if_exists=True)
         self.share("space", space.plain())
         return space

@@ -7,7 +7,7 @@ from tuning_work import PRICE, SPACE
 
 from tell_lightning.commands.check import check
 from tell_lightning.settings import ConfigError
-from tell_lightning.tuning.budget import Budget, few
+from tell_lightning.tuning.budget import Budget, few, search_share
 from tell_lightning.tuning.settings import Search
 from tell_lightning.tuning.space import (
     FEWEST,
@@ -214,6 +214,23 @@ def test_task_rows_cost_what_they_are_long() -> None:
     assert PRICE.fit({"steps": 50}) > PRICE.fit({"steps": 50, "task_share": 0.2})
 
 
+def test_the_second_trial_of_an_arm_has_twice_the_rate() -> None:
+    space = space_of(Search(), DEFAULTS, any_steps)
+    points = space.first_points()
+    assert [arm for arm, _ in points] == ["tell", "sft", "mixture", "tell", "sft"]
+    assert [point["lr"] for _, point in points] == [1e-3, 1e-3, 1e-3, 2e-3, 2e-3]
+    for arm, point in points:
+        assert {**point, "lr": 1e-3} == space.starts[arm]
+    fixed = space_of(Search(arm=("sft",), lr=[1.5e-3]), DEFAULTS, any_steps)
+    assert [point["lr"] for _, point in fixed.first_points()] == [1.5e-3, 1.5e-3]
+
+
+def test_the_search_gets_more_time_where_the_verdict_takes_less() -> None:
+    assert search_share(5, has_test=True) > search_share(5, has_test=False) == 0.5
+    assert search_share(1, has_test=True) == 0.5  # a dev set: one fit a trial, too
+    assert Budget(100.0, None, 1, 0.65).search == 65.0
+
+
 def test_a_budget_below_the_two_cheapest_trials_is_refused() -> None:
     sft = PRICE.trial({"steps": 10})
     tell = PRICE.trial({"steps": 10, "task_share": 0.5})
@@ -236,7 +253,7 @@ def test_a_budget_affords_some_trials_of_the_longest_kind() -> None:
 def test_the_budget_says_how_many_trials_it_allows() -> None:
     mean = sum(PRICE.trial(point) for point in SPACE.starts.values()) / 3
     line = Budget(20 * mean, None, 2).line(PRICE, SPACE)
-    assert f"half of {20 * mean / 60:g} min in 2 processes allows about 20." in line
+    assert f"; {10 * mean / 60:g} min in 2 processes allow about 20." in line
     assert "7 trials in one process" in Budget(None, 7, 1).line(PRICE, SPACE)
 
 

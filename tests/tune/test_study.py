@@ -75,7 +75,7 @@ def test_the_ranges_are_those_of_the_machine_that_began(tmp_path: Path) -> None:
     other = Search(url_of(tmp_path), DIGEST, owner="other", seed=1)
     assert other.begin(replace(SPACE, steps=(1, 2))) == SPACE
     waiting = [each.state.name for each in other.study.get_trials()]
-    assert waiting == ["WAITING"] * len(SPACE.arms)
+    assert waiting == ["WAITING"] * len(SPACE.first_points())
 
 
 def test_a_machine_waits_for_the_ranges_of_the_one_that_makes_the_study(
@@ -87,7 +87,7 @@ def test_a_machine_waits_for_the_ranges_of_the_one_that_makes_the_study(
     # While the other one waits, the first one begins.
     monkeypatch.setattr("tell_lightning.tuning.study.time.sleep", lambda _: first.begin(SPACE))
     assert other.begin(replace(SPACE, steps=(1, 2))) == SPACE
-    assert len(other.study.get_trials()) == len(SPACE.arms)
+    assert len(other.study.get_trials()) == len(SPACE.first_points())
 
 
 def test_a_failed_trial_is_kept_with_its_reason(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_failed_trial_is_kept_with_its_reason(tmp_path: Path) -> None:
 
 def test_a_sampler_that_begins_again_does_not_repeat_its_draws(tmp_path: Path) -> None:
     first = opened(tmp_path)
-    for _ in SPACE.arms:
+    for _ in SPACE.first_points():
         first.ask(SPACE)
     drawn = first.ask(SPACE).point
     assert opened(tmp_path).ask(SPACE).point["lr"] != drawn["lr"]

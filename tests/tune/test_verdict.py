@@ -106,31 +106,37 @@ def test_the_choice_for_a_part_of_the_dev_set_does_not_look_at_its_rows():
 def test_equal_scores_are_decided_by_the_loss_of_the_other_folds():
     simulated = Simulated(0, trials={"tell": 2})
     one, other = simulated.records()
-    for record, losses in ((one, (9.0, 1.0)), (other, (1.0, 2.0))):
+    for record, losses in ((one, (1.0, 3.0)), (other, (9.0, 2.0))):
         for fold in record["folds"]:
             fold["loss"] = losses[0] if fold["fold"] == 0 else losses[1]
             for row in fold["rows"]:
                 row["prediction"] = "y"
     ground = Ground(SCORINGS, simulated.folds, False)
-    assert choose(ground, [one, other], 0)["number"] == 0
-    assert choose(ground, [one, other], 1)["number"] == 1
+    assert choose(ground, [one, other], 0)["number"] == 1
+    assert choose(ground, [one, other], 1)["number"] == 0
 
 
 @pytest.mark.parametrize(
-    ("wrong", "chosen"),
+    ("wrong", "lower", "other_arm", "chosen"),
     [
-        (({0, 1}, {5}), 0),  # better by luck
-        (({0, 1, 2, 3}, set()), 1),
-        (({0, 1}, {0, 1}), 1),  # equal, with the lower loss
-        ((set(), {0}), 0),
+        (({0, 1}, {5}), 0.0, "sft", 0),  # better by luck
+        (({0, 1, 2, 3}, set()), 0.0, "sft", 1),
+        (({0, 1, 2, 3}, set()), -1.0, "sft", 1),  # the score comes first
+        (({0, 1}, {0, 1}), 1.0, "sft", 1),  # equal, with the lower loss
+        (({0, 1}, {5}), 1.0, "sft", 1),  # ahead by little, with the lower loss
+        (({0, 1}, {0, 1}), 0.1, "sft", 0),  # a loss that is lower by luck
+        (({0, 1}, {5}), 1.0, "mixture", 0),  # the loss of other tokens
+        ((set(), {0}), 1.0, "sft", 0),
     ],
 )
-def test_another_trial_than_the_default_is_chosen_if_it_is_better_by_more_than_luck(wrong, chosen):
-    simulated = Simulated(0, rows=10, trials={"tell": 1, "sft": 1}, folds=folds_of(10, 5))
+def test_another_trial_than_the_default_is_chosen_if_it_is_better_by_more_than_luck(
+    wrong, lower, other_arm, chosen
+):
+    simulated = Simulated(0, rows=10, trials={"tell": 1, other_arm: 1}, folds=folds_of(10, 5))
     one, other = simulated.records()
-    for record, mistakes, loss in zip((one, other), wrong, (2.0, 1.0), strict=True):
-        for fold in record["folds"]:
-            fold["loss"] = loss
+    for record, mistakes, loss in zip((one, other), wrong, (2.0, 2.0 - lower), strict=True):
+        for number, fold in enumerate(record["folds"]):
+            fold["loss"] = loss + (0.5 * (number - 2) if record is other and lower == 0.1 else 0.0)
         for number, row in enumerate(row for fold in record["folds"] for row in fold["rows"]):
             row["prediction"] = "yn"[number in mistakes]
     assert choose(Ground(SCORINGS, simulated.folds, False), [one, other], None)["number"] == chosen
