@@ -141,8 +141,8 @@ def table() -> str:
     """Return a table with a line for each search, and their verdicts."""
     kept = {path.stem: json.loads(path.read_text("utf-8")) for path in RESULTS.glob("*.json")}
     head = (
-        "| search | trials | best trial | TELL | SFT | no anchor | base | few-shot | minutes |\n"
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+        "| search | trials | best trial | its adapter | TELL | SFT | no anchor | base | few-shot "
+        "| minutes |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
     )
     names = sorted(kept, key=lambda name: (name.startswith("noise"), name))
     lines = "\n".join(line(name, kept[name]) for name in names)
@@ -159,7 +159,20 @@ def line(name: str, kept: Mapping[str, Any]) -> str:
     )
     best = described(kept["best"]["arm"], kept["best"]["params"])
     trials = sum(kept["trials"].values())
-    return f"| `{name}` | {trials} | {best} | {each} | {kept['minutes']:.1f} |"
+    adapter = on_test_rows(kept["adapter"])
+    return f"| `{name}` | {trials} | {best} | {adapter} | {each} | {kept['minutes']:.1f} |"
+
+
+def on_test_rows(adapter: Mapping[str, Any] | None) -> str:
+    """Return the score of the one adapter that is left; nothing without a test set."""
+    if adapter is None:
+        return ""
+    (task,) = adapter["tasks"].values()
+    measure = task["primary"]
+    scale = 1 if measure in {"bleu", "chrf"} else 100
+    low, high = task["intervals"][measure]
+    value = task["values"][measure]
+    return with_interval({"value": scale * value, "low": scale * low, "high": scale * high})
 
 
 if __name__ == "__main__":
