@@ -7,10 +7,10 @@
 The ranges are around what `fit` takes by default: the learning rate from a quarter of it to four
 times it, as runs of few examples were best within a factor of three (`experiments/defaults`,
 `experiments/tuning`); the share from 0.05 to 0.5, as tuned runs took 0.06 to 0.5; the steps from
-half of the default to twice of it. The first trial of an arm is what `fit` takes, the second has
-twice the rate, as half of the tuned runs of the small base took. A range that is left to the
-defaults is narrowed until the general rows last without repeats, and the budget for a few trials;
-one that is given is refused instead.
+half of the default to twice of it. The first trial of an arm is what `fit` takes. The second trains
+harder: twice the rate, as half of the tuned runs of the small base took, and the most steps. A range
+that is left to the defaults is narrowed until the general rows last without repeats, and the budget
+for a few trials; one that is given is refused instead.
 
 Optuna knows each setting by arm and name, as `tell.lr`: what is good for one arm says little of
 another.
@@ -68,12 +68,15 @@ class Space:
     """By arm, the point to begin with: what `fit` takes by default, within the ranges."""
 
     def first_points(self) -> list[tuple[Arm, Point]]:
-        """Return the points of the first turns: what `fit` takes, then twice its rate."""
+        """Return the points of the first turns: what `fit` takes, then twice its rate for longer."""
         points: list[tuple[Arm, Point]] = []
         for number in range(len([arm for arm in TURNS if arm in self.arms])):
             arm = self.turn(number)
-            rate = self.starts[arm]["lr"] * SECOND_RATE ** [each for each, _ in points].count(arm)
-            points.append((arm, {**self.starts[arm], "lr": min(rate, self.lr[1])}))
+            point = dict(self.starts[arm])
+            if arm in [each for each, _ in points]:
+                rate = min(SECOND_RATE * point["lr"], self.lr[1])
+                point |= {"lr": rate, "steps": self.steps[1]}
+            points.append((arm, point))
         return points
 
     def plain(self) -> dict[str, Any]:

@@ -214,13 +214,13 @@ def test_task_rows_cost_what_they_are_long() -> None:
     assert PRICE.fit({"steps": 50}) > PRICE.fit({"steps": 50, "task_share": 0.2})
 
 
-def test_the_second_trial_of_an_arm_has_twice_the_rate() -> None:
+def test_the_second_trial_of_an_arm_has_twice_the_rate_and_the_most_steps() -> None:
     space = space_of(Search(), DEFAULTS, any_steps)
     points = space.first_points()
     assert [arm for arm, _ in points] == ["tell", "sft", "mixture", "tell", "sft"]
-    assert [point["lr"] for _, point in points] == [1e-3, 1e-3, 1e-3, 2e-3, 2e-3]
-    for arm, point in points:
-        assert {**point, "lr": 1e-3} == space.starts[arm]
+    assert [dict(point) for _, point in points[:3]] == [*space.starts.values()]
+    for arm, point in points[3:]:
+        assert point == {**space.starts[arm], "lr": 2e-3, "steps": space.steps[1]}
     fixed = space_of(Search(arm=("sft",), lr=[1.5e-3]), DEFAULTS, any_steps)
     assert [point["lr"] for _, point in fixed.first_points()] == [1.5e-3, 1.5e-3]
 
