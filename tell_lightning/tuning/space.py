@@ -8,9 +8,9 @@ The ranges are around what `fit` takes by default: the learning rate from a quar
 times it, as runs of few examples were best within a factor of three (`experiments/defaults`,
 `experiments/tuning`); the share from 0.05 to 0.5, as tuned runs took 0.06 to 0.5; the steps from
 half of the default to twice of it. The first trial of an arm is what `fit` takes. The second trains
-harder: twice the rate, as half of the tuned runs of the small base took, and the most steps. A range
-that is left to the defaults is narrowed until the general rows last without repeats, and the budget
-for a few trials; one that is given is refused instead.
+harder: twice the rate, as half of the tuned runs of the small base took, and the most steps. A
+range that is left to the defaults is narrowed until the general rows last without repeats, and the
+budget for a few trials; one that is given is refused instead.
 
 Optuna knows each setting by arm and name, as `tell.lr`: what is good for one arm says little of
 another.
@@ -68,7 +68,7 @@ class Space:
     """By arm, the point to begin with: what `fit` takes by default, within the ranges."""
 
     def first_points(self) -> list[tuple[Arm, Point]]:
-        """Return the points of the first turns: what `fit` takes, then twice its rate for longer."""
+        """Return the points of the first turns: what `fit` takes, then twice its rate, longer."""
         points: list[tuple[Arm, Point]] = []
         for number in range(len([arm for arm in TURNS if arm in self.arms])):
             arm = self.turn(number)
