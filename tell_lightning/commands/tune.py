@@ -42,7 +42,7 @@ from tell_lightning.experiment.pool import Pool, environments
 from tell_lightning.files import as_json, read_yaml, write_whole
 from tell_lightning.metrics.predictions import MetricError
 from tell_lightning.settings import ConfigError
-from tell_lightning.tuning.budget import Budget, Price, few, search_share
+from tell_lightning.tuning.budget import Budget, Price, few
 from tell_lightning.tuning.fits import Common, FitWork, Request, TrialWork
 from tell_lightning.tuning.folder import TuneFolder, about, digest_of, opened
 from tell_lightning.tuning.folds import Folds, plan_folds, write_folds
@@ -192,10 +192,10 @@ def run(options: Options, keys: list[str]) -> Path:
         rows = write_folds(setting.folds, config.data, folder.path / "folds")
         processes = environments(options.workers, {"WANDB_MODE": "disabled"})
         seconds = None if options.minutes is None else 60 * options.minutes
-        share = search_share(setting.folds.count, setting.has_test)
-        budget = Budget(seconds, options.trials, len(processes), share)
+        budget = Budget(seconds, options.trials, len(processes))
         common = Common(config.values, rows.overlays, rows.whole, config.seed, _dev_rows(setting))
         cost, space = _priced(setting, common, folder, search, budget, processes[0])
+        budget = budget.divided(cost, space.usual_steps, len(space.arms), config.tune.seeds)
         if micro_batch := folder.read().get("micro_batch"):  # found once, for all trials
             values = merged(config.values, {"data": {"micro_batch": micro_batch}})
             common = replace(common, values=values)
@@ -540,7 +540,11 @@ def _priced(
         return cost, space
     with folder.work() as place:
         cost, defaults, micro_batch = _measured(setting, common, environment, place)
-    afford = partial(_affords, budget, cost)
+    arms = setting.config.tune.search.arm
+    usual = min(defaults.steps[arm] for arm in arms)
+    afford = partial(
+        _affords, budget.divided(cost, usual, len(arms), setting.config.tune.seeds), cost
+    )
     space = space_of(setting.config.tune.search, defaults, afford)
     budget.check(cost, space)
     space = search.begin(space)
@@ -575,6 +579,7 @@ def _measured(
     own = {
         "eval.every_steps": -(-MEASURED // scorings),
         "eval.dev_rows": common.dev_rows,
+        "eval.test": setting.has_test,
         "data.mixture.general_repeat": True,  # a few steps are measured, however many rows last
     }
     laid = merged(overlay(arm, point, ()), common.folds[0], QUIET, nested(own))
@@ -596,14 +601,16 @@ def _measured(
             means[kind] = float(sum(of.sum() for of in lengths) / sum(map(len, lengths)))
     if config.data.packing:
         means = dict.fromkeys(means, float(config.data.max_tokens))
+    test = found["scoring"]["parts"].get("after", 0.0)
     cost = Price(
         tokens_per_second=found["tokens_per_second"],
         rows=config.data.optimizer_batch,
         task_tokens=means["task"],
         general_tokens=means["general"],
-        scoring=found["scoring"]["seconds"] / max(1, found["scoring"]["dev"]),
+        scoring=(found["scoring"]["seconds"] - test) / max(1, found["scoring"]["dev"]),
         folds=len(common.folds),
         scorings=scorings,
+        test_scoring=test,
     )
     lasting = _Lasting(setting, {s.name: s.rows for s in data.plan.sources if s.kind != "task"})
     tasks = setting.config.data.tasks.values()

@@ -6,9 +6,8 @@ are what a trial is expected to take; how long the first ones really take correc
     budget   |-- search: half or more --|-- the adapter --|-- the verdict: the rest --|
 """
 
-import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tell_lightning.settings import ConfigError
@@ -18,9 +17,11 @@ from tell_lightning.tuning.space import Point, Space
 SEARCH_SHARE = 0.5
 """Share of a budget of minutes for the search. The verdict needs as many fits as four trials to
 compare two seeds, and two trials more for each further one."""
-SEARCH_SHARE_WITH_TEST = 0.65
-"""The same where a trial has a fit for each fold, and the verdict one for each seed and arm, whose
-answers to test rows are scored."""
+MOST_SEARCH = 0.65
+"""The same where the verdict takes less: with a test set it has one fit for each seed and arm, and
+not one for each fold."""
+RIVALS = 2
+"""What a verdict on test rows scores besides seeds and arms."""
 SETUP = 3.0
 """Seconds of a fit in a warm process besides its steps and scorings: the model is loaded, files are
 read and written. The first trials correct it."""
@@ -47,6 +48,8 @@ class Price:
     folds: int
     scorings: int
     """Scorings of a fit."""
+    test_scoring: float = 0.0
+    """Seconds of one scoring of the test rows; 0 where a task has none."""
 
     def plain(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -81,6 +84,22 @@ class Budget:
     def search(self) -> float | None:
         """The seconds of the search; None: as long as it takes."""
         return None if self.seconds is None else self.share * self.seconds
+
+    def divided(self, price: Price, steps: int, arms: int, seeds: int) -> "Budget":
+        """Return it with more time for the search if the verdict on test rows leaves that.
+
+        Args:
+            price: What fits cost.
+            steps: Of a fit.
+            arms: Arms of the verdict.
+            seeds: Most seeds of the verdict.
+        """
+        if self.seconds is None or not price.test_scoring:
+            return self
+        fit = price.fit({"steps": steps, "task_share": 0.0}) + price.test_scoring
+        verdict = fit * (arms * seeds + RIVALS) / self.workers
+        share = min(MOST_SEARCH, max(SEARCH_SHARE, 1 - verdict / self.seconds))
+        return replace(self, share=share)
 
     def affords(self, price: Price, steps: int, share: float, trials: int) -> bool:
         """Say whether the search has time for so many trials of so many steps."""
@@ -122,20 +141,14 @@ class Budget:
         )
 
 
-def search_share(folds: int, has_test: bool) -> float:
-    """Return the share of the time that is for the search."""
-    return SEARCH_SHARE_WITH_TEST if has_test and folds > 1 else SEARCH_SHARE
-
-
 def few(arms: int, folds: int, has_test: bool) -> int:
-    """Return how many trials the search should have time for in any case.
+    """Return how many trials each half of a budget should have time for in any case.
 
-    It has one of each arm, and so many that the rest of the time is enough for two seeds of each
-    arm: a seed takes as many fits as a trial, or a single one where there are test rows.
+    The search has one of each arm. The verdict has two seeds of each arm: a seed takes as many fits
+    as a trial, or a single one where there are test rows.
     """
-    share = search_share(folds, has_test)
-    verdict = LEAST_SEEDS * arms / (folds if has_test else 1)
-    return max(arms, math.ceil(verdict * share / (1 - share)))
+    seeds = LEAST_SEEDS * arms
+    return max(arms, -(-seeds // folds) if has_test else seeds)
 
 
 def cheapest(space: Space) -> Iterable[Point]:

@@ -7,7 +7,7 @@ from tuning_work import PRICE, SPACE
 
 from tell_lightning.commands.check import check
 from tell_lightning.settings import ConfigError
-from tell_lightning.tuning.budget import Budget, few, search_share
+from tell_lightning.tuning.budget import Budget, few
 from tell_lightning.tuning.settings import Search
 from tell_lightning.tuning.space import (
     FEWEST,
@@ -226,9 +226,19 @@ def test_the_second_trial_of_an_arm_has_twice_the_rate_and_the_most_steps() -> N
 
 
 def test_the_search_gets_more_time_where_the_verdict_takes_less() -> None:
-    assert search_share(5, has_test=True) > search_share(5, has_test=False) == 0.5
-    assert search_share(1, has_test=True) == 0.5  # a dev set: one fit a trial, too
-    assert Budget(100.0, None, 1, 0.65).search == 65.0
+    def searched(scoring: float, minutes: float) -> float:
+        budget = Budget(60 * minutes, None, 2)
+        price = replace(PRICE, test_scoring=scoring)
+        divided = budget.divided(price, steps=100, arms=3, seeds=5)
+        assert divided.search is not None
+        return divided.search / 60 / minutes
+
+    fit = PRICE.fit({"steps": 100, "task_share": 0.0})
+    assert searched(0.0, 1000) == 0.5  # no test set
+    assert searched(1.0, 1000) == 0.65
+    assert searched(1.0, 1) == 0.5
+    assert searched(1.0, 17 * (fit + 1) / 2 / 60 / 0.4) == pytest.approx(0.6)
+    assert Budget(None, 5, 1).divided(PRICE, 100, 3, 5).search is None
 
 
 def test_a_budget_below_the_two_cheapest_trials_is_refused() -> None:
