@@ -437,7 +437,8 @@ class _Work:
     def finish(self, facts: Mapping[str, Any]) -> None:
         """Write what is known of the search into run.json."""
         record = _read(self.folder.path / "run.json") or {}
-        write_json(self.folder.path / "run.json", {**record, "tune": dict(facts)})
+        own = {"name": self.folder.path.resolve().name, "tune": dict(facts)}
+        write_json(self.folder.path / "run.json", {**record, **own})
 
     def _place(self, name: str) -> Path:
         place = self.home / name

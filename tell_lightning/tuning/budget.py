@@ -138,6 +138,19 @@ class Budget:
         return (
             f"Budget: {each}; {self.search / 60:g} min in {_processes(self.workers)} allow about "
             f"{number}. The rest of the time is for the adapter and the verdict."
+            f"{self._short(price, space, pace)}"
+        )
+
+    def _short(self, price: Price, space: Space, pace: float) -> str:
+        """Say what trials as long as those of `fit` would need; nothing if they are."""
+        if space.steps[1] >= space.usual_steps:
+            return ""
+        longest = price.trial({"steps": space.usual_steps, "task_share": space.task_share[0]})
+        trials = few(len(space.arms), price.folds, price.test_scoring > 0)
+        seconds = pace * longest * trials / self.workers / self.share
+        return (
+            "\nTrials are shorter than a run of `fit`, and so is the best one: "
+            f"{space.usual_steps} steps would need about {_minutes(seconds)} min."
         )
 
 

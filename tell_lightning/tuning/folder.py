@@ -108,7 +108,7 @@ def opened(path: Path, about: Mapping[str, Any]) -> Iterator[TuneFolder]:
     )
     with locked(path / ".lock", refusal):
         known = folder.read()
-        other = _difference(known["about"], about) if known else ""
+        other = _difference(known.get("about", {}), about) if known else ""
         if other and not any((path / "trials").glob("*.json")):  # nothing has come of it yet
             folder.progress.unlink()
             (path / "study.db").unlink(missing_ok=True)

@@ -85,6 +85,7 @@ def test_trials_are_kept_with_what_each_row_has_scored(tuned: tuple[World, Run])
 def test_the_folder_is_a_run(tuned: tuple[World, Run], tmp_path: Path) -> None:
     _, run = tuned
     assert run.record["status"] == "completed"
+    assert run.record["name"] == run.folder.name
     assert run.record["metrics"]["test"]["before"]
     assert run.record["metrics"]["test"]["after"]
     assert run.record["tune"]["verdict"]["rivals"][1]["examples"] == 6  # the task rows

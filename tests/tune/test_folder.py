@@ -44,6 +44,15 @@ def test_a_search_that_nothing_has_come_of_may_become_another(tmp_path: Path) ->
     assert not (tmp_path / "study.db").exists()
 
 
+def test_what_a_search_writes_into_a_deleted_folder_does_not_stop_the_next_one(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "progress.json").write_text('{"seconds": 3.0}', encoding="utf-8")
+    with opened(tmp_path, ABOUT) as folder:
+        assert folder.read()["about"] == ABOUT
+        assert folder.read()["seconds"] == 0.0
+
+
 def test_a_folder_is_for_one_process(tmp_path: Path) -> None:
     with (
         opened(tmp_path, ABOUT),

@@ -265,6 +265,17 @@ def test_the_budget_says_how_many_trials_it_allows() -> None:
     line = Budget(20 * mean, None, 2).line(PRICE, SPACE)
     assert f"; {10 * mean / 60:g} min in 2 processes allow about 20." in line
     assert "7 trials in one process" in Budget(None, 7, 1).line(PRICE, SPACE)
+    assert "\n" not in line
+
+
+def test_it_says_what_trials_as_long_as_those_of_fit_would_need() -> None:
+    space = replace(SPACE, usual_steps=2 * SPACE.steps[1])
+    longest = PRICE.trial({"steps": space.usual_steps, "task_share": space.task_share[0]})
+    line = Budget(600, None, 2).line(PRICE, space)
+    assert line.endswith(
+        f"\nTrials are shorter than a run of `fit`, and so is the best one: {space.usual_steps} "
+        f"steps would need about {6 * longest / 60:,.0f} min."  # six trials in two processes, half
+    )
 
 
 @pytest.mark.parametrize(
