@@ -42,7 +42,7 @@ from tell_lightning.experiment.pool import Pool, environments
 from tell_lightning.files import as_json, read_yaml, write_whole
 from tell_lightning.metrics.predictions import MetricError
 from tell_lightning.settings import ConfigError
-from tell_lightning.tuning.budget import Budget, Price, few
+from tell_lightning.tuning.budget import Budget, Price
 from tell_lightning.tuning.fits import Common, FitWork, Request, TrialWork
 from tell_lightning.tuning.folder import TuneFolder, about, digest_of, opened
 from tell_lightning.tuning.folds import Folds, plan_folds, write_folds
@@ -267,7 +267,7 @@ def _all(
     if {**facts, "verdict": 0, "minutes": 0} == {**known, "verdict": 0, "minutes": 0}:
         facts = known  # the same command after its end
     else:
-        found = _verdict(work, records, progress.budget, clock)
+        found = _verdict(work, records, progress, clock)
         facts |= {"verdict": found, "minutes": round(clock.seconds / 60, 2)}
     work.finish(facts)
     if facts["verdict"]["arms"]:
@@ -315,10 +315,10 @@ def _best(ground: Ground, records: Sequence[Record]) -> Record:
 
 
 def _verdict(
-    work: "_Work", records: Sequence[Record], budget: Budget, clock: Clock
+    work: "_Work", records: Sequence[Record], progress: Progress, clock: Clock
 ) -> dict[str, Any]:
     """Compare the arms in the time that is left."""
-    config, folder = work.setting.config, work.folder
+    config, folder, budget = work.setting.config, work.folder, progress.budget
     if folder.read().get("verdict_of") != len(records):
         folder.write(verdict_of=len(records))
     else:
@@ -335,6 +335,7 @@ def _verdict(
         seconds_left=seconds_left,
         seeds=config.tune.seeds,
         seed=config.seed,
+        test_scoring=progress.price.test_scoring,
         workers=budget.workers,
         say=partial(print, flush=True),
     )
@@ -541,20 +542,17 @@ def _priced(
         return cost, space
     with folder.work() as place:
         cost, defaults, micro_batch = _measured(setting, common, environment, place)
-    arms = setting.config.tune.search.arm
-    usual = min(defaults.steps[arm] for arm in arms)
-    afford = partial(
-        _affords, budget.divided(cost, usual, len(arms), setting.config.tune.seeds), cost
-    )
+    arms = len(setting.config.tune.search.arm)
+    budget = budget.divided(cost, min(defaults.steps.values()), arms, setting.config.tune.seeds)
+
+    def afford(steps: int, trials: int) -> bool:
+        return budget.affords(cost, {"steps": steps, "task_share": SHARES[0]}, trials, arms)
+
     space = space_of(setting.config.tune.search, defaults, afford)
     budget.check(cost, space)
     space = search.begin(space)
     folder.write(price=cost.plain(), micro_batch=micro_batch)
     return cost, space
-
-
-def _affords(budget: Budget, cost: Price, steps: int, trials: int) -> bool:
-    return budget.affords(cost, steps, SHARES[0], trials)
 
 
 def _measured(
@@ -621,7 +619,6 @@ def _measured(
         steps={each: lasting.default_steps(each, share) for each in arms},
         has_prefix=bool(setting.prefixed),
         force=any(task.force_response_prefix for task in tasks),
-        few=few(len(arms), len(common.folds), setting.has_test),
         lasts=lasting,
     )
     return cost, defaults, int(found["micro_batch"])

@@ -20,8 +20,8 @@ compare two seeds, and two trials more for each further one."""
 MOST_SEARCH = 0.65
 """The same where the verdict takes less: with a test set it has one fit for each seed and arm, and
 not one for each fold."""
-RIVALS = 2
-"""What a verdict on test rows scores besides seeds and arms."""
+FINAL_SCORINGS = 3
+"""Of the test rows for the adapter: before and after its training, and without the anchor."""
 SETUP = 3.0
 """Seconds of a fit in a warm process besides its steps and scorings: the model is loaded, files are
 read and written. The first trials correct it."""
@@ -66,6 +66,16 @@ class Price:
         """Return the seconds of a trial."""
         return self.folds * self.fit(point)
 
+    def rest(self, point: Point, arms: int, seeds: int = LEAST_SEEDS) -> float:
+        """Return the seconds of the adapter, and of a verdict of so many seeds of each arm.
+
+        A seed takes as many fits as a trial, or a single one where there are test rows.
+        """
+        final = self.fit(point) + FINAL_SCORINGS * self.test_scoring
+        if self.test_scoring:
+            return final + arms * seeds * (self.fit(point) + self.test_scoring)
+        return final + arms * seeds * self.trial(point)
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -96,17 +106,17 @@ class Budget:
         """
         if self.seconds is None or not price.test_scoring:
             return self
-        fit = price.fit({"steps": steps, "task_share": 0.0}) + price.test_scoring
-        verdict = fit * (arms * seeds + RIVALS) / self.workers
-        share = min(MOST_SEARCH, max(SEARCH_SHARE, 1 - verdict / self.seconds))
+        rest = price.rest({"steps": steps, "task_share": 0.0}, arms, seeds) / self.workers
+        share = min(MOST_SEARCH, max(SEARCH_SHARE, 1 - rest / self.seconds))
         return replace(self, share=share)
 
-    def affords(self, price: Price, steps: int, share: float, trials: int) -> bool:
-        """Say whether the search has time for so many trials of so many steps."""
-        if self.search is None:
+    def affords(self, price: Price, point: Point, trials: int, arms: int) -> bool:
+        """Say whether there is time for so many trials, and for what comes after them."""
+        if self.seconds is None or self.search is None:
             return True
-        longest = price.trial({"steps": steps, "task_share": share})
-        return longest * trials <= self.search * self.workers
+        rest = price.rest(point, arms) / self.workers
+        search = price.trial(point) * trials / self.workers
+        return search <= self.search and rest <= self.seconds - self.search
 
     def check(self, price: Price, space: Space) -> None:
         """Refuse a budget below the cost of the two cheapest trials.
@@ -145,23 +155,14 @@ class Budget:
         """Say what trials as long as those of `fit` would need; nothing if they are."""
         if space.steps[1] >= space.usual_steps:
             return ""
-        longest = price.trial({"steps": space.usual_steps, "task_share": space.task_share[0]})
-        trials = few(len(space.arms), price.folds, price.test_scoring > 0)
-        seconds = pace * longest * trials / self.workers / self.share
+        longest = {"steps": space.usual_steps, "task_share": space.task_share[0]}
+        arms = len(space.arms)
+        search, rest = arms * price.trial(longest), price.rest(longest, arms)
+        seconds = pace * max(search / self.share, rest / (1 - self.share)) / self.workers
         return (
             "\nTrials are shorter than a run of `fit`, and so is the best one: "
             f"{space.usual_steps} steps would need about {_minutes(seconds)} min."
         )
-
-
-def few(arms: int, folds: int, has_test: bool) -> int:
-    """Return how many trials each half of a budget should have time for in any case.
-
-    The search has one of each arm. The verdict has two seeds of each arm: a seed takes as many fits
-    as a trial, or a single one where there are test rows.
-    """
-    seeds = LEAST_SEEDS * arms
-    return max(arms, -(-seeds // folds) if has_test else seeds)
 
 
 def cheapest(space: Space) -> Iterable[Point]:

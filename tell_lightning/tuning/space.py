@@ -138,8 +138,6 @@ class Defaults:
     """Whether a task has a response prefix."""
     force: bool
     """Whether a task's answers are forced to begin with it now."""
-    few: int
-    """Trials that the search should have time for in any case: trials are shortened for them."""
     lasts: Callable[[float, int], bool]
     """Says of a task share and a number of steps whether the general rows last."""
 
@@ -239,12 +237,12 @@ def _default_steps(
         return not mixes or defaults.lasts(share, steps)
 
     # A small budget has fewer trials before it has trials that are too short to learn much.
-    while low > FEWEST and not (afford(low, defaults.few) and lasts(low)):
+    while low > FEWEST and not (afford(low, len(search.arm)) and lasts(low)):
         low = max(FEWEST, round(low / SHORTER))
     usual = max(lengths)
     while high > usual and not (afford(high, WANTED) and lasts(high)):
         high = max(usual, round(high / SHORTER))
-    while high > low and not (afford(high, defaults.few) and lasts(high)):
+    while high > low and not (afford(high, len(search.arm)) and lasts(high)):
         high = max(low, round(high / SHORTER))
     return low, high
 

@@ -58,26 +58,6 @@ Choice = Mapping[Part, Record]
 """The trial that is trained anew for each part."""
 
 
-@dataclass
-class _Rounds:
-    """The trainings of all arms, once for each seed."""
-
-    results: list[Mapping[str, Mapping[str, Any]]] = field(default_factory=list)
-    """By name of the choice, for each seed."""
-    reasons: list[str] = field(default_factory=list)
-    """Why a seed is missing."""
-    seconds: float = 0.0
-    """Of a round, as long as it is expected to take or has taken."""
-
-    def add(self, found: Mapping[str, Mapping[str, Any]]) -> None:
-        """Keep the results of a round, unless one has failed."""
-        reason = next((of["reason"] for of in found.values() if of["reason"]), None)
-        if reason is None:
-            self.results.append(found)
-        else:
-            self.reasons.append(reason)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Means:
     """What the verdict may use."""
@@ -90,10 +70,49 @@ class Means:
     """Most seeds."""
     seed: int
     """The seed of the trials, which is not used again."""
+    test_scoring: float = 0.0
+    """Seconds of one scoring of the test rows, as far as it is known."""
     workers: int = 1
     """Fits at a time."""
     say: Callable[[str], None] = lambda line: None
     """Prints a line."""
+
+
+@dataclass
+class _Rounds:
+    """The trainings of all arms, once for each seed."""
+
+    results: list[Mapping[str, Mapping[str, Any]]] = field(default_factory=list)
+    """By name of the choice, for each seed."""
+    reasons: list[str] = field(default_factory=list)
+    """Why a seed is missing."""
+    seconds: float = 0.0
+    """Of a round, as long as it is expected to take or has taken."""
+    fits: int = 1
+    """Of a round."""
+    asked: int = 0
+    """Rounds that were trained, with those that failed."""
+
+    @classmethod
+    def of(cls, ground: Ground, chosen: Mapping[str, Choice], means: Means) -> "_Rounds":
+        """Say what rounds will take."""
+        scoring = means.test_scoring if ground.has_test else 0.0
+        costs = {
+            _name(ground, arm, part, record): scoring + record["seconds"] / len(record["folds"])
+            for arm, choice in chosen.items()
+            for part, record in choice.items()
+        }
+        fits = max(1, len(costs))
+        return cls(seconds=sum(costs.values()) / min(means.workers, fits), fits=fits)
+
+    def add(self, found: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep the results of a round, unless one has failed."""
+        self.asked += 1
+        reason = next((of["reason"] for of in found.values() if of["reason"]), None)
+        if reason is None:
+            self.results.append(found)
+        else:
+            self.reasons.append(reason)
 
 
 def verdict(ground: Ground, records: Sequence[Record], means: Means) -> dict[str, Any]:
@@ -133,8 +152,11 @@ def _compared(ground: Ground, records: Sequence[Record], means: Means) -> dict[s
         for arm in NAMES
         if (own := ranked(records, arm))
     }
+    # The arms first: the rivals are for comparison, and more seeds make the interval narrower.
+    rounds = _Rounds.of(ground, chosen, means)
+    _train(rounds, ground, chosen, means, min(LEAST_SEEDS, means.seeds))
     rivals = _rivals(ground, means)
-    rounds = _trained(ground, chosen, means)
+    _train(rounds, ground, chosen, means, means.seeds)
     tables = {arm: _table(ground, choice, arm, rounds) for arm, choice in chosen.items()}
     arms = [_arm(ground, arm, chosen[arm], tables[arm], rounds) for arm in chosen]
     over = {
@@ -175,7 +197,10 @@ def _rivals(ground: Ground, means: Means) -> list[dict[str, Any]]:
         for kind in kinds
         for fold in places
     ]
-    results = list(means.run_fits(asked))
+    if means.seconds_left() > 0:
+        results = list(means.run_fits(asked))
+    else:
+        results = [{"reason": "no time was left"} for _ in asked]
     rivals = []
     for number, kind in enumerate(kinds):
         own = results[number * len(places) : (number + 1) * len(places)]
@@ -203,36 +228,30 @@ def _rival(ground: Ground, results: Sequence[Mapping[str, Any]]) -> dict[str, An
     }
 
 
-def _trained(ground: Ground, chosen: Mapping[str, Choice], means: Means) -> _Rounds:
-    """Train the chosen configurations with as many seeds as time allows."""
-    costs = {
-        _name(ground, arm, part, record): record["seconds"] / len(record["folds"])
-        for arm, choice in chosen.items()
-        for part, record in choice.items()
-    }
-    rounds = _Rounds(seconds=sum(costs.values()) / min(means.workers, max(1, len(costs))))
-    number = 0
-    while chosen and number < means.seeds:
-        least = LEAST_SEEDS if number == 0 else 1
+def _train(
+    rounds: _Rounds, ground: Ground, chosen: Mapping[str, Choice], means: Means, most: int
+) -> None:
+    """Train the chosen configurations until there are so many seeds, or the time is over."""
+    while chosen and rounds.asked < most:
+        least = max(1, LEAST_SEEDS - rounds.asked)
         left = means.seconds_left()
         if left < least * rounds.seconds:
             break
         # Some rounds together, where one alone would leave processes idle.
-        count = min(max(least, means.workers // len(costs)), means.seeds - number)
+        count = min(max(least, means.workers // rounds.fits), most - rounds.asked)
         if math.isfinite(left) and rounds.seconds:
             count = max(least, min(count, int(left / rounds.seconds)))
         started = time.monotonic()
-        asked = [_requests(ground, chosen, number + each, means.seed) for each in range(count)]
+        numbers = range(rounds.asked, rounds.asked + count)
+        asked = [_requests(ground, chosen, number, means.seed) for number in numbers]
         results = iter(means.run_fits([request for each in asked for request in each.values()]))
         for each in asked:
             rounds.add({name: next(results) for name in each})
-        number += count
         taken = (time.monotonic() - started) / count
         if taken > READ * rounds.seconds:
             rounds.seconds = taken
         done = len(rounds.results)
         means.say(f"Verdict: {done} of at most {means.seeds} seeds of {len(chosen)} arms done.")
-    return rounds
 
 
 def _requests(

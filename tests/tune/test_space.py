@@ -7,7 +7,7 @@ from tuning_work import PRICE, SPACE
 
 from tell_lightning.commands.check import check
 from tell_lightning.settings import ConfigError
-from tell_lightning.tuning.budget import Budget, few
+from tell_lightning.tuning.budget import Budget, Price
 from tell_lightning.tuning.settings import Search
 from tell_lightning.tuning.space import (
     FEWEST,
@@ -19,14 +19,12 @@ from tell_lightning.tuning.space import (
     suggest,
 )
 
-FEW = 3
 DEFAULTS = Defaults(
     lr=1e-3,
     task_share=0.2,
     steps={"tell": 150, "sft": 60, "mixture": 150},
     has_prefix=True,
     force=False,
-    few=FEW,
     lasts=lambda share, steps: True,
 )
 
@@ -96,10 +94,10 @@ def test_trials_are_longer_than_a_run_of_fit_if_the_budget_affords_enough_of_the
 
 
 def test_a_small_budget_has_fewer_trials_and_then_shorter_ones_and_says_so() -> None:
-    assert allowed(150 * FEW).steps == (30, 150)
-    assert 130 < allowed(149 * FEW).steps[1] < 150
-    assert allowed(30 * FEW).steps == (30, 30)
-    small = allowed(20 * FEW)
+    assert allowed(150 * len(Search().arm)).steps == (30, 150)
+    assert 130 < allowed(149 * len(Search().arm)).steps[1] < 150
+    assert allowed(30 * len(Search().arm)).steps == (30, 30)
+    small = allowed(20 * len(Search().arm))
     assert 15 < small.steps[0] == small.steps[1] <= 20
     assert f"steps: {small.steps[0]}, where `fit` takes 60" in small.lines()
     assert allowed(0).steps == (FEWEST, FEWEST)
@@ -237,7 +235,7 @@ def test_the_search_gets_more_time_where_the_verdict_takes_less() -> None:
     assert searched(0.0, 1000) == 0.5  # no test set
     assert searched(1.0, 1000) == 0.65
     assert searched(1.0, 1) == 0.5
-    assert searched(1.0, 17 * (fit + 1) / 2 / 60 / 0.4) == pytest.approx(0.6)
+    assert searched(1.0, (16 * fit + 18) / 2 / 60 / 0.4) == pytest.approx(0.6)
     assert Budget(None, 5, 1).divided(PRICE, 100, 3, 5).search is None
 
 
@@ -253,11 +251,22 @@ def test_a_budget_below_the_two_cheapest_trials_is_refused() -> None:
     Budget(None, 2, 1).check(PRICE, SPACE)
 
 
-def test_a_budget_affords_some_trials_of_the_longest_kind() -> None:
-    seconds = PRICE.trial({"steps": 100, "task_share": 0.05})
-    assert Budget(2 * WANTED * seconds, None, 1).affords(PRICE, 100, 0.05, WANTED)
-    assert not Budget(2 * WANTED * seconds, None, 1).affords(PRICE, 101, 0.05, WANTED)
-    assert Budget(None, 5, 1).affords(PRICE, 10**6, 0.05, WANTED)
+def test_a_budget_affords_trials_if_the_rest_is_enough_for_adapter_and_verdict() -> None:
+    point = {"steps": 100, "task_share": 0.05}
+    trial, fit = PRICE.trial(point), PRICE.fit(point)
+
+    def affords(price: Price, seconds: float, trials: int, **changes: Any) -> bool:
+        return Budget(seconds, None, 1).affords(price, {**point, **changes}, trials, arms=3)
+
+    assert affords(PRICE, 2 * WANTED * trial, WANTED)
+    assert not affords(PRICE, 2 * WANTED * trial, WANTED, steps=101)
+    assert not affords(PRICE, 2 * 3 * trial, 3)  # two seeds of three arms are six trials
+    assert affords(PRICE, 2 * (6 * trial + fit), 3)
+    tested = replace(PRICE, test_scoring=10.0)  # now they are six fits with a scoring
+    assert affords(tested, 2 * 3 * trial, 3)
+    assert affords(tested, 2 * (7 * fit + 9 * 10.0), 1)
+    assert not affords(tested, 2 * (7 * fit + 8 * 10.0), 1)
+    assert Budget(None, 5, 1).affords(PRICE, {**point, "steps": 10**6}, WANTED, arms=3)
 
 
 def test_the_budget_says_how_many_trials_it_allows() -> None:
@@ -272,16 +281,10 @@ def test_it_says_what_trials_as_long_as_those_of_fit_would_need() -> None:
     space = replace(SPACE, usual_steps=2 * SPACE.steps[1])
     longest = PRICE.trial({"steps": space.usual_steps, "task_share": space.task_share[0]})
     line = Budget(600, None, 2).line(PRICE, space)
+    rest = (
+        6 * longest + longest / 5
+    )  # six trials and the adapter, in two processes and half the time
     assert line.endswith(
         f"\nTrials are shorter than a run of `fit`, and so is the best one: {space.usual_steps} "
-        f"steps would need about {6 * longest / 60:,.0f} min."  # six trials in two processes, half
+        f"steps would need about {rest / 60:,.0f} min."
     )
-
-
-@pytest.mark.parametrize(
-    ("folds", "has_test", "trials"), [(5, True, 3), (5, False, 6), (1, True, 6), (1, False, 6)]
-)
-def test_a_budget_should_have_time_for_a_search_and_a_verdict(
-    folds: int, has_test: bool, trials: int
-) -> None:
-    assert few(3, folds, has_test) == trials

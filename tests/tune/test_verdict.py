@@ -180,7 +180,7 @@ def test_one_training_answers_all_parts_of_a_dev_set_for_which_it_is_the_choice(
 
 def test_time_decides_how_many_seeds_there_are():
     simulated = Simulated(2)
-    left = iter([500.0, 250.0, 120.0, 10.0])  # a round is expected to take 100 s
+    left = iter([500.0, 300.0, 250.0, 120.0, 10.0])  # a round is expected to take 100 s
     found = simulated.verdict(seconds_left=lambda: next(left), seeds=9)
     assert found["seeds"] == 4
     short = Simulated(2).verdict(seconds_left=lambda: 199.0, seeds=9)
@@ -188,6 +188,25 @@ def test_time_decides_how_many_seeds_there_are():
     assert short["difference"] is None
     assert short["sentence"].startswith("undecided: the budget is too small for 2 seeds")
     assert "about 3 minutes" in short["sentence"]
+
+
+def test_the_arms_come_before_the_rivals_and_these_before_further_seeds():
+    simulated = Simulated(2)
+    simulated.verdict(seeds=3)
+    kinds = [each.kind for each in simulated.asked]
+    assert kinds == ["adapter"] * 2 * 2 * 5 + ["base"] * 5 + ["few_shot"] * 5 + ["adapter"] * 2 * 5
+    left = iter([500.0, -1.0, -1.0])
+    late = Simulated(2).verdict(seconds_left=lambda: next(left), seeds=9)
+    assert late["seeds"] == 2
+    assert {each["reason"] for each in late["rivals"]} == {"no time was left"}
+
+
+def test_scoring_the_test_rows_counts_in_the_time_of_a_seed():
+    def seeds(**given):
+        found = Simulated(2).verdict(has_test=True, seconds_left=lambda: 50.0, seeds=2, **given)
+        return found["seeds"]
+
+    assert (seeds(), seeds(test_scoring=15.0)) == (2, 0)  # a round takes 20 s, 50 s with it
 
 
 def test_what_failed_is_left_out_for_all_arms_and_said():
