@@ -281,9 +281,7 @@ def test_it_says_what_trials_as_long_as_those_of_fit_would_need() -> None:
     space = replace(SPACE, usual_steps=2 * SPACE.steps[1])
     longest = PRICE.trial({"steps": space.usual_steps, "task_share": space.task_share[0]})
     line = Budget(600, None, 2).line(PRICE, space)
-    rest = (
-        6 * longest + longest / 5
-    )  # six trials and the adapter, in two processes and half the time
+    rest = 6 * longest + longest / 5  # six trials and the adapter, in half of the time
     assert line.endswith(
         f"\nTrials are shorter than a run of `fit`, and so is the best one: {space.usual_steps} "
         f"steps would need about {rest / 60:,.0f} min."
