@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from tell_lightning.metrics.score_facts import facts_of
 from tell_lightning.microworld.world import write_world
 from tell_lightning.tuning.sentence import with_interval
 from tell_lightning.tuning.space import described
@@ -169,10 +170,9 @@ def on_test_rows(adapter: Mapping[str, Any] | None) -> str:
         return ""
     (task,) = adapter["tasks"].values()
     measure = task["primary"]
-    scale = 1 if measure in {"bleu", "chrf"} else 100
-    low, high = task["intervals"][measure]
-    value = task["values"][measure]
-    return with_interval({"value": scale * value, "low": scale * low, "high": scale * high})
+    numbers = (task["values"][measure], *task["intervals"][measure])
+    value, low, high = (100 * facts_of(measure).selection(number) for number in numbers)
+    return with_interval({"value": value, "low": low, "high": high})
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 
@@ -92,7 +93,7 @@ def choose(ground: Ground, records: Sequence[Record], part: Part) -> Record:
         return alike and len(own) == len(its) > 0 and _is_more(its - own)
 
     first = min(records, key=lambda record: int(record["number"]))
-    above = sorted((each for each in records if rank(each) < rank(first)), key=rank)
+    above = takewhile(lambda record: record is not first, sorted(records, key=rank))
     return next(filter(is_better, above), first)
 
 

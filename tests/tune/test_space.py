@@ -19,6 +19,7 @@ from tell_lightning.tuning.space import (
     suggest,
 )
 
+FEW = len(Search().arm)
 DEFAULTS = Defaults(
     lr=1e-3,
     task_share=0.2,
@@ -94,10 +95,10 @@ def test_trials_are_longer_than_a_run_of_fit_if_the_budget_affords_enough_of_the
 
 
 def test_a_small_budget_has_fewer_trials_and_then_shorter_ones_and_says_so() -> None:
-    assert allowed(150 * len(Search().arm)).steps == (30, 150)
-    assert 130 < allowed(149 * len(Search().arm)).steps[1] < 150
-    assert allowed(30 * len(Search().arm)).steps == (30, 30)
-    small = allowed(20 * len(Search().arm))
+    assert allowed(150 * FEW).steps == (30, 150)
+    assert 130 < allowed(149 * FEW).steps[1] < 150
+    assert allowed(30 * FEW).steps == (30, 30)
+    small = allowed(20 * FEW)
     assert 15 < small.steps[0] == small.steps[1] <= 20
     assert f"steps: {small.steps[0]}, where `fit` takes 60" in small.lines()
     assert allowed(0).steps == (FEWEST, FEWEST)
